@@ -1,0 +1,81 @@
+"""Every failure that asd-edge raises on purpose.
+
+    AsdError
+    ├── UsageError              exit 2   a wrong word on the command line
+    ├── SettingsError           exit 2   configuration or recipe: file, key, value, what to do
+    ├── RecordingError          exit 2   a sound file that can't be read or holds no usable sound
+    ├── DataSetError            exit 2   a folder that is no data set, or one with nothing to learn from
+    ├── StageError              exit 2   a stage of a run that is missing or does not fit its recipe
+    ├── CannotStartError        exit 3
+    │   ├── BundleError                  missing, broken, too new or tampered bundle
+    │   ├── UnknownMachineError          the bundle does not know the machine
+    │   ├── SourceError                  microphone, command or other source of sound
+    │   └── BrokerError                  MQTT broker refuses (rights, certificate)
+    └── ExportError             exit 1   ONNX differs from torch, or a budget is missed
+
+The commands print `error: <message>` on one line and leave with `exit_code`; a traceback is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class AsdError(Exception):
+    """Base of all. The message says what, which value, where, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(AsdError):
+    """A wrong word on the command line."""
+
+    exit_code = 2
+
+
+class SettingsError(AsdError):
+    """Configuration or recipe; names the file, the key and the value."""
+
+    exit_code = 2
+
+
+class RecordingError(AsdError):
+    """A sound file that can't be read, is empty, or holds samples that are not finite."""
+
+    exit_code = 2
+
+
+class DataSetError(AsdError):
+    """A folder that is no data set, or has nothing to learn from."""
+
+    exit_code = 2
+
+
+class StageError(AsdError):
+    """A stage of a run that is missing, broken, or made by another recipe."""
+
+    exit_code = 2
+
+
+class CannotStartError(AsdError):
+    """The daemon can't start or go on: device, bundle, broker."""
+
+    exit_code = 3
+
+
+class BundleError(CannotStartError):
+    """A bundle that is missing, broken, too new for this program, or tampered with."""
+
+
+class UnknownMachineError(CannotStartError):
+    """A machine that the bundle does not know."""
+
+
+class SourceError(CannotStartError):
+    """A source of sound that is missing or failed."""
+
+
+class BrokerError(CannotStartError):
+    """An MQTT broker that refuses us."""
+
+
+class ExportError(AsdError):
+    """ONNX differs from torch, or a budget of size or accuracy is missed."""

@@ -1,0 +1,1 @@
+"""From a window to an alert: bundle, log-mel, neighbours, score, alarm."""

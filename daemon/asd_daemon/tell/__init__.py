@@ -1,0 +1,1 @@
+"""From an alert to people: MQTT and what is kept on disk."""

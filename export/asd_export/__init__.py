@@ -1,0 +1,1 @@
+"""The exporter: a trained run becomes a small verified bundle."""
