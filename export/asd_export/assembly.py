@@ -1,0 +1,262 @@
+"""A trained run and its clips → a bundle folder, complete and verified before it takes its place.
+
+Owns the order of the steps and the manifest. It is written beside the target and moved there at the end: a bundle that fails half-way
+leaves the old one as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from asd_trainer.dataset import Clip, ClipTable, load_clip
+from numpy.typing import NDArray
+
+from asd_daemon.errors import ExportError, RecordingError
+from asd_daemon.hear.simulator import SimulatedMachine
+from asd_daemon.judge.bundle import (
+    MANIFEST,
+    SCHEMA,
+    Bundle,
+    MachineEntry,
+    Manifest,
+    ModelEntry,
+    ReferenceEntry,
+    file_entry,
+    load_bundle,
+)
+from asd_daemon.judge.index import ExactIndex
+from asd_daemon.judge.mel import FEATURE
+from asd_daemon.judge.scorer import EmbedderSession, self_test, window_features
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
+from asd_export.graphs import export_embedder
+from asd_export.indexes import write_machine
+from asd_export.quantize import Budget, Candidate, quantize_embedder
+from asd_trainer.embedder import Embedder
+
+F32 = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""Called with the step's name, how much of it is done, and how much there is."""
+
+CHECKED_CLIPS = 48  # clips on which ONNX is compared with torch, and int8 calibrated and measured
+REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
+REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a bundle is called."""
+
+    name: str
+    version: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was made, for the one who made it."""
+
+    bundle: Bundle
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    torch_difference: float
+    thresholds: Mapping[str, float]
+    unread: tuple[str, ...]
+
+
+def export_run(
+    embedder: Embedder, table: ClipTable, target: Path, *, label: Label, fp32: bool, budget: Budget, progress: Progress
+) -> ExportReport:
+    """Write the bundle of a trained embedder and the normal clips of a table's machines.
+
+    Args:
+        embedder: in evaluation mode.
+        table: its normal training clips become the machines' banks.
+        target: the bundle's folder; an older bundle there is replaced, anything else is left alone.
+        label: name, version and licence of the bundle.
+        fp32: listen with the unquantised model.
+        budget: what the int8 model must hold.
+        progress: told of each step.
+
+    Raises:
+        ExportError: ONNX differs from torch, int8 misses its budget, a machine has no two normal clips, or `target` is something else.
+    """
+    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ExportError(f"{target}: exists and is no bundle; name another folder")
+    banks = {machine: table.select(split="train", machine=machine, label="normal") for machine in table.machines}
+    for machine, clips in banks.items():
+        if len(clips) < 2:
+            raise ExportError(f"machine {machine}: has {len(clips)} normal training clip(s); a bank needs at least 2")
+    building = target.with_name(f".{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        report = _build(embedder, table, banks, building, label, fp32, budget, progress)
+        _replace(target, building)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    bundle = load_bundle(target)
+    return ExportReport(bundle=bundle, **report)
+
+
+def _build(
+    embedder: Embedder,
+    table: ClipTable,
+    banks: Mapping[str, Sequence[Clip]],
+    folder: Path,
+    label: Label,
+    fp32: bool,
+    budget: Budget,
+    progress: Progress,
+) -> dict[str, object]:
+    unread: list[str] = []
+    features = _features(_spread(banks, CHECKED_CLIPS), unread, progress)
+    progress("graph", 0, 1)
+    difference = export_embedder(embedder, folder / "embedder.fp32.onnx", features)
+    progress("graph", 1, 1)
+    dim = embedder.shape.dimensions
+    fp32_entry = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
+    if fp32:
+        entry, candidates, chosen = fp32_entry, (), "fp32"
+    else:
+        progress("int8", 0, 1)
+        best, candidates = quantize_embedder(
+            folder / "embedder.fp32.onnx", folder / "embedder.onnx", features, dim, budget
+        )
+        entry, chosen = ModelEntry(file="embedder.onnx", precision="int8", dim=dim), best.way
+        progress("int8", 1, 1)
+    session = EmbedderSession(folder / entry.file, entry)
+    machines, thresholds = _write_machines(session, table, banks, folder, unread, progress)
+    reference = _write_reference(session, machines, folder)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=label.name,
+        version=label.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        licence=label.licence,
+        made_with={package: _version(package) for package in ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")},
+        feature=FEATURE,
+        window_samples=WINDOW_SAMPLES,
+        embedder=entry,
+        embedder_fp32=None if fp32 else fp32_entry,
+        machines=machines,
+        reference=reference,
+        files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+        figures={
+            "torch_difference": difference,
+            "chosen": chosen,
+            "candidates": [asdict(c) for c in candidates],
+            "thresholds": thresholds,
+        },
+    )
+    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    self_test(load_bundle(folder))
+    return {
+        "candidates": candidates,
+        "chosen": chosen,
+        "torch_difference": difference,
+        "thresholds": thresholds,
+        "unread": tuple(unread),
+    }
+
+
+def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
+    """About `count` clips, evenly from every machine."""
+    each = max(2, count // len(banks))
+    return [
+        clips[i] for clips in banks.values() for i in np.linspace(0, len(clips) - 1, min(each, len(clips))).astype(int)
+    ]
+
+
+def _features(clips: Sequence[Clip], unread: list[str], progress: Progress) -> F32:
+    features = []
+    for n, clip in enumerate(clips):
+        progress("features", n, len(clips))
+        try:
+            features.append(window_features(load_clip(clip)))
+        except RecordingError as e:
+            unread.append(str(e))
+    if len(features) < 2:
+        raise ExportError(f"only {len(features)} of {len(clips)} clips could be read; first: {unread[0]}")
+    return np.stack(features)  # (N, 1024, 128)
+
+
+def _write_machines(
+    session: EmbedderSession,
+    table: ClipTable,
+    banks: Mapping[str, Sequence[Clip]],
+    folder: Path,
+    unread: list[str],
+    progress: Progress,
+) -> tuple[dict[str, MachineEntry], dict[str, float]]:
+    from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE
+
+    machines, thresholds = {}, {}
+    for machine, clips in banks.items():
+        tests = table.select(split="test", machine=machine)
+        bank = _embed(session, machine, clips, unread, progress)
+        queries = _embed(session, machine, tests, unread, progress) if tests else bank[:0]
+        relative = f"machines/{machine}"
+        machines[machine], calibration = write_machine(folder / relative, relative, bank, queries)
+        thresholds[machine] = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
+    return machines, thresholds
+
+
+def _embed(session: EmbedderSession, machine: str, clips: Sequence[Clip], unread: list[str], progress: Progress) -> F32:
+    embeddings = []
+    for n, clip in enumerate(clips):
+        progress(machine, n, len(clips))
+        try:
+            embeddings.append(session.embed_waveforms([load_clip(clip)]))
+        except RecordingError as e:
+            unread.append(str(e))
+    if not embeddings:
+        raise ExportError(f"machine {machine}: none of its {len(clips)} clips could be read; last: {unread[-1]}")
+    return np.concatenate(embeddings)  # (N, D)
+
+
+def _write_reference(
+    session: EmbedderSession, machines: Mapping[str, MachineEntry], folder: Path
+) -> tuple[ReferenceEntry, ...]:
+    """Two simulated sounds that every machine scores: they hold nobody's recording and test the whole path on another box."""
+    (folder / "reference").mkdir()
+    entries = []
+    for number, (name, failure) in enumerate(REFERENCE_SOUNDS):
+        sound = SimulatedMachine(name).render(WINDOW_S, np.random.default_rng(number), failure=failure)
+        file = folder / "reference" / f"{name}_{failure or 'healthy'}.flac"
+        soundfile.write(str(file), sound, SAMPLE_RATE_HZ, subtype="PCM_16")
+        embedding = session.embed_waveforms([read_waveform(file)])
+        scores = {}
+        for machine, entry in machines.items():
+            bank = np.load(folder / entry.folder / "bank.npy", allow_pickle=False)
+            distances, _ = ExactIndex(bank).nearest(embedding)
+            scores[machine] = round(float(distances[0, 0]), 6)
+        entries.append(
+            ReferenceEntry(file=file.relative_to(folder).as_posix(), scores=scores, tolerance=REFERENCE_TOLERANCE)
+        )
+    return tuple(entries)
+
+
+def _replace(target: Path, building: Path) -> None:
+    """Put the new bundle where the old one was."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    building.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,102 @@
+"""A bundle small enough to be made for every test: its embedder is the clip's mean log-mel through a fixed random projection.
+
+It is a real bundle (ONNX, banks, calibration, hashes) that `load_bundle` verifies and `Scorer` scores; only its ear is coarse. It tells
+spectra apart, so a tone among noise is anomalous.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from asd_daemon.judge.bundle import MANIFEST, Bundle, Manifest, ModelEntry, file_entry, load_bundle
+from asd_daemon.judge.mel import EAT_FRAMES, FEATURE, MEL_BINS
+from asd_daemon.judge.scorer import EmbedderSession
+from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_export.indexes import write_machine
+
+F32 = NDArray[np.float32]
+DIM = 16
+
+
+def healthy_noise(rng: np.random.Generator, tilt: float = 0.0) -> F32:
+    """One window of noise whose spectrum falls with `tilt`; its level varies a little from window to window."""
+    spectrum = np.fft.rfft(rng.normal(size=WINDOW_SAMPLES))
+    spectrum *= np.linspace(1, 0.05, spectrum.shape[0]) ** tilt
+    noise = np.fft.irfft(spectrum)
+    return np.asarray(noise / np.abs(noise).max() * rng.uniform(0.2, 0.4), np.float32)
+
+
+def failing_noise(rng: np.random.Generator, tilt: float = 0.0) -> F32:
+    """The same with a loud whistle at 3 kHz."""
+    t = np.arange(WINDOW_SAMPLES) / 16_000
+    whistle = 0.3 * np.sin(2 * np.pi * 3000 * t) + 0.2 * np.sin(2 * np.pi * 4500 * t)
+    return np.asarray(healthy_noise(rng, tilt) + whistle, np.float32)
+
+
+def write_tiny_model(file: Path, seed: int = 0) -> None:
+    """Write an ONNX embedder: mean over frames → matrix → unit length."""
+    projection = np.random.default_rng(seed).normal(size=(MEL_BINS, DIM)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["features", "axes"], ["mean"], keepdims=0),
+            helper.make_node("MatMul", ["mean", "projection"], ["projected"]),
+            helper.make_node("LpNormalization", ["projected"], ["embedding"], axis=1, p=2),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", EAT_FRAMES, MEL_BINS])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIM])],
+        [numpy_helper.from_array(projection, "projection"), numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(file))
+
+
+def write_tiny_bundle(folder: Path, machines: Mapping[str, float] | None = None, clips: int = 24) -> Bundle:
+    """Write and load a bundle of machines that sound like `healthy_noise` with the given tilts.
+
+    The machines default to `fan` and `press-3`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tiny_model(folder / "embedder.onnx")
+    entry = ModelEntry(file="embedder.onnx", precision="fp32", dim=DIM)
+    session = EmbedderSession(folder / "embedder.onnx", entry)
+    entries = {}
+    for number, (machine, tilt) in enumerate((machines or {"fan": 0.0, "press-3": 1.0}).items()):
+        rng = np.random.default_rng(number)
+        bank = session.embed_waveforms([healthy_noise(rng, tilt) for _ in range(clips)])
+        entries[machine], _ = write_machine(folder / "machines" / machine, f"machines/{machine}", bank, bank[:0])
+    manifest = Manifest(
+        schema=1,
+        name="tiny",
+        version="1",
+        created="2026-01-01T00:00:00Z",
+        licence="CC0-1.0",
+        made_with={},
+        feature=FEATURE,
+        window_samples=WINDOW_SAMPLES,
+        embedder=entry,
+        machines=entries,
+        files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+    )
+    write_manifest(folder, manifest.model_dump(mode="json", by_alias=True))
+    return load_bundle(folder)
+
+
+def write_manifest(folder: Path, manifest: dict[str, object]) -> None:
+    """Write a manifest as it is, right or wrong."""
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, object]:
+    """The manifest as plain JSON, to be changed and written back."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    assert isinstance(manifest, dict)
+    return manifest
