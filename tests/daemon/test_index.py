@@ -15,7 +15,7 @@ from asd_daemon.judge.index import ExactIndex, HnswIndex, NeighbourIndex, leave_
 
 def unit_rows(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
     x = rng.normal(size=(n, d)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
 
 
 @pytest.mark.parametrize("k", [1, 3])

@@ -1,0 +1,54 @@
+# asd-edge: every command a newcomer needs. `make demo` shows it at work; `make test` proves it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench bundle clean
+
+demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
+	@deploy/system-packages.sh broker
+	@$(BIN)/python deploy/demo.py
+
+test: $(VENV)/.all                  ## everything; ends with pytest's summary line
+	@deploy/system-packages.sh broker microphone
+	$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.all                  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench               ## the table of figures, measured on this machine
+	$(BIN)/python benchmarks/edge.py
+
+bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound
+	$(BIN)/asd-train simulate build/default/data --small
+	$(BIN)/asd-train run smoke --data build/default/data --out build/default/run
+	$(BIN)/asd-train evaluate build/default/run --data build/default/data
+	$(BIN)/asd-export build/default/run daemon/asd_daemon/bundles/default --name asd-edge-default
+
+clean:                              ## the virtual environment and everything built
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	deploy/system-packages.sh python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.edge: $(VENV)/bin/python pyproject.toml constraints.txt
+	@deploy/system-packages.sh sound
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.edge
+	@deploy/system-packages.sh compiler
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export,test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.all
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@

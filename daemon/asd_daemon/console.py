@@ -1,0 +1,41 @@
+"""What the three programs have in common on a terminal: a failure is one line and an exit code, never a traceback.
+
+Owns how errors are printed and commands grouped. It knows no command.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from asd_daemon.errors import AsdError
+
+
+class _Mannered(click.Command):
+    """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except AsdError as e:
+            leave(str(e), e.exit_code)
+        except KeyboardInterrupt:
+            leave("by Ctrl-C; what was finished stays", 128 + signal.SIGINT, word="stopped")
+
+
+class CommandGroup(_Mannered, click.Group):
+    """A program of several commands."""
+
+
+class Program(_Mannered):
+    """A program that is one command."""
+
+
+def leave(message: str, exit_code: int, word: str = "error") -> NoReturn:
+    """Print a message as one line on stderr and leave the program."""
+    click.echo(f"{word}: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)

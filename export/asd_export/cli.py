@@ -1,0 +1,170 @@
+"""asd-export: a trained run becomes a bundle.
+
+Owns the words on the command line and what is printed. The work is done in `assembly`, imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asd_daemon.console import Program
+
+if TYPE_CHECKING:
+    from asd_export.assembly import ExportReport, Progress
+
+
+@click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="asd-edge", prog_name="asd-export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "roots",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Recordings whose normal training clips become the machines of the bundle. [default: those the run was trained on]",
+)
+@click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine; may be given several times."
+)
+@click.option("--fp32", is_flag=True, help="Listen with the unquantised model.")
+@click.option(
+    "--score-error",
+    type=click.FloatRange(0, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="What int8 may change any score by, as a share of the 95th percentile of normal scores.",
+)
+@click.option("--name", help="The bundle's name. [default: the folder's]")
+@click.option("--bundle-version", help="The bundle's version. [default: today]")
+@click.option(
+    "--licence", default="unspecified", show_default=True, help="Under what the bundle may be used, for its manifest."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+def main(
+    run: Path,
+    bundle: Path,
+    roots: Sequence[Path],
+    machines: Sequence[str],
+    fp32: bool,
+    score_error: float,
+    name: str | None,
+    bundle_version: str | None,
+    licence: str,
+    as_json: bool,
+) -> None:
+    """Write BUNDLE, a folder that asd-daemon listens with, from the trained RUN.
+
+    The ONNX graph is compared with torch, the int8 model with fp32; what differs too much is refused and an older BUNDLE stays.
+    With --data, machines that the run never heard get their banks from it: the embedder is the run's, normal sound is theirs.
+
+    \b
+    Examples:
+      asd-export runs/smoke bundle
+      asd-export runs/smoke bundle --data recordings/press-3
+
+    \b
+    Exit codes: 0 well; 1 a comparison or budget failed; 2 wrong usage, run or data.
+    """
+    from asd_export.assembly import Label, export_run
+    from asd_export.quantize import Budget
+    from asd_trainer.cli import noted_data, read_table
+    from asd_trainer.embedder import load_embedder
+
+    embedder = load_embedder(run)
+    table = read_table(roots or noted_data(run))
+    if machines:
+        table = table.of_machines(machines)
+    label = Label(
+        name=name or bundle.resolve().name,
+        version=bundle_version or datetime.now(UTC).strftime("%Y.%m.%d"),
+        licence=licence,
+    )
+    with _progress(quiet=as_json) as progress:
+        report = export_run(
+            embedder, table, bundle, label=label, fp32=fp32, budget=Budget(score_error=score_error), progress=progress
+        )
+    for problem in report.unread:
+        click.echo(f"left out: {problem}", err=True)
+    if as_json:
+        click.echo(json.dumps(_described(report), indent=2))
+    else:
+        _print(report)
+
+
+class _progress:  # noqa: N801  used as a verb
+    """A bar on a terminal, a line a step elsewhere, nothing for a program."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._lines = not quiet and not console.is_terminal
+        self._tasks: dict[str, object] = {}
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self._told
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _told(self, step: str, done: int, total: int) -> None:
+        if step not in self._tasks:
+            self._tasks[step] = self._bar.add_task(step, total=total)
+            if self._lines:
+                click.echo(f"{step} …", err=True)
+        self._bar.update(self._tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+
+
+def _described(report: ExportReport) -> dict[str, object]:
+    manifest = report.bundle.manifest
+    return {
+        "bundle": str(report.bundle.path),
+        "name": manifest.name,
+        "version": manifest.version,
+        "embedder": manifest.embedder.model_dump(),
+        "figures": manifest.figures,
+        "machines": {name: entry.model_dump() for name, entry in manifest.machines.items()},
+    }
+
+
+def _print(report: ExportReport) -> None:
+    manifest = report.bundle.manifest
+    click.echo(f"ONNX against torch: largest difference {report.torch_difference:.1e}")
+    if report.candidates:
+        click.echo(f"\n{'model':<9}{'kB':>8}{'ms/window':>11}{'score error':>13}   ")
+        for c in report.candidates:
+            verdict = "chosen" if c.way == report.chosen else f"refused: {c.refused}" if c.refused else ""
+            click.echo(
+                f"{c.way:<9}{c.bytes / 1000:>8.0f}{c.window_ms:>11.1f}{c.score_error:>9.4f} {c.score_error_share:>4.0%}  {verdict}"
+            )
+    click.echo(f"\n{'machine':<16}{'clips':>6}{'threshold':>11}   search")
+    for machine, entry in manifest.machines.items():
+        search = (
+            f"hnsw, ef {entry.ef}, recall {entry.recall:.4f}"
+            if entry.search == "hnsw"
+            else f"exact (hnsw reaches {entry.recall:.4f})"
+        )
+        click.echo(f"{machine:<16}{entry.vectors:>6}{report.thresholds[machine]:>11.4f}   {search}")
+    size = sum(f.bytes for f in manifest.files.values())
+    click.echo(f"\nbundle: {report.bundle.path} ({manifest.name} {manifest.version}, {size / 1e6:.1f} MB)")
+    first = next(iter(manifest.machines))
+    click.echo(f"next: asd-daemon run --bundle {report.bundle.path} --machine {first}")

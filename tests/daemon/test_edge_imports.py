@@ -1,0 +1,83 @@
+"""The edge stays small: no import of it pulls in what only training and export need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FORBIDDEN = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "scipy",
+    "sklearn",
+    "accelerate",
+    "safetensors",
+    "matplotlib",
+    "asd_trainer",
+    "asd_export",
+)
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT / "daemon").with_suffix("").parts).removesuffix(".__init__")
+    for p in (ROOT / "daemon").rglob("*.py")
+    if p.stem != "__main__"
+)
+
+
+def run_blocked(code: str, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own in which importing any of `blocked` fails."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", block + code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "daemon",
+        check=False,
+    )
+
+
+def test_daemon_every_module_imports_without_training_libraries() -> None:
+    assert len(MODULES) > 10
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({m!r})" for m in MODULES)
+    result = run_blocked(code, FORBIDDEN)
+    assert result.returncode == 0, result.stderr
+
+
+def test_daemon_help_loads_no_heavy_library() -> None:
+    code = (
+        "from asd_daemon.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "heavy = {'onnxruntime', 'soxr', 'hnswlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = run_blocked(code, FORBIDDEN)
+    assert result.returncode == 0, result.stderr
+    assert "run" in result.stdout
+
+
+def test_scorer_without_hnswlib_searches_exactly(tmp_path: Path) -> None:
+    from rig.bundles import write_tiny_bundle
+
+    write_tiny_bundle(tmp_path / "tiny")
+    code = (
+        "from pathlib import Path\n"
+        "from asd_daemon.judge.bundle import load_bundle\n"
+        "from asd_daemon.judge.index import ExactIndex, HnswIndex\n"
+        "HnswIndex.available = staticmethod(lambda: False)\n"
+        f"bundle = load_bundle(Path({str(tmp_path / 'tiny')!r}))\n"
+        "assert isinstance(bundle.index('fan'), ExactIndex)"
+    )
+    result = run_blocked(code, (*FORBIDDEN, "hnswlib"))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("library", ["torch", "onnx", "scikit-learn", "scipy", "hnswlib"])
+def test_edge_dependencies_name_no_training_library(library: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not any(d.startswith(library + ">") or d == library for d in project["dependencies"])
