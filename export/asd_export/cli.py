@@ -6,7 +6,6 @@ Owns the words on the command line and what is printed. The work is done in `ass
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
