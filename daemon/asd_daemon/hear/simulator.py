@@ -16,9 +16,11 @@ from asd_daemon.hear.machine import Condition, Dice, Machine, stable_seed
 from asd_daemon.hear.mechanics import CHUNK_SAMPLES, F32, gain, limit
 from asd_daemon.hear.noise import FAMILIES, Noise
 from asd_daemon.hear.rotating import ROTATING
+from asd_daemon.hear.stroking import STROKING
+from asd_daemon.hear.toys import TOYS
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
-_KINDS: dict[str, type[Machine]] = {**ROTATING}
+_KINDS: dict[str, type[Machine]] = {**ROTATING, **STROKING, **TOYS}
 
 MACHINES: tuple[str, ...] = tuple(_KINDS)
 NOISES: tuple[str, ...] = tuple(FAMILIES)
