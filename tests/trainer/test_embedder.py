@@ -1,0 +1,179 @@
+"""Pooling, embedder and ArcFace against their formulas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asd_daemon.errors import StageError
+from asd_trainer.eat import EatSize
+from asd_trainer.embedder import (
+    ArcFace,
+    AttentiveStatisticsPooling,
+    Embedder,
+    EmbedderShape,
+    add_margin,
+    load_embedder,
+    save_embedder,
+)
+
+SHAPE = EmbedderShape(EatSize(dim=16, depth=2, heads=2), dimensions=12, attention_dim=8)
+
+
+def embedder(seed: int = 1) -> Embedder:
+    made = Embedder(SHAPE)
+    made.initialise(torch.Generator().manual_seed(seed))
+    return made.eval()
+
+
+def saved_run(run: Path) -> Path:
+    folder = run / "stages" / "finetune"
+    folder.mkdir(parents=True)
+    save_embedder(embedder(), folder)
+    (folder / "done").touch()
+    return folder
+
+
+def test_pooling_equals_weighted_mean_and_deviation_written_by_hand() -> None:
+    generator = torch.Generator().manual_seed(2)
+    pooling = AttentiveStatisticsPooling(6, 5).double()
+    for parameter in pooling.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    tokens = torch.randn(2, 9, 6, generator=generator, dtype=torch.float64)
+    w = {name: tensor.numpy() for name, tensor in pooling.state_dict().items()}
+    for clip, pooled in zip(tokens.numpy(), pooling(tokens).detach().numpy(), strict=True):
+        plain = np.concatenate([clip.mean(0), clip.std(0)])
+        hidden = np.tanh(clip @ w["token.weight"].T + w["token.bias"] + w["context.weight"] @ plain)
+        scores = np.exp(hidden @ w["score.weight"].T + w["score.bias"])
+        alpha = scores / scores.sum(0)
+        mean = (alpha * clip).sum(0)
+        deviation = np.sqrt((alpha * clip**2).sum(0) - mean**2)
+        np.testing.assert_allclose(pooled, np.concatenate([mean, deviation]), rtol=1e-8)
+
+
+def test_pooling_does_not_depend_on_the_order_of_tokens() -> None:
+    pooling = AttentiveStatisticsPooling(6, 5)
+    tokens = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(pooling(tokens[:, torch.arange(8, -1, -1)]), pooling(tokens))
+
+
+def test_pooling_of_equal_tokens_has_finite_gradients() -> None:
+    tokens = torch.ones(1, 4, 6, requires_grad=True)
+    AttentiveStatisticsPooling(6, 5)(tokens).sum().backward()
+    assert tokens.grad is not None
+    assert torch.isfinite(tokens.grad).all()
+
+
+def test_embeddings_have_unit_length_and_do_not_depend_on_their_batch() -> None:
+    features = torch.randn(3, 1024, 128, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        together = embedder()(features)
+        alone = embedder()(features[1:2])
+    assert together.shape == (3, 12)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(alone[0], together[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 0.5])
+def test_arcface_logits_equal_the_formula_with_the_margin_on_the_true_class_alone(margin: float) -> None:
+    head = ArcFace(5, 4, scale=30.0, margin=margin)
+    head.initialise(torch.Generator().manual_seed(7))
+    embeddings = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(8)), dim=1)
+    labels = torch.tensor([0, 1, 2, 3, 0, 2])
+    logits = head(embeddings, labels).detach().numpy()
+    centres = head.centres.detach()[:, 0].numpy().astype(np.float64)
+    for row, (x, y) in enumerate(zip(embeddings.numpy().astype(np.float64), labels.tolist(), strict=True)):
+        for c, centre in enumerate(centres):
+            theta = np.arccos(x @ centre / np.linalg.norm(centre))
+            assert theta + margin < np.pi
+            expected = 30 * np.cos(theta + margin * (c == y))
+            assert logits[row, c] == pytest.approx(expected, abs=1e-4)
+
+
+def test_margin_keeps_falling_and_has_no_step_where_the_angle_passes_pi() -> None:
+    theta = torch.linspace(0.002, np.pi - 0.001, 20_000, dtype=torch.float64)
+    shifted = add_margin(theta.cos(), 0.3)
+    steps = shifted.diff()
+    assert (steps < 0).all()
+    assert steps.abs().max() < 1e-3
+    inside = theta + 0.3 <= np.pi
+    torch.testing.assert_close(shifted[inside], (theta[inside] + 0.3).cos(), atol=1e-6, rtol=0)
+
+
+def test_arcface_takes_the_nearest_subcentre_of_a_class() -> None:
+    head = ArcFace(3, 2, scale=1.0, margin=0.0, subcentres=2)
+    with torch.no_grad():
+        head.centres.copy_(torch.tensor([[[1.0, 0, 0], [0, 2.0, 0]], [[0, 0, 1.0], [0, 0, -1.0]]]))
+    cosine = head.cosine(torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0]]))
+    torch.testing.assert_close(cosine, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+
+
+def test_arcface_gradient_equals_finite_differences() -> None:
+    head = ArcFace(4, 3, scale=8.0, margin=0.4, subcentres=2)
+    head.initialise(torch.Generator().manual_seed(9))
+    labels = torch.tensor([0, 2, 1])
+    cosine = (
+        torch.rand(3, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 1.9 - 0.95
+    ).requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: add_margin(c, 0.4), (cosine,))
+    embeddings = torch.nn.functional.normalize(
+        torch.randn(3, 4, generator=torch.Generator().manual_seed(5)), dim=1
+    ).requires_grad_()
+    torch.nn.functional.cross_entropy(head(embeddings, labels), labels).backward()  # type: ignore[no-untyped-call]
+    assert embeddings.grad is not None
+    for row in range(3):
+        moved = torch.zeros(3, 4)
+        moved[row, 1] = 1e-2
+        with torch.no_grad():
+            up, down = (
+                torch.nn.functional.cross_entropy(head(embeddings + s * moved, labels), labels) for s in (1, -1)
+            )
+        assert float(embeddings.grad[row, 1]) == pytest.approx(float(up - down) / 2e-2, rel=0.03, abs=1e-3)
+
+
+def test_arcface_on_its_own_centre_and_on_the_opposite_gives_finite_gradients() -> None:
+    head = ArcFace(3, 2, scale=30.0, margin=0.3)
+    head.initialise(torch.Generator().manual_seed(9))
+    own = torch.nn.functional.normalize(head.centres.detach()[0], dim=1)
+    embeddings = torch.cat([own, -own]).requires_grad_()
+    labels = torch.tensor([0, 0])
+    torch.nn.functional.cross_entropy(head(embeddings, labels), labels).backward()  # type: ignore[no-untyped-call]
+    assert embeddings.grad is not None
+    assert torch.isfinite(embeddings.grad).all()
+
+
+def test_saved_embedder_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    loaded = load_embedder(tmp_path)
+    assert not loaded.training
+    assert loaded.shape == SHAPE
+    features = torch.randn(1, 1024, 128, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        assert torch.equal(loaded(features), embedder()(features))
+
+
+def test_run_without_a_done_mark_is_refused(tmp_path: Path) -> None:
+    (saved_run(tmp_path) / "done").unlink()
+    with pytest.raises(StageError, match="asd-train finetune"):
+        load_embedder(tmp_path)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    weights = saved_run(tmp_path) / "embedder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(StageError, match="can't be read"):
+        load_embedder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"), [("schema", 99, "schema"), ("dimensions", 13, "do not fit"), ("what", 1, "do not fit")]
+)
+def test_shape_that_does_not_fit_is_refused(tmp_path: Path, key: str, value: int, message: str) -> None:
+    described = saved_run(tmp_path) / "embedder.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), key: value}))
+    with pytest.raises(StageError, match=message):
+        load_embedder(tmp_path)

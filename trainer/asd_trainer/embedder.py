@@ -1,0 +1,171 @@
+"""The embedder: EAT, attentive statistics pooling, projection to a unit vector; and the ArcFace head that trains it.
+
+Owns what a clip's log-mel becomes and how an embedder lies on disk (safetensors and json). It reads no sound and trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asd_daemon.errors import StageError
+from asd_trainer.eat import Eat, EatSize, initialise_layers
+
+SCHEMA = 1
+VARIANCE_FLOOR = 1e-6
+COSINE_LIMIT = 1.0 - 1e-6  # the derivative of the sine is infinite at ±1
+
+
+@dataclass(frozen=True)
+class EmbedderShape:
+    """All that is needed to build an embedder of the same shape."""
+
+    encoder: EatSize
+    dimensions: int
+    """Components of the embedding."""
+    attention_dim: int
+    """Hidden channels of the pooling's attention."""
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """Weighted mean and deviation of tokens (B, L, C) → (B, 2C); every channel has its own attention over the tokens.
+
+    Okabe et al., arXiv 1803.10963, in the form of ECAPA-TDNN (arXiv 2005.07143): the attention of a token also sees the
+    plain mean and deviation of the clip.
+    """
+
+    def __init__(self, channels: int, attention_dim: int) -> None:
+        super().__init__()
+        self.token = nn.Linear(channels, attention_dim)
+        self.context = nn.Linear(
+            2 * channels, attention_dim, bias=False
+        )  # the same for all tokens: computed once a clip
+        self.score = nn.Linear(attention_dim, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool, (B, L, C) → (B, 2C)."""
+        uniform = torch.full_like(tokens, 1.0 / tokens.shape[1])
+        context = self.context(weighted_statistics(tokens, uniform)).unsqueeze(1)  # (B, 1, attention_dim)
+        weights = self.score(torch.tanh(self.token(tokens) + context)).softmax(dim=1)  # (B, L, C), sums to 1 over L
+        return weighted_statistics(tokens, weights)
+
+
+def weighted_statistics(tokens: Tensor, weights: Tensor) -> Tensor:
+    """Mean and deviation over tokens, both (B, L, C) with weights that sum to 1 over L → (B, 2C)."""
+    mean = (weights * tokens).sum(dim=1, keepdim=True)
+    variance = (weights * (tokens - mean).square()).sum(dim=1)
+    return torch.cat([mean.squeeze(1), variance.clamp_min(VARIANCE_FLOOR).sqrt()], dim=1)
+
+
+class Embedder(nn.Module):
+    """Normalised log-mels (B, 1024, 128) → embeddings (B, D) of unit length."""
+
+    def __init__(self, shape: EmbedderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Eat(shape.encoder)
+        self.pooling = AttentiveStatisticsPooling(shape.encoder.dim, shape.attention_dim)
+        self.pooled_norm = nn.LayerNorm(2 * shape.encoder.dim)
+        self.projection = nn.Linear(2 * shape.encoder.dim, shape.dimensions)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights for every part."""
+        self.encoder.initialise(generator)
+        for part in (self.pooling, self.pooled_norm, self.projection):
+            initialise_layers(part, generator)
+
+    def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Embed; with `kept`, int64 (B, K), from those patches only."""
+        tokens = self.encoder(features, kept)[:, 1:]  # (B, L, C) without the class token
+        return F.normalize(self.projection(self.pooled_norm(self.pooling(tokens))), dim=1)
+
+
+class ArcFace(nn.Module):
+    """Additive angular margin (Deng et al., CVPR 2019) on embeddings of unit length, with sub-centres (Deng et al., ECCV 2020).
+
+    `forward` gives logits (B, classes): scale · cos(θ + margin) for the true class, scale · cos θ for every other. Where θ + margin
+    would pass π the margin goes on linearly in cos θ, so that the logit keeps falling as the angle grows. A class with several
+    centres is as near as its nearest centre.
+    """
+
+    def __init__(self, dimensions: int, classes: int, scale: float, margin: float, subcentres: int = 1) -> None:
+        super().__init__()
+        self.scale, self.margin = scale, margin
+        self.centres = nn.Parameter(torch.empty(classes, subcentres, dimensions))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh centres, in all directions alike."""
+        nn.init.normal_(self.centres, generator=generator)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, classes) for embeddings (B, D) whose true classes are `labels`, int64 (B,)."""
+        cosine = self.cosine(embeddings)
+        true = F.one_hot(labels, cosine.shape[1]).bool()
+        return self.scale * torch.where(true, add_margin(cosine, self.margin), cosine)
+
+    def cosine(self, embeddings: Tensor) -> Tensor:
+        """Cosine of the angle to the nearest centre of each class, (B, classes), always in float32."""
+        centres = F.normalize(self.centres.float(), dim=2)
+        return torch.einsum("bd,ckd->bck", embeddings.float(), centres).amax(dim=2)
+
+
+def add_margin(cosine: Tensor, margin: float) -> Tensor:
+    """cos(θ + margin) from cos θ while θ + margin ≤ π; beyond, cos θ - (1 - cos margin), which meets it at -1."""
+    bounded = cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT)
+    sine = (1.0 - bounded.square()).sqrt()
+    shifted = bounded * math.cos(margin) - sine * math.sin(margin)
+    return torch.where(cosine > -math.cos(margin), shifted, cosine - (1.0 - math.cos(margin)))
+
+
+def save_embedder(embedder: Embedder, folder: Path) -> None:
+    """Write embedder.safetensors and embedder.json (its shape) into a folder that exists."""
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in embedder.state_dict().items()},
+        folder / "embedder.safetensors",
+    )
+    described = {"schema": SCHEMA, **asdict(embedder.shape)}
+    (folder / "embedder.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def load_embedder(run: Path) -> Embedder:
+    """The embedder that a run fine-tuned, in evaluation mode on the CPU.
+
+    Raises:
+        StageError: the run has no finished `finetune` stage, or its files are broken.
+    """
+    folder = run / "stages" / "finetune"
+    if not (folder / "done").exists():
+        raise StageError(
+            f"{run}: holds no trained embedder (stage finetune is not done); train it with: asd-train finetune {run}"
+        )
+    return read_embedder(folder)
+
+
+def read_embedder(folder: Path) -> Embedder:
+    """The embedder that `save_embedder` wrote into a folder, in evaluation mode on the CPU.
+
+    Raises:
+        StageError: a file is missing, broken, of a newer schema, or does not fit the other.
+    """
+    described, weights = folder / "embedder.json", folder / "embedder.safetensors"
+    try:
+        shape = json.loads(described.read_text(encoding="utf-8"))
+        if shape.pop("schema") != SCHEMA:
+            raise StageError(f"{described}: schema is not {SCHEMA}; this program is too old or too new for the run")
+        embedder = Embedder(EmbedderShape(**{**shape, "encoder": EatSize(**shape["encoder"])}))
+        embedder.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError) as e:
+        raise StageError(f"{folder}: the embedder can't be read: {e}") from e
+    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise StageError(
+            f"{folder}: embedder.json and embedder.safetensors do not fit: {str(e).splitlines()[0]}"
+        ) from e
+    return embedder.eval()
