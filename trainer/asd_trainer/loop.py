@@ -1,0 +1,227 @@
+"""The one training loop: steps, learning rate, checkpoints, interruption, progress.
+
+Every stage that learns runs through `train`. A step depends on the seed and its own number alone, so that a run that was stopped
+and goes on ends with the same weights, bit for bit, as one that was not. It knows no sound and no loss.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from asd_daemon.errors import StageError
+from asd_trainer.checkpoint import Checkpoints
+from asd_trainer.interruption import Interrupted, noted_signals
+from asd_trainer.recipe import OptimiserRecipe
+
+log = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+
+
+class Task(Protocol):
+    """What a stage trains."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Called with a batch as keywords; gives named scalars, `loss` among them."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name, for messages."""
+
+    @property
+    def steps(self) -> int:
+        """Number of updates."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of torch's own generators (dropout)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for tasks with the same data; a checkpoint of another fingerprint is refused."""
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """The part of a step's batch that process `rank` of `world` trains on; a function of its arguments alone."""
+
+
+def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
+    """Train a task's model in place, going on from the last checkpoint in the folder where there is one.
+
+    The folder gets `history.jsonl`, one line of figures a step, and `checkpoints/`.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        StageError: the loss is no longer finite, or the checkpoint belongs to other data.
+    """
+    torch.manual_seed(task.seed)
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    task.model.to(accelerator.device)
+    optimiser = build_optimiser(task.model, settings)
+    checkpoints = Checkpoints(folder, task.fingerprint)
+    first = checkpoints.resume(task.model, optimiser)
+    if first:
+        log.info("%s: going on after step %d of %d", task.name, first, task.steps)
+    model, prepared = accelerator.prepare(task.model, optimiser)
+    model.train()
+    with noted_signals() as noted, _progress(task, first, accelerator.is_main_process) as progress:
+        for step in range(first, task.steps):
+            rate = learning_rate(step, task.steps, settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            batch = task.batch(step, accelerator.process_index, accelerator.num_processes)
+            figures = _update(accelerator, model, prepared, batch, settings)
+            figures["learning_rate"] = rate
+            if not math.isfinite(figures["loss"]):
+                raise StageError(
+                    f"{task.name}: the loss is {figures['loss']} at step {step + 1}; "
+                    f"lower optimiser.learning_rate ({settings.learning_rate}) or raise warmup_ratio ({settings.warmup_ratio})"
+                )
+            checkpoints.note(step + 1, figures)
+            progress.advance(step + 1, figures)
+            last = step + 1 == task.steps
+            if (noted or last or (step + 1) % settings.checkpoint_steps == 0) and accelerator.is_main_process:
+                checkpoints.save(step + 1, task.model, optimiser)
+            if noted and not last:
+                name = signal.Signals(noted[0]).name
+                raise Interrupted(
+                    noted[0],
+                    f"{task.name} stopped by {name} after step {step + 1} of {task.steps}; it goes on from there",
+                )
+    task.model.eval()
+
+
+def _update(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    settings: OptimiserRecipe,
+) -> dict[str, float]:
+    """One forward, backward and step; the figures of the forward pass with the gradient's norm."""
+    with accelerator.autocast():
+        figures = model(**{name: tensor.to(accelerator.device) for name, tensor in batch.items()})
+    optimiser.zero_grad()
+    accelerator.backward(figures["loss"])
+    norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or math.inf)
+    optimiser.step()
+    reduced = {name: accelerator.reduce(figure.detach(), "mean") for name, figure in figures.items()}
+    return {**{name: float(figure) for name, figure in reduced.items()}, "gradient_norm": float(norm)}
+
+
+def build_optimiser(model: nn.Module, settings: OptimiserRecipe) -> torch.optim.Optimizer:
+    """Adam or AdamW over all parameters that learn; biases, norms and single vectors do not decay."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.learning_rate, betas=settings.betas)
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserRecipe) -> float:
+    """Rate of a step counted from 0: a linear rise over the warm-up, then half a cosine down to its final part."""
+    warmup = settings.warmup_ratio * steps
+    if step + 1 < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step + 1 - warmup) / max(steps - warmup, 1.0)
+    return settings.learning_rate * (
+        settings.final_ratio + (1 - settings.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    )
+
+
+class _LoggedProgress:
+    """Progress as a log line every few seconds, with the time that is left."""
+
+    def __init__(self, name: str, steps: int, first: int) -> None:
+        self._name, self._steps, self._first = name, steps, first
+        self._started = self._logged = time.monotonic()
+
+    def advance(self, step: int, figures: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._logged < LOG_INTERVAL_S and step != self._steps:
+            return
+        self._logged = now
+        left_s = (now - self._started) / (step - self._first) * (self._steps - step)
+        log.info("%s: step %d of %d, %s, %s to go", self._name, step, self._steps, _shown(figures), spoken_time(left_s))
+
+
+class _DrawnProgress:
+    """Progress as a bar on the terminal."""
+
+    def __init__(self, bar: Any, row: Any) -> None:
+        self._bar, self._row = bar, row
+
+    def advance(self, step: int, figures: Mapping[str, float]) -> None:
+        self._bar.update(self._row, completed=step, figures=_shown(figures))
+
+
+class _NoProgress:
+    """Other processes than the first say nothing."""
+
+    def advance(self, step: int, figures: Mapping[str, float]) -> None:
+        del step, figures
+
+
+class _Progress(Protocol):
+    def advance(self, step: int, figures: Mapping[str, float]) -> None: ...
+
+
+def _progress(task: Task, first: int, shown: bool) -> AbstractContextManager[_Progress]:
+    if not shown:
+        return nullcontext(_NoProgress())
+    if not sys.stderr.isatty():
+        return nullcontext(_LoggedProgress(task.name, task.steps, first))
+    return _drawn(task, first)
+
+
+@contextmanager
+def _drawn(task: Task, first: int) -> Iterator[_Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("of which left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield _DrawnProgress(bar, bar.add_task(task.name, total=task.steps, completed=first, figures=""))
+
+
+def _shown(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in figures if name != "gradient_norm")
+
+
+def spoken_time(seconds: float) -> str:
+    """A span of time as people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
