@@ -56,7 +56,9 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
     if program is None:
         raise ExportError("torch.onnx gave no program")
     file.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save_model(program.model_proto, str(file), save_as_external_data=False)
+    graph = program.model_proto
+    del graph.graph.value_info[:]  # the exporter's own shapes of inner values contradict onnx's inference
+    onnx.save_model(graph, str(file), save_as_external_data=False)
     difference = compare(network, file, features)
     if difference > MAX_DIFFERENCE:
         file.unlink()
