@@ -1,0 +1,66 @@
+"""Whoever tells people: the interface, and the one that prints JSON lines where there is no broker."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol, TextIO
+
+from asd_daemon.judge.alarm import AlertEvent
+from asd_daemon.tell.messages import (
+    MachineState,
+    ScoreTold,
+    alert_payload,
+    score_payload,
+    state_payload,
+    to_json,
+)
+
+
+class Teller(Protocol):
+    """Takes what is to be told, from any thread, and returns at once."""
+
+    def start(self) -> None:
+        """Begin; what is told before is not lost."""
+
+    def state(self, machine: str, state: MachineState) -> None:
+        """A machine's state has changed."""
+
+    def score(self, machine: str, told: ScoreTold) -> None:
+        """A window was judged."""
+
+    def alert(self, machine: str, event: AlertEvent) -> None:
+        """An alert opened, changed or closed."""
+
+    def close(self, timeout_s: float) -> None:
+        """Say that we stop, and try to get rid of what waits within the time."""
+
+
+class LinePrinter:
+    """Prints one JSON object a line, with the topic it would have gone to."""
+
+    def __init__(self, out: TextIO, node: str) -> None:
+        self._out, self._node = out, node
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def state(self, machine: str, state: MachineState) -> None:
+        """Print it."""
+        self._print("state", state_payload(self._node, machine, state))
+
+    def score(self, machine: str, told: ScoreTold) -> None:
+        """Print it."""
+        self._print("score", score_payload(self._node, machine, told))
+
+    def alert(self, machine: str, event: AlertEvent) -> None:
+        """Print it."""
+        self._print("alert", alert_payload(self._node, machine, event))
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing waits here, so there is nothing to spend the time on."""
+
+    def _print(self, what: str, payload: dict[str, Any]) -> None:
+        line = to_json({"topic": what, **payload}).decode()
+        with self._lock:
+            print(line, file=self._out, flush=True)  # noqa: T201  # this is its output, not a trace
