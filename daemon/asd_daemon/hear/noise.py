@@ -107,7 +107,7 @@ class Clanks(Noise):
         sound = 0.6 * self._air.chunk()
         for piece in self._pieces:
             moments = random_moments(self._rng, self._rate_hz / len(self._pieces))
-            strength = 30 * 10 ** (self._rng.normal(0, 6, moments.shape) / 20)
+            strength = 17 * 10 ** (self._rng.normal(0, 4, moments.shape) / 20)
             bounced = moments + SAMPLE_RATE_HZ * self._rng.uniform(0.03, 0.12, moments.shape)
             near = bounced < CHUNK_SAMPLES - 1
             sound += piece(impulses(moments, strength) + impulses(bounced[near], 0.4 * strength[near]))

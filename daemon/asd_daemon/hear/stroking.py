@@ -115,7 +115,7 @@ class Slider(Machine):
         if dry is not None:
             stick = np.clip(self._sticking.chunk() - 0.5, 0, 2).astype(np.float32)
             grate = self._dry.chunk() * share
-            sound += 0.55 * dry * grate + self._squeak(0.8 * dry * stick * grate)
+            sound += 1.1 * dry * grate + self._squeak(1.6 * dry * stick * grate)
         pits = condition.of("rail_damage")
         if pits is not None:
             lap_m = 2 * self._length_m
@@ -125,7 +125,7 @@ class Slider(Machine):
                 at = impacts.chunk((travel_m - spot_m) / lap_m)
                 near = at.astype(np.int64)
                 train += impulses(at, pits[near] * share[near] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20))
-            sound += 40 * self._pit_ring(train)
+            sound += 75 * self._pit_ring(train)
         return sound
 
 
@@ -174,11 +174,11 @@ class Valve(Machine):
         self._gurgle = Wander(self._run.of("gurgle"), 0.025)
         self._path = Filter(path(self._unit.of("path")))
         self._levels = {
-            "click": 34 * self._vary("click", 0),
+            "click": 15 * self._vary("click", 0),
             "air": self._vary("air", -2),
             "hum": self._vary("hum", -16),
             "floor": self._vary("floor", -24),
-            "gap": gain(-12),
+            "gap": gain(-21),
         }
 
     def chunk(self, condition: Condition) -> F32:
@@ -189,7 +189,7 @@ class Valve(Machine):
         settled = self._tank(opening)
         rush = np.clip(opening - settled, 0, None)
         puff = np.clip(settled - opening, 0, None)
-        flow = 0.35 * opening + 1.6 * rush + 1.0 * puff
+        flow = 0.35 * opening + 2.2 * rush + 1.4 * puff
         dirt = condition.of("contamination")
         if dirt is not None:  # the passage is narrowed and flutters: less rush, a gurgle in the flow
             flow = flow * (1 - 0.6 * dirt) + opening * dirt * np.clip(0.3 + 0.6 * self._gurgle.chunk(), 0, 3).astype(

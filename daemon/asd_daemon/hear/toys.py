@@ -96,7 +96,9 @@ class ToyCar(Machine):
         blows, scuffs = self._broken(condition, wheel)
         if bent is not None:
             at = self._knock.chunk(wheel)
-            rattles = rattles + impulses(at, 7 * bent[at.astype(np.int64)] * self._strength.uniform(0.2, 1.0, at.shape))
+            rattles = rattles + impulses(
+                at, 14 * bent[at.astype(np.int64)] * self._strength.uniform(0.2, 1.0, at.shape)
+            )
         return self._path(0.6 * sound + 0.6 * self._body(sound + rattles) + blows + scuffs)
 
     def _broken(self, condition: Condition, wheel: F64) -> tuple[F32, F32]:
@@ -106,11 +108,11 @@ class ToyCar(Machine):
         damaged = condition.of("damaged_gear")
         if damaged is not None:
             at = self._tooth.chunk(wheel + 0.37)
-            strength = 15 * damaged[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
+            strength = 32 * damaged[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
             blows = self._gear_ring(impulses(at, strength))
         flat = condition.of("deformed_tyre")
         if flat is not None:
-            scuffs = 2.0 * flat * pulse(wheel + 0.2, 0.2) * self._scuff.chunk()
+            scuffs = 3.5 * flat * pulse(wheel + 0.2, 0.2) * self._scuff.chunk()
         return blows, scuffs
 
 
@@ -190,7 +192,7 @@ class ToyTrain(Machine):
             train += impulses(at, float(self._levels["joint"]) * 10 ** (self._unevenness.normal(0, 2.5, at.shape) / 20))
             if off is not None:
                 at = bad.chunk((way_m - axle_m) / (self._rail_m * self._rails))
-                train += impulses(at, 45 * float(self._levels["fault"]) * off[at.astype(np.int64)])
+                train += impulses(at, 75 * float(self._levels["fault"]) * off[at.astype(np.int64)])
         return train
 
     def _level_of_faults(self, condition: Condition, wheel: F64) -> F32:
@@ -199,12 +201,12 @@ class ToyTrain(Machine):
         flat = condition.of("flat_wheel")
         if flat is not None:
             at = self._flat.chunk(wheel)
-            strength = 13 * flat[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
+            strength = 28 * flat[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
             train += impulses(at, strength * float(self._levels["fault"]))
         shaft = condition.of("broken_shaft")
         if shaft is not None:
             at = self._clack.chunk(2 * wheel)
-            strength = 8 * shaft[at.astype(np.int64)] * self._strength.exponential(1.0, at.shape)
+            strength = 13 * shaft[at.astype(np.int64)] * self._strength.exponential(1.0, at.shape)
             train += impulses(at, strength * float(self._levels["fault"]))
         return train
 
