@@ -1,8 +1,8 @@
 """Waveform → log-mel: the one implementation, for the edge and for training.
 
-Kaldi's filter bank as EAT was trained on it (FIELD: EAT, arXiv 2401.03497; Kaldi `compute-fbank-feats`): 25 ms frames every 10 ms,
-DC removed per frame, pre-emphasis 0.97, symmetric Hann window, 512-point FFT, power, 128 HTK mel bands from 20 Hz to Nyquist,
-natural logarithm. NumPy only; every frame of a clip goes through one FFT and one matrix product.
+Owns the mel filters, the logarithm and EAT's input; `spectrum` owns what comes before. Kaldi's filter bank as EAT was trained on it
+(EAT, arXiv 2401.03497; Kaldi's compute-fbank-feats): 25 ms frames every 10 ms, DC removed per frame, pre-emphasis 0.97, symmetric
+Hann window, 512-point FFT, power, 128 HTK mel bands from 20 Hz to Nyquist, natural logarithm. NumPy only, no loop over frames.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from asd_daemon.errors import RecordingError
+from asd_daemon.judge.spectrum import (
+    FFT_SAMPLES,
+    FRAME_SAMPLES,
+    HOP_SAMPLES,
+    POWER_SCALE,
+    PREEMPHASIS,
+    frame_count,
+    power_spectra,
+)
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
-FRAME_SAMPLES = 400  # 25 ms
-HOP_SAMPLES = 160  # 10 ms
-FFT_SAMPLES = 512  # next power of two
 MEL_BINS = 128
+BAND_GROUP = 32  # bands that share a matrix product: the filters are narrow, most of one large matrix would be zeros
 LOW_HZ = 20.0
 HIGH_HZ = SAMPLE_RATE_HZ / 2
-PREEMPHASIS = 0.97
 ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor before the logarithm: ln → -15.942
 
 EAT_FRAMES = 1024  # 64 patches of 16 frames; a 10 s clip has 998 frames
@@ -69,20 +74,12 @@ def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         raise RecordingError(
             f"a log-mel needs one channel of at least {FRAME_SAMPLES} samples (25 ms), got shape {waveform.shape}"
         )
-    centred = waveform.astype(np.float32, copy=False) - waveform.mean(dtype=np.float64).astype(np.float32)
-    frames = sliding_window_view(centred, FRAME_SAMPLES)[::HOP_SAMPLES]  # (T, 400), a view
-    frames = frames - frames.mean(axis=1, keepdims=True)  # DC per frame
-    emphasised = np.zeros((frames.shape[0], FFT_SAMPLES), np.float32)
-    body = emphasised[:, :FRAME_SAMPLES]
-    np.multiply(frames[:, :-1], -PREEMPHASIS, out=body[:, 1:])
-    body[:, 1:] += frames[:, 1:]
-    body[:, 0] = (1 - PREEMPHASIS) * frames[:, 0]  # Kaldi repeats the first sample to its left
-    body *= _window()
-    spectrum = np.fft.rfft(emphasised, axis=1)[:, :-1]  # (T, 256): Kaldi's bands end below the Nyquist bin
-    power = spectrum.real**2
-    power += spectrum.imag**2
-    energy = power @ _mel_filters()  # (T, 128)
-    np.maximum(energy, ENERGY_FLOOR, out=energy)
+    waveform = waveform.astype(np.float32, copy=False)
+    energy = np.empty((frame_count(waveform.shape[0]), MEL_BINS), np.float32)
+    for frames, power in power_spectra(waveform - waveform.mean()):
+        for bins, bands, filters in _mel_filters():
+            np.matmul(power[bins].T, filters, out=energy[frames, bands])
+    np.maximum(energy, np.float32(ENERGY_FLOOR), out=energy)
     return np.log(energy, out=energy)
 
 
@@ -104,20 +101,34 @@ def eat_input(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=1)
-def _window() -> NDArray[np.float32]:
-    return np.hanning(FRAME_SAMPLES).astype(np.float32)
+def _mel_filters() -> tuple[tuple[slice, slice, NDArray[np.float32]], ...]:
+    """The filters in groups of neighbouring bands: rows of the power that they need, bands, matrix (rows, bands)."""
+    weights = filter_weights() / np.float32(POWER_SCALE)
+    groups = []
+    for first in range(0, MEL_BINS, BAND_GROUP):
+        bands = slice(first, first + BAND_GROUP)
+        needed = np.flatnonzero(weights[:, bands].any(axis=1))
+        bins = slice(int(needed[0]), int(needed[-1]) + 1)
+        groups.append((bins, bands, np.ascontiguousarray(weights[bins, bands])))
+    return tuple(groups)
 
 
-def _mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
+def filter_weights() -> NDArray[np.float32]:
+    """Triangles equally wide on the mel scale, evaluated at the mel values of FFT bins 1 to 255; float32 (255, 128).
+
+    In single precision like Kaldi's: where one bin at the foot of a triangle is all that a band has, the rounding of its weight shows.
+    One band at 65 Hz lies between two bins and stays at the floor.
+    """
+    low, high = _mel(np.array([LOW_HZ, HIGH_HZ], np.float32))
+    step = (high - low) / np.float32(MEL_BINS + 1)
+    band = np.arange(MEL_BINS, dtype=np.float32)
+    left, centre, right = (low + (band + np.float32(i)) * step for i in range(3))
+    bin_hz = np.arange(1, FFT_SAMPLES // 2, dtype=np.float32) * np.float32(SAMPLE_RATE_HZ / FFT_SAMPLES)
+    mel = _mel(bin_hz)[:, None]  # (255, 1)
+    weights = np.where(mel <= centre, (mel - left) / (centre - left), (right - mel) / (right - centre))
+    return np.where((mel > left) & (mel < right), weights, np.float32(0))
 
 
-@lru_cache(maxsize=1)
-def _mel_filters() -> NDArray[np.float32]:
-    """Triangles equally wide on the mel scale, evaluated at the FFT bins' mel values, as Kaldi does; shape (256, 128)."""
-    edges = np.linspace(_mel(LOW_HZ), _mel(HIGH_HZ), MEL_BINS + 2)  # (130,)
-    bins = _mel(np.arange(FFT_SAMPLES // 2) * (SAMPLE_RATE_HZ / FFT_SAMPLES))[:, None]  # (256, 1)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins - left) / (centre - left)
-    falling = (right - bins) / (right - centre)
-    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+def _mel(hz: NDArray[np.float32]) -> NDArray[np.float32]:
+    ratio = np.float32(1) + hz / np.float32(700)
+    return np.float32(1127) * np.log(ratio.astype(np.float64)).astype(np.float32)
