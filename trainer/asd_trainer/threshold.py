@@ -1,0 +1,140 @@
+"""From scores of normal clips to yes or no, and how often that is right.
+
+Owns the gamma fit that evaluation, submission and export share (challenge: a gamma distribution is fitted to the scores of the training
+clips, its 90th percentile decides; Harada et al., EUSIPCO 2023), and precision, recall and F1 as the challenge counts them. It computes no
+score.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import DataSetError
+from asd_daemon.judge.calibration import DECISION_EXCEEDANCE, GammaFit
+
+if TYPE_CHECKING:
+    from asd_trainer.backend import ScoredClip
+
+FEWEST_SCORES = 2
+FLOOR_RATIO = 1e-3  # of the median: a clip that is in the data twice scores 0, whose logarithm no fit can take
+
+
+@dataclass(frozen=True)
+class DecisionQuality:
+    """Precision, recall and F1 of decisions, each in [0, 1]; 0 where there is nothing to divide by."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class SectionDecisions:
+    """One section of one machine, decided."""
+
+    machine: str
+    section: str
+    threshold: float
+    scored: tuple[ScoredClip, ...]
+    """Its test clips, by file name."""
+    anomalous: tuple[bool, ...]
+    """What was decided on each of them."""
+    quality: Mapping[str, DecisionQuality]
+    """By domain, where clips have labels; under "all" where the data set knows no domains."""
+
+
+def decide_sections(scored: Sequence[ScoredClip], normal: Sequence[ScoredClip]) -> tuple[SectionDecisions, ...]:
+    """Decide on every test clip by its section's threshold: score > threshold is anomalous.
+
+    Args:
+        scored: test clips.
+        normal: training clips with their leave-one-out scores; a section without any takes those of its whole machine.
+
+    Raises:
+        DataSetError: a machine has no training scores, or they allow no threshold; names machine and section.
+    """
+    by_section: defaultdict[tuple[str, str], list[ScoredClip]] = defaultdict(list)
+    for one in scored:
+        by_section[one.clip.machine, one.clip.section].append(one)
+    decided = []
+    for (machine, section), clips in sorted(by_section.items()):
+        of_machine = [one for one in normal if one.clip.machine == machine]
+        of_section = [one for one in of_machine if one.clip.section == section] or of_machine
+        try:
+            threshold = decision_threshold(np.array([one.score for one in of_section]))
+        except DataSetError as e:
+            raise DataSetError(f"{machine}, section {section}: {e}") from e
+        ordered = tuple(sorted(clips, key=lambda one: one.clip.path.name))
+        verdicts = tuple(one.score > threshold for one in ordered)
+        decided.append(SectionDecisions(machine, section, threshold, ordered, verdicts, _quality(ordered, verdicts)))
+    return tuple(decided)
+
+
+def _quality(scored: Sequence[ScoredClip], verdicts: Sequence[bool]) -> dict[str, DecisionQuality]:
+    by_domain: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for one, verdict in zip(scored, verdicts, strict=True):
+        if one.clip.label is not None:
+            by_domain[one.clip.domain or "all"].append((one.clip.label == "anomaly", verdict))
+    return {domain: decision_quality(*np.array(pairs, bool).T) for domain, pairs in sorted(by_domain.items())}
+
+
+def fit_gamma(scores: NDArray[np.floating]) -> GammaFit:
+    """Fit a gamma distribution to scores of normal clips by maximum likelihood.
+
+    The location is not fitted, for the likelihood has no maximum in it where the shape is below one: it is 0 for scores that are not
+    negative, as distances are, and just below the least score otherwise.
+
+    Args:
+        scores: shape (N,), N ≥ 2, leave-one-out where the clips are their own reference.
+
+    Raises:
+        DataSetError: fewer than two scores, scores that are not finite, or scores that are all the same.
+    """
+    from scipy.stats import gamma
+
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or values.shape[0] < FEWEST_SCORES:
+        raise DataSetError(f"a threshold needs the scores of at least {FEWEST_SCORES} normal clips, got {values.size}")
+    if not np.isfinite(values).all():
+        raise DataSetError(f"score {int(np.flatnonzero(~np.isfinite(values))[0])} of the normal clips is not finite")
+    if np.ptp(values) == 0:
+        raise DataSetError(
+            f"all {values.shape[0]} normal clips score {values[0]:g}; are they copies of one another? No threshold can be fitted"
+        )
+    location = 0.0 if values.min() >= 0 else float(values.min())
+    above = values - location
+    floored = np.maximum(above, FLOOR_RATIO * np.median(above[above > 0]))
+    shape, _, scale = gamma.fit(floored, floc=0)
+    return GammaFit(shape=float(shape), location=location, scale=float(scale))
+
+
+def decision_threshold(scores: NDArray[np.floating], exceedance: float = DECISION_EXCEEDANCE) -> float:
+    """The score that normal clips exceed with this probability, by the gamma distribution fitted to them.
+
+    Raises:
+        DataSetError: as `fit_gamma`.
+    """
+    from scipy.stats import gamma
+
+    fit = fit_gamma(scores)
+    return float(gamma.isf(exceedance, fit.shape, loc=fit.location, scale=fit.scale))
+
+
+def decision_quality(anomalous: NDArray[np.bool_], decided: NDArray[np.bool_]) -> DecisionQuality:
+    """How right decisions are; for a domain, give its own normal and anomalous clips only (as the challenge's baseline does).
+
+    Args:
+        anomalous: shape (N,), the truth.
+        decided: shape (N,), what was decided.
+    """
+    hits = int(np.sum(anomalous & decided))
+    precision = hits / max(int(np.sum(decided)), 1)
+    recall = hits / max(int(np.sum(anomalous)), 1)
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return DecisionQuality(precision, recall, f1)
