@@ -82,7 +82,12 @@ class VirtualMicrophone:
         script = self.folder / "pulse.pa"
         script.write_text("\n".join(lines) + "\n")
         command = ["pulseaudio", "-n", "-F", str(script), "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
-        command += ["--disable-shm=yes", "--realtime=no", "--high-priority=no", f"--log-target=file:{self.folder}/pulse.log"]
+        command += [
+            "--disable-shm=yes",
+            "--realtime=no",
+            "--high-priority=no",
+            f"--log-target=file:{self.folder}/pulse.log",
+        ]
         environment = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
         environment |= {**self.environment, "HOME": str(self.folder)}
         self._server = subprocess.Popen(

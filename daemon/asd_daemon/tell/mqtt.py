@@ -14,6 +14,7 @@ only `on_publish` knows. Home Assistant and the store on disk come here later.
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import ssl
 import sys
@@ -44,6 +45,7 @@ from asd_daemon.tell.waiting import WaitingAlerts
 _LOG = logging.getLogger(__name__)
 _RETRY_LEAST_S, _RETRY_MOST_S = 1, 60
 _CONNECT_TIMEOUT_S = 5.0
+_LOOK, _NONE = -1, -2  # no message has such an id
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ class BrokerAddress:
         return f"{self.host}:{self.port}"
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho leaves that to the garbage collector, one descriptor an attempt."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands."""
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def make_client(address: BrokerAddress) -> paho.Client:
     """A client ready to connect, certificates checked where TLS is on.
 
@@ -81,6 +95,7 @@ def make_client(address: BrokerAddress) -> paho.Client:
     if address.tls:
         try:
             context = ssl.create_default_context(cafile=str(address.ca_file) if address.ca_file else None)
+            context.sslsocket_class = _TidySocket
             if address.cert_file is not None:
                 context.load_cert_chain(address.cert_file, address.key_file)
         except (OSError, ssl.SSLError) as e:
@@ -112,7 +127,6 @@ class MqttTeller:
         *,
         node: str,
         prefix: str = "asd",
-        refused: Callable[[BrokerError], None] = lambda _: None,
         waiting: WaitingAlerts | None = None,
     ) -> None:
         """Prepare the connection; nothing is sent before `start`.
@@ -121,21 +135,21 @@ class MqttTeller:
             address: the broker.
             node: this box's name in the topics.
             prefix: the first part of all topics.
-            refused: called from the network thread when the broker's first answer is a refusal; without it we go on trying.
             waiting: where alerts wait for their confirmation.
 
         Raises:
             BrokerError: a certificate file that can't be used.
         """
-        self._address, self._node, self._base, self._refused = address, node, f"{prefix}/{node}", refused
+        self._address, self._node, self._base = address, node, f"{prefix}/{node}"
+        self._failed: Callable[[Exception], None] = lambda _: None
         self.waiting = waiting if waiting is not None else WaitingAlerts()
         self.connects = 0
         self._states: dict[str, MachineState] = {}
-        self._lock = threading.Lock()  # guards _states and _in_flight
-        self._in_flight: tuple[int, int] | None = None  # message id at paho, key in waiting
-        self._sent_all = threading.Condition(self._lock)
+        self._lock = threading.Lock()  # guards _states; never held around a QoS 1 publish, see _send_alerts
+        self._words: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # for the alert sender
+        self._sender = threading.Thread(target=self._send_alerts, name="tell-alerts", daemon=True)
         self._connected = threading.Event()
-        self._answered = False  # whether the broker ever gave a verdict
+        self._tried = False  # whether the first attempt to connect is over
         self._last_trouble: str | None = None
         client = make_client(address)
         client.will_set(self._availability_topic, Availability.OFFLINE.value, qos=1, retain=True)
@@ -154,10 +168,12 @@ class MqttTeller:
         """Wait for the broker to accept us."""
         return self._connected.wait(timeout_s)
 
-    def start(self) -> None:
-        """Connect in the background, again and again until it works."""
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        """Connect in the background, again and again until it works; only a refusal at the very first attempt is a failure."""
+        self._failed = failed
         self._client.connect_async(self._address.host, self._address.port, keepalive=self._address.keepalive_s)
         self._client.loop_start()
+        self._sender.start()
 
     def state(self, machine: str, state: MachineState) -> None:
         """Publish a machine's state, now or on the next connect."""
@@ -175,17 +191,16 @@ class MqttTeller:
     def alert(self, machine: str, event: AlertEvent) -> None:
         """Keep an alert until the broker confirms it."""
         self.waiting.put(f"{self._base}/{machine}/alert", to_json(alert_payload(self._node, machine, event)))
-        with self._lock:
-            self._send_next()
+        self._words.put(_LOOK)
 
     def close(self, timeout_s: float) -> None:
         """Wait for the alerts that are on their way, say `stopped`, and leave."""
         if self.connected:
-            with self._sent_all:
-                self._sent_all.wait_for(lambda: len(self.waiting) == 0 or not self.connected, timeout_s / 2)
+            self.waiting.wait_empty(timeout_s / 2)
             self._client.publish(self._availability_topic, Availability.STOPPED.value, qos=0, retain=True)
         if len(self.waiting):
             _LOG.error("%d alerts were not confirmed by broker %s and are lost", len(self.waiting), self._address)
+        self._words.put(None)
         self._client.disconnect()
         # paho's loop_stop joins its thread, which may sit in a connection attempt
         stopper = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
@@ -200,44 +215,44 @@ class MqttTeller:
         payload = to_json(state_payload(self._node, machine, state))
         self._client.publish(f"{self._base}/{machine}/state", payload, qos=0, retain=True)
 
-    def _send_next(self) -> None:
-        """Put the oldest waiting alert on its way, if none is; the lock is held."""
-        if self._in_flight is not None or not self.connected:
-            return
-        alert = self.waiting.first()
-        if alert is None:
-            self._sent_all.notify_all()
-            return
-        message = self._client.publish(alert.topic, alert.payload, qos=1)
-        self._in_flight = (message.mid, alert.key)
+    def _send_alerts(self) -> None:
+        """The alert sender's life: one alert on its way at a time, the next when the broker has confirmed it.
+
+        A thread of its own, because paho confirms while it holds the lock that a QoS 1 publish needs: a lock of ours around
+        both would be a deadlock. An alert on its way when the connection breaks is repeated by paho itself.
+        """
+        message_id, key = _NONE, _NONE
+        while (word := self._words.get()) is not None:
+            if word == message_id:
+                self.waiting.delivered(key)
+                message_id = _NONE
+            alert = self.waiting.first()
+            if message_id == _NONE and alert is not None and self.connected:
+                message_id, key = self._client.publish(alert.topic, alert.payload, qos=1).mid, alert.key
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: paho.ConnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
         if code.is_failure:
-            trouble = f"broker {self._address} refuses us: {code}; check username, password and rights"
-            self._say_once(trouble)
-            if not self._answered:
-                self._refused(BrokerError(trouble))
+            self._in_trouble(
+                f"broker {self._address} refuses us: {code}; check username, password and rights", refusal=True
+            )
             return
-        self._answered, self._last_trouble = True, None
+        self._tried, self._last_trouble = True, None
         self.connects += 1
         with self._lock:
             client.publish(self._availability_topic, Availability.ONLINE.value, qos=0, retain=True)
             for machine, state in self._states.items():
                 self._publish_state(machine, state)
             self._connected.set()
-            # An alert that was on its way is repeated by paho itself; the next one follows its confirmation
-            self._send_next()
+        self._words.put(_LOOK)
         _LOG.info("connected to broker %s, %d alerts wait", self._address, len(self.waiting))
 
     def _on_connect_fail(self, _client: paho.Client, _data: Any) -> None:
         # paho calls this while it handles the error but does not pass it on
         error = sys.exc_info()[1]
         trouble = f"broker {self._address} can't be reached: {why_not_connected(error)}"
-        self._say_once(f"{trouble}; trying again, alerts wait")
-        if isinstance(error, ssl.SSLCertVerificationError) and not self._answered:
-            self._refused(BrokerError(trouble))
+        self._in_trouble(trouble, refusal=isinstance(error, ssl.SSLCertVerificationError))
 
     def _on_disconnect(
         self, _client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
@@ -250,17 +265,15 @@ class MqttTeller:
     def _on_publish(
         self, _client: paho.Client, _data: Any, message_id: int, _code: ReasonCode, _more: Properties | None
     ) -> None:
-        with self._lock:
-            if self._in_flight is not None and self._in_flight[0] == message_id:
-                self.waiting.delivered(self._in_flight[1])
-                self._in_flight = None
-                self._send_next()
+        self._words.put(message_id)
 
-    def _say_once(self, trouble: str) -> None:
-        """Log a trouble when it begins or changes, not at every attempt."""
-        if trouble != self._last_trouble:
-            _LOG.warning(trouble)
-            self._last_trouble = trouble
+    def _in_trouble(self, trouble: str, *, refusal: bool) -> None:
+        """Log a trouble when it begins or changes, not at every attempt; a refusal at the very first one is passed on."""
+        if refusal and not self._tried:
+            self._failed(BrokerError(trouble))
+        elif trouble != self._last_trouble:
+            _LOG.warning("%s; trying again, alerts wait", trouble)
+        self._tried, self._last_trouble = True, trouble
 
 
 def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 from asd_daemon.judge.alarm import AlertEvent
@@ -19,8 +20,12 @@ from asd_daemon.tell.messages import (
 class Teller(Protocol):
     """Takes what is to be told, from any thread, and returns at once."""
 
-    def start(self) -> None:
-        """Begin; what is told before is not lost."""
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        """Begin; what is told before is not lost.
+
+        Args:
+            failed: called, from any thread, when nobody can ever be told.
+        """
 
     def state(self, machine: str, state: MachineState) -> None:
         """A machine's state has changed."""
@@ -42,8 +47,8 @@ class LinePrinter:
         self._out, self._node = out, node
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Nothing to do."""
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        """Nothing to do, and nothing that could fail."""
 
     def state(self, machine: str, state: MachineState) -> None:
         """Print it."""
@@ -63,4 +68,4 @@ class LinePrinter:
     def _print(self, what: str, payload: dict[str, Any]) -> None:
         line = to_json({"topic": what, **payload}).decode()
         with self._lock:
-            print(line, file=self._out, flush=True)  # noqa: T201  # this is its output, not a trace
+            print(line, file=self._out, flush=True)

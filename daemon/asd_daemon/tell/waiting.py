@@ -1,6 +1,6 @@
 """Alerts that the broker has not confirmed yet, in the order they were made; in memory.
 
-This is the seam for a store on disk: whoever replaces it keeps `put`, `first`, `delivered` and `__len__`.
+This is the seam for a store on disk: whoever replaces it keeps `put`, `first`, `delivered`, `wait_empty` and `__len__`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WaitingAlerts:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._alerts: OrderedDict[int, WaitingAlert] = OrderedDict()
         self._next_key = 0
         self.dropped = 0
@@ -53,6 +53,13 @@ class WaitingAlerts:
         """Forget one that the broker has confirmed."""
         with self._lock:
             self._alerts.pop(key, None)
+            if not self._alerts:
+                self._lock.notify_all()
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until none waits."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._alerts, timeout_s)
 
     def __len__(self) -> int:
         with self._lock:

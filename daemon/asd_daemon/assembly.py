@@ -1,0 +1,247 @@
+"""From settings to a daemon that can run: which machines, which bundle, which source, whom to tell.
+
+Owns what overrides what (command line over configuration over defaults). Nothing is opened here that the service does not own.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asd_daemon.errors import SettingsError, UsageError
+from asd_daemon.health import Notifier
+from asd_daemon.hear.capture import SourceSpec, open_source, parse_source
+from asd_daemon.judge.alarm import AlarmRule
+from asd_daemon.service import Service
+from asd_daemon.settings import (
+    AlarmSettings,
+    MachineSettings,
+    MqttSettings,
+    Settings,
+    load_settings,
+    read_password,
+    settings_file,
+)
+from asd_daemon.station import Judge, Station, StationNews
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
+
+if TYPE_CHECKING:
+    from asd_daemon.judge.bundle import Bundle
+    from asd_daemon.judge.scorer import Scorer
+    from asd_daemon.tell.mqtt import BrokerAddress
+    from asd_daemon.tell.teller import Teller
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for."""
+
+    config: Path | None = None
+    machine: str | None = None
+    bundle: Path | None = None
+    source: str | None = None
+    broker: str | None = None
+    """HOST or HOST:PORT."""
+    no_mqtt: bool = False
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shall run."""
+
+    settings: Settings
+    file: Path | None
+    """The configuration file, where there is one."""
+    machines: dict[str, MachineSettings]
+    sources: dict[str, SourceSpec]
+    bundle: Path
+
+    def model_of(self, machine: str) -> str:
+        """The machine's name in the bundle."""
+        return self.machines[machine].model or machine
+
+
+def make_plan(wishes: Wishes) -> Plan:
+    """Read the configuration and lay the command line over it.
+
+    Raises:
+        SettingsError: the configuration is wrong, or knows no such machine.
+        UsageError: words of the command line that do not fit together.
+    """
+    file = settings_file(wishes.config)
+    settings = load_settings(file) if file else Settings()
+    if wishes.source is not None and wishes.machine is None:
+        raise UsageError("--source says what to hear, not whose sound it is: give --machine NAME too")
+    changes: dict[str, object] = {}
+    if wishes.node is not None:
+        changes["node"] = wishes.node
+    if wishes.no_mqtt or wishes.broker is not None:
+        changes["mqtt"] = None if wishes.no_mqtt else _broker_of(wishes.broker or "", settings.mqtt)
+    settings = _changed(settings, changes)
+    machines = _machines_of(settings, wishes, file)
+    sources = {name: machine.source.spec() for name, machine in machines.items()}
+    if wishes.source is not None and wishes.machine is not None:
+        sources[wishes.machine] = parse_source(wishes.source)
+    if wishes.bundle is None and settings.bundle is None:
+        from asd_daemon.judge.bundle import default_bundle
+
+        return Plan(settings, file, machines, sources, default_bundle())
+    return Plan(settings, file, machines, sources, wishes.bundle or settings.bundle or Path())
+
+
+def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
+    """Settings with some values replaced, checked like those of a file."""
+    try:
+        return Settings.model_validate({**{k: getattr(settings, k) for k in settings.model_fields_set}, **changes})
+    except ValueError as e:
+        raise UsageError(f"--node {changes.get('node')!r} must be letters, digits, _, . and - only") from e
+
+
+def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
+    host, colon, port = words.rpartition(":")
+    if not colon:
+        host, port = words, ""
+    keep = configured.model_dump(exclude={"host", "port"}, exclude_unset=True) if configured else {}
+    try:
+        return MqttSettings.model_validate({**keep, "host": host, **({"port": int(port)} if port else {})})
+    except ValueError as e:
+        raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT") from e
+
+
+def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[str, MachineSettings]:
+    """The machines that are meant: the one named, else all that are configured."""
+    name = wishes.machine
+    if name is None:
+        if not settings.machines:
+            where = f"{file} configures none" if file else "there is no configuration file"
+            raise UsageError(f"which machine? give --machine NAME ({where})")
+        return dict(settings.machines)
+    if name in settings.machines:
+        return {name: settings.machines[name]}
+    if settings.machines and wishes.source is None:
+        return {name: settings.machine(name, str(file))}  # which raises
+    try:  # through the settings, which know what a name may be
+        made = Settings.model_validate({"machines": {name: {}}})
+    except ValueError as e:
+        raise UsageError(f"--machine {name!r} must be letters, digits, _, . and - only") from e
+    return dict(made.machines)
+
+
+def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
+    """The alarm that the settings describe."""
+    return AlarmRule(alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s)
+
+
+class BundleShelf:
+    """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._bundle: Bundle | None = None
+
+    def bundle(self) -> Bundle:
+        """The verified bundle.
+
+        Raises:
+            BundleError: it can't be used.
+        """
+        from asd_daemon.judge.bundle import load_bundle
+
+        with self._lock:
+            self._bundle = self._bundle or load_bundle(self._path)
+            return self._bundle
+
+    def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
+        """A machine's scorer with the threshold that its alarm needs.
+
+        Raises:
+            BundleError: it can't be used.
+            UnknownMachineError: it does not know the machine.
+        """
+        from asd_daemon.judge.calibration import window_exceedance
+        from asd_daemon.judge.scorer import Scorer
+
+        exceedance = window_exceedance(
+            false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
+        )
+        return Scorer(self.bundle(), model, exceedance=exceedance)
+
+
+def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress:
+    """The broker, as the connection needs it.
+
+    Raises:
+        SettingsError: the password file can't be read, or there is no broker.
+    """
+    from asd_daemon.tell.mqtt import BrokerAddress
+
+    mqtt = settings.mqtt
+    if mqtt is None:
+        raise SettingsError("mqtt: no broker is configured")
+    return BrokerAddress(
+        host=mqtt.host,
+        port=mqtt.effective_port,
+        client_id="-".join(["asd", settings.node, *machines])[:128],
+        tls=mqtt.tls,
+        ca_file=mqtt.ca_file,
+        cert_file=mqtt.cert_file,
+        key_file=mqtt.key_file,
+        username=mqtt.username,
+        password=read_password(mqtt),
+        keepalive_s=mqtt.keepalive_s,
+    )
+
+
+def make_teller(plan: Plan) -> Teller:
+    """Whoever tells people: the broker, or lines on standard output where none is configured.
+
+    Raises:
+        SettingsError, BrokerError: password or certificate files that can't be used.
+    """
+    if plan.settings.mqtt is None:
+        from asd_daemon.tell.teller import LinePrinter
+
+        return LinePrinter(sys.stdout, plan.settings.node)
+    from asd_daemon.tell.mqtt import MqttTeller
+
+    address = broker_address(plan.settings, list(plan.machines))
+    return MqttTeller(address, node=plan.settings.node, prefix=plan.settings.mqtt.prefix)
+
+
+def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
+    """The daemon, ready to run.
+
+    Args:
+        plan: what shall run.
+        wait_for_device: keep trying where a microphone or command isn't there at the start, rather than fail.
+
+    Raises:
+        AsdError: something of it can't be made.
+    """
+    shelf = BundleShelf(plan.bundle)
+    teller = make_teller(plan)
+
+    def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:
+        return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
+
+    def make_stations(news: StationNews) -> list[Station]:
+        return [
+            Station(
+                name,
+                open_source(plan.sources[name], wait=wait_for_device),
+                judge_of(name, machine),
+                teller,
+                news,
+                rule=alarm_rule(machine.alarm),
+                hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
+            )
+            for name, machine in plan.machines.items()
+        ]
+
+    return Service(teller, Notifier(), make_stations)

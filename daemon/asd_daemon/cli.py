@@ -1,0 +1,240 @@
+"""The commands of `asd-daemon`. Each reads its words, calls the part that does the work, and prints.
+
+Heavy libraries are imported by the command that needs them, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asd_daemon.console import CommandGroup, leave
+from asd_daemon.errors import BundleError, RecordingError
+
+if TYPE_CHECKING:
+    from asd_daemon.assembly import Plan
+
+_PATH = click.Path(path_type=Path)
+_EPILOG = "Exit codes: 0 well, 1 found something wrong, 2 wrong usage or configuration, 3 cannot start."
+
+_machine = click.option("--machine", metavar="NAME", help="Machine to listen to.  [default: all that are configured]")
+_config = click.option(
+    "--config",
+    type=_PATH,
+    metavar="FILE",
+    help="Configuration.  [default: $ASD_CONFIG, /etc/asd-daemon/asd-daemon.yaml]",
+)
+_bundle = click.option(
+    "--bundle", type=_PATH, metavar="FOLDER", help="Models.  [default: configured, or the program's own]"
+)
+_source = click.option(
+    "--source",
+    metavar="KIND:TARGET",
+    help="device:NAME, file:PATH, folder:PATH, command:PROGRAM or simulate:MACHINE, with ?option=value&…",
+)
+_broker = click.option("--broker", metavar="HOST[:PORT]", help="MQTT broker.  [default: configured]")
+_no_mqtt = click.option("--no-mqtt", is_flag=True, help="Print events as JSON lines instead of publishing them.")
+_node = click.option("--node", metavar="NAME", help="Name of this box in all topics.  [default: configured, host name]")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=CommandGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("asd-edge"), prog_name="asd-daemon")
+def cli() -> None:
+    """Listen to machines and tell when one goes wrong."""
+
+
+def _plan(**words: Any) -> Plan:
+    from asd_daemon.assembly import Wishes, make_plan
+
+    return make_plan(Wishes(**words))
+
+
+@cli.command()
+@_machine
+@_config
+@_bundle
+@_source
+@_broker
+@_no_mqtt
+@_node
+@click.option("--wait-for-device", is_flag=True, help="Keep trying when the microphone isn't there at the start.")
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), help="Form of the log on stderr.  [default: configured, text]"
+)
+@click.option("--verbose", is_flag=True, help="Log what is usually of no interest.")
+def run(wait_for_device: bool, log: str | None, verbose: bool, **words: Any) -> None:
+    """Listen, judge and publish until told to stop.
+
+    A microphone that goes away later is waited for in any case; --wait-for-device, for unattended boxes, also waits for one that is
+    missing at the start. Recordings end the run when they are played.
+    """
+    from asd_daemon.health import log_to_stderr
+
+    log_to_stderr(as_json=log == "json", verbose=verbose)
+    plan = _plan(**words)
+    log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
+    from asd_daemon.assembly import make_service
+
+    make_service(plan, wait_for_device=wait_for_device).run()
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=_PATH, metavar="PATH…")
+@click.option("--machine", required=True, metavar="NAME", help="Machine whose sound it is.")
+@_bundle
+@click.option("--channel", default=0, show_default=True, type=click.IntRange(0, 63), help="Channel, counted from 0.")
+@_as_json
+def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: int, as_json: bool) -> int:
+    """Score recordings: files, or all below a folder. Each is padded or cut to 10 s, as in training.
+
+    A recording that can't be read is named on stderr and the others are scored; the exit code is 2 then.
+    """
+    from asd_daemon.judge.bundle import default_bundle, load_bundle
+    from asd_daemon.judge.scorer import Scorer
+    from asd_daemon.waveform import fit_length, read_waveform
+
+    scorer = Scorer(load_bundle(bundle or default_bundle()), machine)
+    refused = 0
+    for path in _recordings(paths):
+        try:
+            scored = scorer.score(fit_length(read_waveform(path, channel)))
+        except RecordingError as e:
+            click.echo(f"error: {e}", err=True)
+            refused += 1
+            continue
+        line = {
+            "path": str(path),
+            "machine": machine,
+            "score": scored.score,
+            "threshold": scored.threshold,
+            "anomalous": scored.anomalous,
+        }
+        if as_json:
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            word = "ANOMALOUS" if scored.anomalous else "normal"
+            click.echo(f"{word:9} {scored.score:8.4f} of {scored.threshold:.4f}  {path}")
+    return 2 if refused else 0
+
+
+def _recordings(paths: tuple[Path, ...]) -> list[Path]:
+    """The files that are meant; a folder without any is an error."""
+    from asd_daemon.hear.playback import sound_files
+
+    found: list[Path] = []
+    for path in paths:
+        below = sound_files(path) if path.is_dir() else [path]
+        if not below:
+            raise RecordingError(f"{path}: there is no sound file in this folder")
+        found += below
+    return found
+
+
+@cli.command()
+@_as_json
+def devices(as_json: bool) -> None:
+    """List the microphones there are."""
+    from asd_daemon.hear.microphone import list_microphones
+
+    found = list_microphones()
+    if as_json:
+        click.echo(json.dumps([asdict(device) for device in found], ensure_ascii=False))
+        return
+    if not found:
+        click.echo("no microphone: this box has no sound input", err=True)
+    for device in found:
+        usb = f"  usb-id:{device.usb_id}" if device.usb_id else ""
+        default = "  (default)" if device.is_default else ""
+        click.echo(f"device:{device.name}  {device.channels} channel(s), {device.rate_hz:g} Hz{usb}{default}")
+
+
+@cli.command()
+@_machine
+@_config
+@_bundle
+@_source
+@_broker
+@_no_mqtt
+@_node
+@click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="How long to listen.")
+@_as_json
+def check(seconds: float, as_json: bool, **words: Any) -> int:
+    """Look whether configuration, bundle, microphone and broker are well, one line each; exit code 1 if not."""
+    plan = _plan(**words)
+    from asd_daemon.inspection import inspect
+
+    well = True
+    for finding in inspect(plan, seconds):
+        well = well and finding.well
+        if as_json:
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            click.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.what}: {finding.detail}")
+    return 0 if well else 1
+
+
+@cli.command("sample-config")
+def sample_config() -> None:
+    """Print a configuration with every key, its meaning and its default."""
+    from asd_daemon.sample import sample_text
+
+    click.echo(sample_text(), nl=False)
+
+
+@cli.group()
+def bundle() -> None:
+    """Look after bundles of models."""
+
+
+@bundle.command()
+@click.argument("path", type=_PATH)
+@_as_json
+def verify(path: Path, as_json: bool) -> int:
+    """Check every file of a bundle against its hash, and its reference scores on this box; exit code 1 if it is wrong."""
+    from asd_daemon.judge.bundle import load_bundle
+    from asd_daemon.judge.scorer import self_test
+
+    try:
+        found = load_bundle(path)
+        compared = self_test(found)
+    except BundleError as e:
+        if as_json:
+            click.echo(json.dumps({"path": str(path), "well": False, "reason": str(e)}, ensure_ascii=False))
+            return 1
+        leave(str(e), 1)
+    facts = {
+        "path": str(path),
+        "well": True,
+        "name": found.name,
+        "version": found.version,
+        "machines": list(found.machines),
+        "reference_scores": compared,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        click.echo(f"{path}: {found.name} {found.version} is whole; machines: {', '.join(found.machines)}")
+        click.echo(f"{compared} reference scores reached on this box")
+    return 0
+
+
+def main() -> None:
+    """The program: exit codes as DESIGN.md has them, one line for a mistake."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as e:
+        context = getattr(e, "ctx", None)
+        leave(f"{e.format_message()} (see {context.command_path if context else 'asd-daemon'} --help)", e.exit_code)
+    except click.Abort:
+        leave("by Ctrl-C", 130, word="stopped")
+    sys.exit(code if isinstance(code, int) else 0)

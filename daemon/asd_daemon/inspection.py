@@ -1,0 +1,105 @@
+"""`asd-daemon check`: is everything there that the daemon needs? One finding for each thing, good or bad.
+
+It opens what the daemon would open, for a moment, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asd_daemon.assembly import BundleShelf, Plan, broker_address
+from asd_daemon.errors import AsdError, SourceError
+from asd_daemon.hear.capture import Block, Lost, Refused, SourceSpec, open_source
+from asd_daemon.hear.quality import unfit_reason
+from asd_daemon.settings import state_folder
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    well: bool
+    detail: str
+
+
+def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
+    """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
+    names = ", ".join(plan.machines)
+    yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
+    shelf = BundleShelf(plan.bundle)
+    yield _try("bundle", lambda: _bundle(shelf))
+    yield _try("state folder", _state_folder)
+    for name, machine in plan.machines.items():
+        yield _try(
+            f"{name}: model",
+            lambda n=name, m=machine: f"threshold {shelf.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}",  # type: ignore[misc]
+        )
+        yield _try(f"{name}: source", lambda n=name: _listen(plan.sources[n], listen_s))  # type: ignore[misc]
+    yield _try("broker", lambda: _broker(plan))
+
+
+def _try(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except AsdError as e:
+        return Finding(what, False, " ".join(str(e).split()))
+
+
+def _bundle(shelf: BundleShelf) -> str:
+    from asd_daemon.judge.scorer import self_test
+
+    bundle = shelf.bundle()
+    compared = self_test(bundle)
+    tested = f", {compared} reference scores reached" if compared else ""
+    return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
+
+
+def _state_folder() -> str:
+    folder = state_folder()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(existing, os.W_OK):
+        raise SourceError(f"{folder}: can't be written; set ASD_STATE_DIR or give this user the right")
+    return str(folder)
+
+
+def _listen(spec: SourceSpec, listen_s: float) -> str:
+    """Hear a moment of a source; its level in words.
+
+    Raises:
+        SourceError: no sound, or none that is fit to judge.
+    """
+    source = open_source(spec)
+    parts, missing = [], 0
+    try:
+        for heard in source.heard():
+            if isinstance(heard, Lost | Refused):
+                raise SourceError(heard.reason)
+            if isinstance(heard, Block):
+                parts.append(heard.samples)
+                missing += heard.gap_samples
+            if sum(len(part) for part in parts) >= listen_s * SAMPLE_RATE_HZ:
+                break
+    finally:
+        source.close()
+    samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    reason = unfit_reason(samples, missing)
+    if reason is not None:
+        raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
+    level_dbfs = 20 * np.log10(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))))
+    return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_dbfs:.0f} dBFS"
+
+
+def _broker(plan: Plan) -> str:
+    if plan.settings.mqtt is None:
+        return "none: events are printed as JSON lines"
+    from asd_daemon.tell.mqtt import try_broker
+
+    address = broker_address(plan.settings, ["check"])
+    try_broker(address)
+    return f"{address} accepts us{' over TLS' if address.tls else ''}"

@@ -1,0 +1,298 @@
+"""The configuration: what can be set, with a unit, a bound and a sentence for every key; and the file it is read from.
+
+One `Settings` is made at the door and passed down. Unknown keys are refused with the line they stand on; the file is never written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from asd_daemon.errors import SettingsError
+from asd_daemon.hear.capture import KINDS, SourceSpec, parse_source
+
+SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+def _hostname() -> str:
+    """The host name without its domain, in letters that topics may have."""
+    name = "".join(
+        c if (c.isalnum() and c.isascii()) or c in "_.-" else "-" for c in socket.gethostname().split(".")[0]
+    )
+    return name.lstrip("-._")[:64] or "node"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SourceSettings(_Section):
+    """Where the sound of a machine comes from: exactly one of device, file, folder, command and simulate."""
+
+    device: str | None = Field(
+        None, min_length=1, description="microphone: a name or a part of one, default, or usb-id:VVVV:PPPP"
+    )
+    file: Path | None = Field(None, description="one recording, played once")
+    folder: Path | None = Field(None, description="every recording below a folder, in the order of their paths")
+    command: str | None = Field(
+        None, min_length=1, description="a program that writes raw s16le mono sound at 16 kHz to its standard output"
+    )
+    simulate: str | None = Field(
+        None, min_length=1, description="a simulated machine, for trying out: fan, or fan?fail=blade_chip&fail_after=60"
+    )
+    channel: int | None = Field(
+        None, ge=0, le=63, description="which channel of device, file or folder to hear, counted from 0; never averaged"
+    )
+    rate_hz: float | None = Field(
+        None, ge=4000, le=384_000, description="rate in Hz to open a device at; unset: what suits the device"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [
+            kind for kind in ("device", "file", "folder", "command", "simulate") if getattr(self, kind) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of device, file, folder, command, simulate; got {given or 'none'}")
+        if self.channel is not None and given[0] in ("command", "simulate"):
+            raise ValueError(f"channel has no meaning for {given[0]}")
+        if self.rate_hz is not None and given[0] != "device":
+            raise ValueError(f"rate_hz has no meaning for {given[0]}")
+        return self
+
+    def spec(self) -> SourceSpec:
+        """The same as the rest of the program knows it.
+
+        Raises:
+            UsageError: simulate has options that can't be read.
+        """
+        if self.simulate is not None:
+            return parse_source(f"simulate:{self.simulate}")
+        kind = next(k for k in KINDS if getattr(self, k) is not None)
+        options = {"channel": self.channel, "rate_hz": self.rate_hz}
+        return SourceSpec(kind, str(getattr(self, kind)), {k: str(v) for k, v in options.items() if v is not None})
+
+
+class AlarmSettings(_Section):
+    """When an alert opens and closes."""
+
+    open_after: int = Field(2, ge=1, le=1000, description="so many anomalous windows …")
+    of: int = Field(3, ge=1, le=1000, description="… among the last so many usable ones open an alert")
+    close_after: int = Field(6, ge=1, le=1000, description="so many normal windows in a row close it")
+    update_every_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="an open alert is told anew at most this often, in seconds, when its peak rises",
+    )
+    false_alarms_per_week: float = Field(
+        1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
+    )
+
+    @model_validator(mode="after")
+    def _k_of_n(self) -> Self:
+        if self.open_after > self.of:
+            raise ValueError(f"open_after ({self.open_after}) must not be more than of ({self.of})")
+        return self
+
+
+class MachineSettings(_Section):
+    """One machine that is listened to."""
+
+    source: SourceSettings = Field(
+        default_factory=lambda: SourceSettings(device="default"), description="where its sound comes from"
+    )
+    model: Name | None = Field(None, description="its name in the bundle; unset: the name it has here")
+    hop_s: float = Field(
+        10.0, ge=0.5, le=10, description="seconds from the start of one window of 10 s to the start of the next"
+    )
+    alarm: AlarmSettings = Field(default_factory=AlarmSettings, description="when an alert opens and closes")
+
+
+class MqttSettings(_Section):
+    """The MQTT broker."""
+
+    host: str = Field(min_length=1, description="name or address of the broker")
+    port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: 8883 with TLS, 1883 without")
+    tls: bool = Field(False, description="encrypt, and check the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificates to trust; unset: those of the system")
+    cert_file: Path | None = Field(None, description="our own certificate, where the broker wants one")
+    key_file: Path | None = Field(None, description="its private key")
+    username: str | None = Field(None, min_length=1, description="name to log in with")
+    password_file: Path | None = Field(None, description="file whose first line is the password")
+    prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] = Field(
+        "asd", description="first part of all topics"
+    )
+    keepalive_s: int = Field(
+        15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file have a meaning with tls: true only")
+        if self.cert_file is None and self.key_file is not None:
+            raise ValueError("key_file needs cert_file")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs username")
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (8883 if self.tls else 1883)
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    node: Name = Field(default_factory=_hostname, description="this box's name in all topics; unset: its host name")
+    machines: dict[Name, MachineSettings] = Field(
+        default_factory=dict, description="the machines that are listened to, by name"
+    )
+    bundle: Path | None = Field(
+        None, description="folder with the models; unset: the bundle that comes with the program"
+    )
+    mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
+    log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
+
+    def machine(self, name: str, where: str = "the configuration") -> MachineSettings:
+        """One machine's settings.
+
+        Raises:
+            SettingsError: there is no such machine; lists those there are.
+        """
+        if name not in self.machines:
+            known = ", ".join(self.machines) or "none"
+            raise SettingsError(f"{where}: machine {name!r} is unknown; machines: {known} (or give --source)")
+        return self.machines[name]
+
+
+def read_password(mqtt: MqttSettings) -> str | None:
+    """The password, from its file.
+
+    Raises:
+        SettingsError: the file can't be read or is empty.
+    """
+    if mqtt.password_file is None:
+        return None
+    try:
+        lines = mqtt.password_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
+        raise SettingsError(f"mqtt.password_file: {mqtt.password_file} can't be read: {reason}") from e
+    if not lines or not lines[0]:
+        raise SettingsError(f"mqtt.password_file: {mqtt.password_file} is empty; its first line is the password")
+    return lines[0]
+
+
+def settings_file(given: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The configuration file to read: the one given, else ASD_CONFIG, else the system's if there is one."""
+    if given is not None:
+        return given
+    if environment.get("ASD_CONFIG"):
+        return Path(environment["ASD_CONFIG"])
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where what is learned and kept lies: ASD_STATE_DIR, else systemd's STATE_DIRECTORY, else the user's XDG state folder."""
+    if environment.get("ASD_STATE_DIR"):
+        return Path(environment["ASD_STATE_DIR"])
+    if environment.get("STATE_DIRECTORY"):
+        return Path(environment["STATE_DIRECTORY"].split(":")[0])
+    base = environment.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "asd-daemon"
+
+
+def load_settings(file: Path) -> Settings:
+    """Read a configuration file.
+
+    Raises:
+        SettingsError: it can't be read, is no YAML, or a key or value is wrong; names the line and the key.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{file}: can't be read: {reason}") from e
+    return parse_settings(text, str(file))
+
+
+def parse_settings(text: str, name: str) -> Settings:
+    """Read a configuration from its text.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        mark = getattr(e, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0] or "nested too deeply"
+        raise SettingsError(f"{place}: is no YAML: {problem}") from e
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{name}: must hold keys and values, holds a {type(content).__name__}")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as e:
+        raise SettingsError(_explain(e, name, root)) from e
+
+
+def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
+    """The first thing that is wrong, in one line, and how many more there are."""
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    line = _line_of(root, location)
+    place = f"{name}:{line}" if line else name
+    key = ".".join(str(part) for part in location) or "(top)"
+    if first["type"] == "extra_forbidden":
+        siblings = _keys_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), siblings, 1, 0.6)
+        hint = f" (did you mean {near[0]}?)" if near else f"; known keys: {', '.join(siblings)}"
+        what = f"unknown key{hint}"
+    elif first["type"] == "missing":
+        what = "is missing"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"
+        what = message[:1].lower() + message[1:] + value
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {key}: {what}{more}"
+
+
+def _keys_at(location: list[Any]) -> list[str]:
+    """The keys that a section may have, found by walking the models along a path of keys."""
+    models: dict[str, type[BaseModel]] = {"mqtt": MqttSettings, "source": SourceSettings, "alarm": AlarmSettings}
+    if not location:
+        return list(Settings.model_fields)
+    if location[0] == "machines" and len(location) == 2:
+        return list(MachineSettings.model_fields)
+    return list(models[str(location[-1])].model_fields) if location[-1] in models else []
+
+
+def _line_of(node: yaml.Node | None, location: list[Any]) -> int | None:
+    """The line, counted from 1, of the deepest key of a path that stands in the file."""
+    line = None
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

@@ -1,0 +1,254 @@
+"""One machine's way from its source to people: two threads, a bounded queue between them, its alarm and its state.
+
+The hearing thread cuts windows and never waits for a slow judge when the sound is live: the oldest window is dropped and counted.
+The judging thread does all the rest. What happens when either fails is the service's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.health import Counters
+from asd_daemon.hear.capture import Lost, Refused, Source
+from asd_daemon.hear.quality import unfit_reason
+from asd_daemon.hear.window import Window, WindowCutter
+from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertKind
+from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
+from asd_daemon.tell.teller import Teller
+from asd_daemon.waveform import WINDOW_SAMPLES
+
+_LOG = logging.getLogger(__name__)
+
+
+class Verdict(Protocol):
+    """What a judge says of a window."""
+
+    @property
+    def score(self) -> float:
+        """Higher is more abnormal."""
+
+    @property
+    def threshold(self) -> float:
+        """Above it the window is anomalous."""
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether it is."""
+
+
+class Judge(Protocol):
+    """Scores windows of one machine."""
+
+    def score(self, waveform: NDArray[np.float32]) -> Verdict:
+        """Score float32 (160 000,)."""
+
+
+class WindowQueue:
+    """Between the threads: windows up to a limit, and the news that is no window."""
+
+    def __init__(self, limit: int = 6) -> None:
+        self._limit = limit
+        self._items: deque[Window | Lost | Refused] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._stopped = False
+
+    def put(self, item: Window | Lost | Refused, *, may_wait: bool) -> int:
+        """Add an item; how many windows were dropped for it. Waits for room where it may."""
+        with self._changed:
+            if may_wait:
+                self._changed.wait_for(lambda: self._stopped or self._windows() < self._limit)
+            if self._stopped:
+                return int(isinstance(item, Window))
+            dropped = 0
+            if isinstance(item, Window) and self._windows() >= self._limit:
+                self._items.remove(next(i for i in self._items if isinstance(i, Window)))
+                dropped = 1
+            if isinstance(item, Lost) and self._items and isinstance(self._items[-1], Lost):
+                self._items.pop()
+            self._items.append(item)
+            self._changed.notify_all()
+        return dropped
+
+    def get(self) -> Window | Lost | Refused | None:
+        """The oldest item, waiting for one; None after the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
+            if self._stopped or not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """Nothing more comes; what is there is still taken."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> int:
+        """Nothing more is taken; how many windows were left."""
+        with self._changed:
+            self._stopped = True
+            left = self._windows()
+            self._items.clear()
+            self._changed.notify_all()
+        return left
+
+    def _windows(self) -> int:
+        return sum(isinstance(item, Window) for item in self._items)
+
+
+@dataclass(frozen=True)
+class StationNews:
+    """Whom a station tells how it goes; all are called from its threads."""
+
+    running: Callable[[str], None]
+    """Once: the judge is open, and there is sound, or it is known that there is none."""
+    progressed: Callable[[str], None]
+    """A window, or the lack of one, went all the way."""
+    ended: Callable[[str], None]
+    """The source has nothing more and all of it is judged."""
+    failed: Callable[[str, Exception], None]
+    """A thread can't go on."""
+
+
+class Station:
+    """Listens to one machine."""
+
+    def __init__(
+        self,
+        machine: str,
+        source: Source,
+        open_judge: Callable[[], Judge],
+        teller: Teller,
+        news: StationNews,
+        *,
+        rule: AlarmRule,
+        hop_samples: int = WINDOW_SAMPLES,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.machine = machine
+        self.counters = Counters()
+        self._source, self._open_judge, self._teller, self._news, self._now = source, open_judge, teller, news, now
+        self._alarm = Alarm(rule)
+        self._cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
+        self._queue = WindowQueue()
+        self._state = MachineState(Condition.STARTING, now())
+        self._awake = threading.Event()  # the source has spoken, or never will
+        self._has_spoken = False
+        self._is_lost = False
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{machine}", daemon=True)
+            for name, work in (("hear", self._hear), ("judge", self._judge))
+        ]
+
+    @property
+    def state(self) -> MachineState:
+        """How the machine is."""
+        return self._state
+
+    def start(self) -> None:
+        """Begin to listen; the judge is opened while the first window fills."""
+        self._teller.state(self.machine, self._state)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End soon: the window at hand is judged, the rest is dropped and counted."""
+        self._source.close()
+        self.counters.add(dropped=self._queue.stop())
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for both threads; whether they are over."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def say_stopped(self) -> None:
+        """Tell that nobody listens any more."""
+        self._become(Condition.STOPPED, None, self._now())
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, the service must hear of it
+            self._news.failed(self.machine, e)
+
+    def _hear(self) -> None:
+        try:
+            for heard in self._source.heard():
+                gap = getattr(heard, "gap_samples", 0)
+                if gap:
+                    self.counters.add(gaps=1, gap_samples=gap)
+                if isinstance(heard, Lost) and not self._is_lost:
+                    self.counters.add(losses=1)
+                self._is_lost = isinstance(heard, Lost)
+                self._has_spoken = True
+                self._awake.set()
+                for item in self._cutter.feed(heard):
+                    self._pass_on(item)
+        finally:
+            self._awake.set()
+            self._queue.end()
+
+    def _pass_on(self, item: Window | Lost | Refused) -> None:
+        if isinstance(item, Window):
+            self.counters.add(heard=1)
+        dropped = self._queue.put(item, may_wait=not self._source.live)
+        if dropped:
+            self.counters.add(dropped=dropped)
+            _LOG.warning("%s: judging can't keep up, a window is dropped", self.machine)
+
+    def _judge(self) -> None:
+        judge = self._open_judge()
+        self._awake.wait()
+        if self._has_spoken:
+            self._news.running(self.machine)
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, Window):
+                self._judge_window(judge, item)
+            elif isinstance(item, Lost):
+                self._become(Condition.MIC_LOST, item.reason, self._now())
+            else:
+                self.counters.add(refused=1)
+                _LOG.error("%s: %s", self.machine, item.reason)
+            self._news.progressed(self.machine)
+        self._news.ended(self.machine)
+
+    def _judge_window(self, judge: Judge, window: Window) -> None:
+        """Judge one window and tell all there is to tell."""
+        reason = unfit_reason(window.sound, window.gap_samples)
+        if reason is not None:
+            self.counters.add(unusable=1)
+            self._become(Condition.UNUSABLE, reason.value, window.ended_at)
+            return
+        verdict = judge.score(window.samples)
+        self.counters.add(scored=1)
+        told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
+        self._teller.score(self.machine, told)
+        event = self._alarm.judge(verdict.score, verdict.threshold, window.ended_at)
+        if event is not None:
+            _LOG.info("%s: alert %s, score %.4g of %.4g", self.machine, event.kind, event.score, event.threshold)
+            self.counters.add(opened=int(event.kind is AlertKind.OPEN))
+            self._teller.alert(self.machine, event)
+        self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
+        condition = Condition.ALERT if self._alarm.open_alert else Condition.NORMAL
+        self._become(condition, None, window.ended_at)
+
+    def _become(self, condition: Condition, reason: str | None, at: datetime) -> None:
+        """Change state, and tell so if it is a change."""
+        before, alert = self._state, self._alarm.open_alert
+        event_id = alert.event_id if alert else None
+        since = before.since if condition is before.condition else at
+        self._state = replace(before, condition=condition, reason=reason, since=since, event_id=event_id)
+        if (condition, reason, event_id) != (before.condition, before.reason, before.event_id):
+            self._teller.state(self.machine, self._state)

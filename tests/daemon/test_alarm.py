@@ -1,0 +1,158 @@
+"""The alarm: worked examples, and properties that hold for any scores."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+
+START = datetime(2026, 1, 31, tzinfo=UTC)
+THRESHOLD = 0.5
+Scores = list[float | None]
+
+
+def at(window: int) -> datetime:
+    return START + timedelta(seconds=10 * window)
+
+
+def play(scores: Scores, rule: AlarmRule) -> list[tuple[int, AlertEvent]]:
+    """What is told, with the number of the window that made it; None is a window that can't be judged."""
+    numbers = count(1)
+    alarm = Alarm(rule, new_id=lambda: f"event-{next(numbers)}")
+    told = []
+    for number, score in enumerate(scores):
+        event = alarm.judge(score or 0.0, THRESHOLD, at(number), usable=score is not None)
+        if event is not None:
+            told.append((number, event))
+    return told
+
+
+def kinds(scores: Scores, rule: AlarmRule) -> list[tuple[int, str]]:
+    return [(number, event.kind.value) for number, event in play(scores, rule)]
+
+
+RULE = AlarmRule(open_after=2, of=3, close_after=3, update_every_s=30)
+
+
+def test_two_of_three_open_and_three_normal_in_a_row_close() -> None:
+    assert kinds([0.1, 0.9, 0.1, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1], RULE) == [(3, "open"), (9, "close")]
+
+
+def test_two_anomalous_windows_too_far_apart_open_nothing() -> None:
+    assert kinds([0.9, 0.1, 0.1, 0.9, 0.1, 0.1, 0.9], RULE) == []
+
+
+def test_score_at_the_threshold_is_normal() -> None:
+    assert kinds([THRESHOLD] * 5, RULE) == []
+
+
+def test_open_event_tells_start_peak_and_counts() -> None:
+    ((_, event),) = play([0.1, 0.8, 0.1, 0.7], RULE)
+    assert event == AlertEvent(AlertKind.OPEN, "event-1", at(1), at(3), 0.7, 0.8, THRESHOLD, 3, 2)
+
+
+def test_rising_peak_is_told_but_not_more_often_than_allowed() -> None:
+    scores: Scores = [0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.0]
+    told = play(scores, RULE)
+    assert [(n, e.kind.value, e.peak_score) for n, e in told] == [(1, "open", 0.7), (4, "update", 1.0)]
+
+
+def test_peak_that_rose_in_the_quiet_time_is_told_after_it() -> None:
+    told = play([0.6, 0.7, 0.9, 0.6, 0.6], RULE)
+    assert [(n, e.kind.value, e.score, e.peak_score) for n, e in told[1:]] == [(4, "update", 0.6, 0.9)]
+
+
+def test_close_keeps_the_peak_and_the_next_alert_has_a_new_name() -> None:
+    told = play([0.6, 0.9, 0.1, 0.1, 0.1, 0.6, 0.6], RULE)
+    assert [(e.kind.value, e.event_id, e.peak_score) for _, e in told] == [
+        ("open", "event-1", 0.9),
+        ("close", "event-1", 0.9),
+        ("open", "event-2", 0.6),
+    ]
+
+
+def test_windows_that_cannot_be_judged_neither_open_nor_close() -> None:
+    assert kinds([0.9, None, None, 0.9, 0.1, None, 0.1, None], RULE) == [(3, "open")]
+    assert kinds([None] * 20, RULE) == []
+
+
+def test_event_id_when_none_is_given_is_unique() -> None:
+    ids = set()
+    for _ in range(20):
+        event = Alarm(AlarmRule(1, 1, 1)).judge(1.0, 0.5, START)
+        assert event is not None
+        ids.add(event.event_id)
+    assert len(ids) == 20
+
+
+@pytest.mark.parametrize("wrong", [(0, 3, 6), (4, 3, 6), (2, 3, 0)])
+def test_rule_that_makes_no_sense_is_refused(wrong: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="open_after <= of"):
+        AlarmRule(*wrong)
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> AlarmRule:
+    of = draw(st.integers(1, 5))
+    return AlarmRule(draw(st.integers(1, of)), of, draw(st.integers(1, 5)), draw(st.sampled_from([0.0, 25.0])))
+
+
+score_lists = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.5, 0.6, 0.7, 0.8, 0.9])), max_size=60)
+
+
+@given(score_lists, rules())
+def test_property_events_come_as_open_updates_close_under_one_name(scores: Scores, rule: AlarmRule) -> None:
+    current: AlertEvent | None = None
+    for _, event in play(scores, rule):
+        if event.kind is AlertKind.OPEN:
+            assert current is None
+        else:
+            assert current is not None
+            assert event.event_id == current.event_id
+            assert event.started_at == current.started_at
+            assert event.windows > current.windows
+            assert event.peak_score >= current.peak_score
+        current = None if event.kind is AlertKind.CLOSE else event
+
+
+@given(score_lists, rules())
+def test_property_what_cannot_be_judged_changes_nothing(scores: Scores, rule: AlarmRule) -> None:
+    usable = [(number, score) for number, score in enumerate(scores) if score is not None]
+    with_holes = [
+        (n, e.kind, e.score, e.peak_score)
+        for n, e in play(scores, AlarmRule(rule.open_after, rule.of, rule.close_after, 0))
+    ]
+    without = play([s for _, s in usable], AlarmRule(rule.open_after, rule.of, rule.close_after, 0))
+    assert with_holes == [(usable[n][0], e.kind, e.score, e.peak_score) for n, e in without]
+
+
+@given(score_lists, rules())
+def test_property_opens_and_closes_are_those_of_the_definition(scores: Scores, rule: AlarmRule) -> None:
+    """Against the rule written out over the whole history, rather than kept step by step."""
+    verdicts = [(n, s > THRESHOLD) for n, s in enumerate(scores) if s is not None]
+    expected: list[tuple[int, str]] = []
+    is_open, since = False, 0
+    for i, (number, anomalous) in enumerate(verdicts):
+        if not is_open:
+            recent = [v for _, v in verdicts[max(since, i + 1 - rule.of) : i + 1]]
+            if anomalous and sum(recent) >= rule.open_after:
+                is_open = True
+                expected.append((number, "open"))
+        elif i + 1 >= rule.close_after and not any(v for _, v in verdicts[i + 1 - rule.close_after : i + 1]):
+            is_open, since = False, i + 1
+            expected.append((number, "close"))
+    assert [k for k in kinds(scores, rule) if k[1] != "update"] == expected
+
+
+@given(score_lists, rules())
+def test_property_peak_is_the_highest_anomalous_score_since_the_start(scores: Scores, rule: AlarmRule) -> None:
+    for number, event in play(scores, rule):
+        since = [s for n, s in enumerate(scores[: number + 1]) if s is not None and at(n) >= event.started_at]
+        assert event.peak_score == max(since)
+        assert event.windows == len(since)
+        assert event.anomalous_windows == sum(s > THRESHOLD for s in since)

@@ -1,0 +1,249 @@
+"""The MQTT side against a real mosquitto on loopback: topics, last will, outages, refusals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from asd_daemon.errors import BrokerError
+from asd_daemon.judge.alarm import AlertEvent, AlertKind
+from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
+from asd_daemon.tell.mqtt import BrokerAddress, MqttTeller, try_broker
+from asd_daemon.tell.waiting import WaitingAlerts
+from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto
+
+pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
+
+AT = datetime(2026, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
+NORMAL = MachineState(Condition.NORMAL, AT, score=0.1, threshold=0.4)
+
+
+def alert(number: int, kind: AlertKind = AlertKind.OPEN) -> AlertEvent:
+    return AlertEvent(kind, f"event-{number}", AT, AT, 0.5, 0.5, 0.4, 3, 2)
+
+
+def address_of(broker: Broker, **more: object) -> BrokerAddress:
+    return replace(BrokerAddress(HOST, broker.port, client_id="asd-line-3", keepalive_s=5), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "broker") as running:
+        yield running
+
+
+class Failures:
+    """What a teller reports as final."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.came = threading.Event()
+
+    def __call__(self, error: Exception) -> None:
+        self.errors.append(error)
+        self.came.set()
+
+
+def start(address: BrokerAddress) -> tuple[MqttTeller, Failures]:
+    teller, failures = MqttTeller(address, node="line-3"), Failures()
+    teller.start(failures)
+    return teller, failures
+
+
+def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None:
+    with Subscriber(broker.port) as heard:
+        teller, _ = start(address_of(broker))
+        assert teller.wait_connected(10)
+        teller.state("fan", NORMAL)
+        teller.score("fan", ScoreTold(AT, 0.1, 0.4, False))
+        teller.alert("fan", alert(1))
+        told = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/alert")
+        assert heard.wait_for(lambda m: m.topic == "asd/line-3/availability").payload == "online"
+        state = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/state").payload
+        score = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/score").payload
+        teller.close(4)
+        heard.wait_for(lambda m: m.payload == "stopped")
+    assert state == {
+        "schema": 1,
+        "node": "line-3",
+        "machine": "fan",
+        "state": "normal",
+        "since": "2026-01-31T12:00:00.123Z",
+        "score": 0.1,
+        "threshold": 0.4,
+        "reason": None,
+        "event_id": None,
+    }
+    assert score["at"] == "2026-01-31T12:00:00.123Z"
+    assert score["anomalous"] is False
+    assert told.payload["kind"] == "open"
+    assert told.payload["event_id"] == "event-1"
+    assert all(m.payload["schema"] == 1 for m in heard.messages if not m.topic.endswith("availability"))
+
+
+def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
+    teller, _ = start(address_of(broker))
+    assert teller.wait_connected(10)
+    teller.state("fan", NORMAL)
+    teller.close(4)
+    with Subscriber(broker.port) as heard:
+        assert heard.wait_for(lambda m: m.topic.endswith("fan/state")).retained
+        assert heard.wait_for(lambda m: m.topic.endswith("availability")) == Received(
+            "asd/line-3/availability", "stopped", retained=True
+        )
+
+
+def test_availability_when_connection_breaks_is_the_last_will(broker: Broker) -> None:
+    with Subscriber(broker.port) as heard:
+        teller, _ = start(address_of(broker))
+        assert teller.wait_connected(10)
+        # A second client of the same name: the broker throws the first one out, as it does a half-open connection
+        other, _ = start(address_of(broker))
+        heard.wait_for(lambda m: m.payload == "offline")
+        teller.close(1)
+        other.close(1)
+
+
+def test_alerts_when_broker_is_down_at_start_wait_and_come_in_order(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker:
+        broker.kill()
+        teller, failures = start(address_of(broker))
+        for number in range(50):
+            teller.alert("fan", alert(number))
+        teller.state("fan", NORMAL)
+        broker.up()
+        with Subscriber(broker.port) as heard:
+            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-49", 60)
+            assert [a["event_id"] for a in heard.of("alert")] == [f"event-{n}" for n in range(50)]
+            heard.wait_for(lambda m: m.topic.endswith("fan/state"))
+        teller.close(4)
+        assert len(teller.waiting) == 0
+        assert failures.errors == []
+
+
+def test_everything_when_broker_is_killed_and_comes_back_is_said_again(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker:
+        teller, failures = start(address_of(broker))
+        assert teller.wait_connected(10)
+        teller.state("fan", NORMAL)
+        teller.alert("fan", alert(1))
+        assert teller.waiting.wait_empty(10)
+        broker.kill()
+        teller.alert("fan", alert(2))
+        teller.alert("fan", alert(3))
+        teller.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
+        broker.up()
+        with Subscriber(broker.port) as heard:
+            heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["state"] == "alert", 60)
+            heard.wait_for(lambda m: m.payload == "online")
+            assert teller.waiting.wait_empty(30)
+            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-3")
+            states = [s["state"] for s in heard.of("fan/state")]
+        teller.close(4)
+        assert states[-1] == "alert", "an old state must not overwrite the present one"
+        assert failures.errors == []
+
+
+def test_alert_when_broker_freezes_arrives_after_thaw(broker: Broker) -> None:
+    teller, _ = start(address_of(broker))
+    assert teller.wait_connected(10)
+    with Subscriber(broker.port) as heard:
+        broker.freeze()
+        teller.alert("fan", alert(1))
+        teller.alert("fan", alert(2))
+        assert not teller.waiting.wait_empty(1.0)
+        broker.thaw()
+        heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-2", 40)
+        assert teller.waiting.wait_empty(20)
+    teller.close(4)
+
+
+def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", password=True) as broker:
+        teller, failures = start(address_of(broker, username="asd", password="wrong"))
+        assert failures.came.wait(10)
+        teller.close(1)
+    assert isinstance(failures.errors[0], BrokerError)
+    assert f"{HOST}:{broker.port} refuses us" in str(failures.errors[0])
+    assert len(failures.errors) == 1
+
+
+def test_refusal_after_a_good_start_is_no_failure(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker:
+        teller, failures = start(address_of(broker))
+        assert teller.wait_connected(10)
+        broker.kill()
+        conf = broker.folder / "mosquitto.conf"
+        conf.write_text(conf.read_text().replace("allow_anonymous true", "allow_anonymous false"))
+        broker.up()
+        teller.alert("fan", alert(1))
+        assert not teller.waiting.wait_empty(3.0)
+        broker.kill()
+        conf.write_text(conf.read_text().replace("allow_anonymous false", "allow_anonymous true"))
+        broker.up()
+        assert teller.waiting.wait_empty(60)
+        teller.close(4)
+        assert failures.errors == []
+
+
+def test_tls_with_password_and_known_authority_is_accepted(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", password=True, tls=True) as broker:
+        trusted = address_of(broker, tls=True, ca_file=broker.ca_file, username="asd", password=PASSWORD)
+        with Subscriber(broker.port, password=PASSWORD, ca_file=broker.ca_file) as heard:
+            teller, _ = start(trusted)
+            heard.wait_for(lambda m: m.payload == "online")
+            teller.close(4)
+        try_broker(trusted)
+
+
+def test_tls_with_unknown_authority_is_refused_by_us(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", tls=True) as broker:
+        teller, failures = start(address_of(broker, tls=True))
+        assert failures.came.wait(10)
+        teller.close(1)
+        assert "certificate is not trusted" in str(failures.errors[0])
+        with pytest.raises(BrokerError, match="not trusted"):
+            try_broker(address_of(broker, tls=True))
+
+
+def test_ca_file_that_is_missing_or_no_certificate_is_named(tmp_path: Path) -> None:
+    nonsense = tmp_path / "ca.crt"
+    nonsense.write_text("hello")
+    for file in (nonsense, tmp_path / "none.crt"):
+        with pytest.raises(BrokerError, match=str(file)):
+            MqttTeller(BrokerAddress(HOST, 1883, "x", tls=True, ca_file=file), node="n")
+
+
+def test_close_when_broker_is_unreachable_returns(caplog: pytest.LogCaptureFixture) -> None:
+    teller, failures = start(BrokerAddress(HOST, free_port(), "x"))
+    teller.alert("fan", alert(1))
+    teller.close(2)
+    assert "1 alerts were not confirmed" in caplog.text
+    assert failures.errors == []
+
+
+def test_try_broker_when_nobody_listens_says_so() -> None:
+    with pytest.raises(BrokerError, match="Connection refused"):
+        try_broker(BrokerAddress(HOST, free_port(), "x"))
+
+
+def test_try_broker_with_wrong_password_says_so(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", password=True) as broker, pytest.raises(BrokerError, match="refuses us"):
+        try_broker(address_of(broker))
+
+
+def test_waiting_alerts_when_full_drop_the_oldest_and_count() -> None:
+    waiting = WaitingAlerts(limit=3)
+    for number in range(5):
+        waiting.put("t", str(number).encode())
+    first = waiting.first()
+    assert first is not None
+    assert first.payload == b"2"
+    assert (len(waiting), waiting.dropped) == (3, 2)
+    waiting.delivered(first.key)
+    assert not waiting.wait_empty(0)

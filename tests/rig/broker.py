@@ -1,0 +1,192 @@
+"""A private mosquitto on a free port of loopback, and a subscriber that remembers what it received."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+HOST = "127.0.0.1"
+PASSWORD = "s3cret"
+_UP_S = 10.0
+
+
+def mosquitto() -> str | None:
+    """The program, where it is installed."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind((HOST, 0))
+        port = s.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+class Broker:
+    """`with Broker(folder) as broker:`; it can be killed, frozen and started again on the same port.
+
+    Args:
+        folder: for its files.
+        password: whether the one user, `asd`, needs the password.
+        tls: whether it speaks TLS with a certificate of the authority in `ca_file`.
+    """
+
+    def __init__(self, folder: Path, *, password: bool = False, tls: bool = False) -> None:
+        self.folder, self.port = folder, free_port()
+        self.ca_file = folder / "ca.crt"
+        self._password, self._tls = password, tls
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tick = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            f"listener {self.port} {HOST}",
+            "persistence false",
+            f"log_dest file {self.folder}/mosquitto.log",
+            "user root",
+        ]
+        if self._password:
+            passwords = self.folder / "passwords"
+            passwords.touch(mode=0o600)
+            subprocess.run(["mosquitto_passwd", "-b", str(passwords), "asd", PASSWORD], check=True, capture_output=True)
+            lines += ["allow_anonymous false", f"password_file {passwords}"]
+        else:
+            lines.append("allow_anonymous true")
+        if self._tls:
+            write_certificates(self.folder)
+            lines += [
+                f"{key}file {self.folder}/{name}" for key, name in (("cert", "server.crt"), ("key", "server.key"))
+            ]
+        (self.folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+        self.up()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end(signal.SIGKILL)
+
+    def up(self) -> None:
+        """Start it and wait until it takes connections."""
+        program = mosquitto()
+        assert program is not None, "mosquitto is not installed"
+        command = [program, "-c", str(self.folder / "mosquitto.conf")]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline_s = time.monotonic() + _UP_S
+        while time.monotonic() < deadline_s:
+            try:
+                socket.create_connection((HOST, self.port), 1).close()
+            except OSError:
+                self._tick.wait(0.02)
+            else:
+                return
+        raise RuntimeError(f"mosquitto did not come up; see {self.folder}/mosquitto.log")
+
+    def kill(self) -> None:
+        """End it as a crash does; it forgets everything."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop it without ending it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+
+def write_certificates(folder: Path) -> None:
+    """An authority (ca.crt) and a server certificate for loopback (server.crt, server.key)."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *new_key, "-days", "2", "-subj", "/CN=rig", "-keyout", "ca.key", "-out", "ca.crt")
+    openssl("req", *new_key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
+    (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
+    openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.crt")
+
+
+@dataclass(frozen=True)
+class Received:
+    """One message, in the order of arrival."""
+
+    topic: str
+    payload: Any
+    """Parsed JSON, or the plain text where it is none."""
+    retained: bool
+
+
+class Subscriber:
+    """Hears everything below a topic; `wait_for` is how a test waits."""
+
+    def __init__(self, port: int, topic: str = "#", **connection: Any) -> None:
+        self._arrived = threading.Condition()
+        self.messages: list[Received] = []
+        self._port, self._topic, self._connection = port, topic, connection
+        self._subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe(self._topic, qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._on_message
+        self._client.reconnect_delay_set(1, 1)
+
+    def __enter__(self) -> Self:
+        if "password" in self._connection:
+            self._client.username_pw_set("asd", self._connection["password"])
+        if "ca_file" in self._connection:
+            self._client.tls_set(str(self._connection["ca_file"]))
+        self._client.connect(HOST, self._port, keepalive=5)
+        self._client.loop_start()
+        assert self._subscribed.wait(10), "the subscriber was not accepted"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def wait_for(self, fits: Callable[[Received], bool], timeout_s: float = 20.0) -> Received:
+        """The first message that fits, now or when it comes."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: any(map(fits, self.messages)), timeout_s)
+            found = next(filter(fits, self.messages), None)
+        assert found is not None, f"nothing fits within {timeout_s} s; received: {self.messages}"
+        return found
+
+    def of(self, topic_end: str) -> list[Any]:
+        """The payloads so far whose topic ends so."""
+        with self._arrived:
+            return [m.payload for m in self.messages if m.topic.endswith(topic_end)]
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        text = message.payload.decode()
+        try:
+            payload = json.loads(text)
+        except ValueError:
+            payload = text
+        with self._arrived:
+            self.messages.append(Received(message.topic, payload, message.retain))
+            self._arrived.notify_all()
