@@ -5,6 +5,7 @@ Owns the rate, the window and the reading of sound files, for the daemon and the
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,8 @@ def read_waveform(path: Path, channel: int = 0) -> NDArray[np.float32]:
     """
     try:
         samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as e:
-        reason = "there is no such file" if not path.exists() else str(e).removeprefix(f"Error opening {str(path)!r}: ")
-        raise RecordingError(f"{path}: can't be read as sound: {reason}") from e
+    except (soundfile.LibsndfileError, OSError, TypeError) as e:  # TypeError: a .raw file, which has no header
+        raise RecordingError(f"{path}: can't be read as sound: {_unreadable(path, e)}") from e
     if samples.shape[0] == 0:
         raise RecordingError(f"{path}: holds no sound (0 samples)")
     if not 0 <= channel < samples.shape[1]:
@@ -58,3 +58,13 @@ def fit_length(waveform: NDArray[np.float32], samples: int = WINDOW_SAMPLES) -> 
     if waveform.shape[0] >= samples:
         return waveform[:samples]
     return np.pad(waveform, (0, samples - waveform.shape[0]))
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    if not path.exists():
+        return "there is no such file"
+    if not os.access(path, os.R_OK):
+        return "no right to read it"
+    return str(error).removeprefix(f"Error opening {str(path)!r}: ").rstrip(".")
