@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asd_daemon.errors import StageError
 from asd_trainer.interruption import Interrupted
-from asd_trainer.loop import build_optimiser, learning_rate, spoken_time, train
+from asd_trainer.loop import build_optimiser, learning_rate, train
 from asd_trainer.recipe import OptimiserRecipe
 
 STEPS = 23
@@ -166,8 +166,3 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert [p.ndim for p in decayed["params"]] == [2]
     assert spared["weight_decay"] == 0
     assert len(spared["params"]) == 3
-
-
-@pytest.mark.parametrize(("seconds", "spoken"), [(44.6, "45 s"), (200, "3 min 20 s"), (7505, "2 h 05 min")])
-def test_time_is_spoken(seconds: float, spoken: str) -> None:
-    assert spoken_time(seconds) == spoken

@@ -9,12 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -23,11 +20,10 @@ from torch import Tensor, nn
 from asd_daemon.errors import StageError
 from asd_trainer.checkpoint import Checkpoints
 from asd_trainer.interruption import Interrupted, noted_signals
+from asd_trainer.progress import counted_steps
 from asd_trainer.recipe import OptimiserRecipe
 
 log = logging.getLogger(__name__)
-
-LOG_INTERVAL_S = 10.0
 
 
 class Task(Protocol):
@@ -76,7 +72,10 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
         log.info("%s: going on after step %d of %d", task.name, first, task.steps)
     model, prepared = accelerator.prepare(task.model, optimiser)
     model.train()
-    with noted_signals() as noted, _progress(task, first, accelerator.is_main_process) as progress:
+    with (
+        noted_signals() as noted,
+        counted_steps(task.name, task.steps, first, shown=accelerator.is_main_process) as advance,
+    ):
         for step in range(first, task.steps):
             rate = learning_rate(step, task.steps, settings)
             for group in optimiser.param_groups:
@@ -90,7 +89,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
                     f"lower optimiser.learning_rate ({settings.learning_rate}) or raise warmup_ratio ({settings.warmup_ratio})"
                 )
             checkpoints.note(step + 1, figures)
-            progress.advance(step + 1, figures)
+            advance(step + 1, figures)
             last = step + 1 == task.steps
             if (noted or last or (step + 1) % settings.checkpoint_steps == 0) and accelerator.is_main_process:
                 checkpoints.save(step + 1, task.model, optimiser)
@@ -141,87 +140,3 @@ def learning_rate(step: int, steps: int, settings: OptimiserRecipe) -> float:
     return settings.learning_rate * (
         settings.final_ratio + (1 - settings.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
     )
-
-
-class _LoggedProgress:
-    """Progress as a log line every few seconds, with the time that is left."""
-
-    def __init__(self, name: str, steps: int, first: int) -> None:
-        self._name, self._steps, self._first = name, steps, first
-        self._started = self._logged = time.monotonic()
-
-    def advance(self, step: int, figures: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        if now - self._logged < LOG_INTERVAL_S and step != self._steps:
-            return
-        self._logged = now
-        left_s = (now - self._started) / (step - self._first) * (self._steps - step)
-        log.info("%s: step %d of %d, %s, %s to go", self._name, step, self._steps, _shown(figures), spoken_time(left_s))
-
-
-class _DrawnProgress:
-    """Progress as a bar on the terminal."""
-
-    def __init__(self, bar: Any, row: Any) -> None:
-        self._bar, self._row = bar, row
-
-    def advance(self, step: int, figures: Mapping[str, float]) -> None:
-        self._bar.update(self._row, completed=step, figures=_shown(figures))
-
-
-class _NoProgress:
-    """Other processes than the first say nothing."""
-
-    def advance(self, step: int, figures: Mapping[str, float]) -> None:
-        del step, figures
-
-
-class _Progress(Protocol):
-    def advance(self, step: int, figures: Mapping[str, float]) -> None: ...
-
-
-def _progress(task: Task, first: int, shown: bool) -> AbstractContextManager[_Progress]:
-    if not shown:
-        return nullcontext(_NoProgress())
-    if not sys.stderr.isatty():
-        return nullcontext(_LoggedProgress(task.name, task.steps, first))
-    return _drawn(task, first)
-
-
-@contextmanager
-def _drawn(task: Task, first: int) -> Iterator[_Progress]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("of which left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _DrawnProgress(bar, bar.add_task(task.name, total=task.steps, completed=first, figures=""))
-
-
-def _shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in figures if name != "gradient_norm")
-
-
-def spoken_time(seconds: float) -> str:
-    """A span of time as people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

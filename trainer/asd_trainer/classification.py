@@ -1,0 +1,117 @@
+"""Learning to tell the normal sounds of machines apart: the task that trains the embedder (paper, section 2.2).
+
+Owns which clips are learned from, the model with its ArcFace head, and what a step is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asd_daemon.errors import DataSetError
+from asd_trainer.augmentation import draw_plan, render
+from asd_trainer.dataset import Clip, ClipTable, class_labels
+from asd_trainer.eat import SIZES
+from asd_trainer.embedder import ArcFace, Embedder, EmbedderShape
+from asd_trainer.features import clips_digest
+from asd_trainer.recipe import Recipe
+
+
+def training_clips(table: ClipTable) -> tuple[Clip, ...]:
+    """The normal clips of the train split, in the order of the table.
+
+    Raises:
+        DataSetError: there are none.
+    """
+    clips = tuple(clip for clip in table.select(split="train") if clip.label != "anomaly")
+    if not clips:
+        raise DataSetError("the data has no normal training clips; expected files under <machine>/train/")
+    return clips
+
+
+class Classifier(nn.Module):
+    """Embedder and ArcFace head; called with a batch it gives the loss."""
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        super().__init__()
+        shape = EmbedderShape(SIZES[recipe.encoder.size], recipe.embedding.dimensions, recipe.embedding.attention_dim)
+        loss = recipe.finetune.arcface
+        self.embedder = Embedder(shape)
+        self.head = ArcFace(shape.dimensions, classes, loss.scale, loss.margin, loss.subcentres)
+        generator = torch.Generator().manual_seed(recipe.seed)
+        self.embedder.initialise(generator)
+        self.head.initialise(generator)
+
+    def forward(
+        self, features: Tensor, labels: Tensor, partner_labels: Tensor, mix: Tensor, kept: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Loss and accuracy of a batch.
+
+        Args:
+            features: normalised log-mels, (B, 1024, 128).
+            labels: class of each clip, int64 (B,).
+            partner_labels: class of the clip mixed into it, int64 (B,).
+            mix: weight of the first label, (B,) in [0, 1].
+            kept: patches to encode, int64 (B, K).
+        """
+        embeddings = self.embedder(features, kept)
+        own = F.cross_entropy(self.head(embeddings, labels), labels, reduction="none")
+        partner = F.cross_entropy(self.head(embeddings, partner_labels), partner_labels, reduction="none")
+        hit = (
+            (self.head.cosine(embeddings).argmax(dim=1) == torch.where(mix >= 0.5, labels, partner_labels))
+            .float()
+            .mean()
+        )
+        return {"loss": (mix * own + (1 - mix) * partner).mean(), "accuracy": hit}
+
+
+class ClassificationTask:
+    """Fine-tuning as the training loop sees it: every clip once an epoch in a fresh order, the last short batch left out.
+
+    `log_mels` holds the clips' features in the same order, (N, 998, 128).
+
+    Raises:
+        DataSetError: all clips are of one class.
+    """
+
+    name = "finetune"
+
+    def __init__(self, recipe: Recipe, clips: Sequence[Clip], log_mels: NDArray[np.float32]) -> None:
+        self._labels, self.classes = class_labels(clips)
+        if len(self.classes) < 2:
+            raise DataSetError(
+                f"all {len(clips)} training clips are of one class ({self.classes[0]}), and training tells classes apart: "
+                "add another machine, or recordings under another condition"
+            )
+        self.model = Classifier(recipe, len(self.classes))
+        self.seed = recipe.seed
+        self.fingerprint = clips_digest(clips)
+        self._settings = recipe.finetune
+        self._log_mels = log_mels
+        self._batch_clips = min(recipe.finetune.batch_clips, len(clips))
+        self._epoch_steps = len(clips) // self._batch_clips
+        self.steps = recipe.finetune.epochs * self._epoch_steps
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """Part of the batch of a step; follows from the seed and the step."""
+        epoch, position = divmod(step, self._epoch_steps)
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._labels))
+        clips = order[position * self._batch_clips : (position + 1) * self._batch_clips]
+        rng = np.random.default_rng([self.seed, 1, step])
+        plan = draw_plan(clips, self._log_mels.shape[1], self._settings.augment, self._settings.kept_patches, rng).part(
+            rank, world
+        )
+        batch = {
+            "features": render(plan, self._log_mels),
+            "labels": torch.from_numpy(self._labels[plan.clips]),
+            "partner_labels": torch.from_numpy(self._labels[plan.partners]),
+            "mix": torch.from_numpy(plan.mix),
+        }
+        if plan.kept is not None:
+            batch["kept"] = torch.from_numpy(plan.kept)
+        return batch
