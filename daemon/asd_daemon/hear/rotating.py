@@ -160,7 +160,7 @@ class Gearbox(Machine):
         turns = self._shaft.chunk(self.rates_hz["shaft"] * self._offset * (1 + 0.004 * self._speed.chunk()))
         second, third = turns * self._ratios[0], turns * self._ratios[0] * self._ratios[1]
         skew = condition.of("misalignment")
-        depth = 1.0 if skew is None else 1.0 + 4.5 * skew
+        depth = 1.0 if skew is None else 1.0 + 3.5 * skew
         sways = [
             e * np.sin(2 * np.pi * (t + lag))
             for e, t, lag in zip(self._eccentric, (turns, second, third), self._lag, strict=True)
@@ -175,15 +175,15 @@ class Gearbox(Machine):
         for stage, name in enumerate(("first", "second")):
             mesh = harmonics(phases[stage], self._orders[stage])
             if wear is not None:
-                mesh = mesh + 0.5 * wear * harmonics(phases[stage], self._worn_orders[stage])
-                mesh = mesh + 0.35 * wear * self._grind.chunk() * pulse(phases[stage], 0.3)
+                mesh = mesh + 0.38 * wear * harmonics(phases[stage], self._worn_orders[stage])
+                mesh = mesh + 0.28 * wear * self._grind.chunk() * pulse(phases[stage], 0.3)
             sound += self._levels[name] * mesh * pulls[stage].astype(np.float32)
         sound *= (1 + 0.1 * torque).astype(np.float32)
         sound += self._levels["brushes"] * self._brushes.chunk()
         tooth = condition.of("tooth_damage")
         if tooth is not None:  # the wounded tooth of the second wheel meets its partner once a turn
             at = self._hit.chunk(second)
-            strength = 17 * tooth[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
+            strength = 13 * tooth[at.astype(np.int64)] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20)
             sound += self._levels["fault"] * self._cracked(impulses(at, strength))
         sound = 0.6 * sound + 0.8 * self._case(sound)
         return self._path(sound + self._levels["motor"] * harmonics(turns, self._brush_orders))
@@ -231,7 +231,7 @@ class Bearing(Machine):
             "shaft": self._vary("shaft", -14 + loud_db),
             "motor": self._vary("motor", -10 + loud_db / 2),
         }
-        self._blow = 40 * float(gain(loud_db)) / np.sqrt(shaft_hz / 6)
+        self._blow = 33 * float(gain(loud_db)) / np.sqrt(shaft_hz / 6)
 
     def chunk(self, condition: Condition) -> F32:
         """The next second of the bearing."""

@@ -27,7 +27,7 @@ NOISES: tuple[str, ...] = tuple(FAMILIES)
 NOMINAL_DBFS = -30.0  # RMS of a healthy machine at its usual setting, and of every noise, over many seconds
 SHORTEST_S = 0.1
 _CALIBRATION_CHUNKS = 6
-_NOISE_CALIBRATION_CHUNKS = 60  # vehicles and compressors come and go
+_NOISE_CALIBRATION_CHUNKS = 24  # vehicles and compressors come and go
 
 
 def _draw_seed(rng: np.random.Generator) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from asd_daemon.hear.mechanics import (
     impulses,
     modes,
     path,
+    pulse,
     spectrum,
     unit_energy,
 )
@@ -67,6 +68,7 @@ class Slider(Machine):
         self._squeak = Filter(modes(unit.uniform(1800, 4200, 2), [0.012, 0.012], [0.0, -4.0]))
         self._sticking = Wander(self._run.of("sticking"), 0.15)
         self._spots_m = unit.uniform(0.25, 0.75, 2) * self._length_m
+        self._rough = Hiss(self._run.of("rough"), spectrum([(200, -18), (900, 0), (2500, -2), (8000, -14)]))
         self._pits = [Impacts(self._run.of(f"pit {i}")) for i in range(4)]
         self._pit_ring = Filter(
             modes(unit.uniform(700, 4800, 6), unit.uniform(0.002, 0.008, 6), unit.uniform(-6, 0, 6))
@@ -125,7 +127,8 @@ class Slider(Machine):
                 at = impacts.chunk((travel_m - spot_m) / lap_m)
                 near = at.astype(np.int64)
                 train += impulses(at, pits[near] * share[near] * 10 ** (self._strength.normal(0, 1.5, at.shape) / 20))
-            sound += 75 * self._pit_ring(train)
+            spalled = np.sum([pulse((travel_m - spot_m) / lap_m, 0.05) for spot_m in spots_m], axis=0)
+            sound += 90 * self._pit_ring(train) + 1.2 * pits * spalled * share * self._rough.chunk()
         return sound
 
 
@@ -155,7 +158,7 @@ class Valve(Machine):
             for part, opens in zip(window, (True, False), strict=True)
         ]
         self._due: list[tuple[float, bool]] = []  # moves that still come, in samples from the start of the chunk
-        self._is_open = False
+        self._is_open = self._is_driven = False
         self._delays, self._stuck, self._bounces = (self._run.of(name) for name in ("delays", "stuck", "bounces"))
         time_s = np.arange(2000) / SAMPLE_RATE_HZ
         self._spool = Filter((np.exp(-time_s / 0.006) / np.exp(-time_s / 0.006).sum()).astype(np.float32))
@@ -163,7 +166,8 @@ class Valve(Machine):
         self._body = Filter(modes(unit.uniform(600, 6200, 9), unit.uniform(0.002, 0.009, 9), unit.uniform(-8, 0, 9)))
         jet_hz = float(unit.uniform(2200, 4500))
         self._air = Hiss(self._run.of("air"), spectrum([(150, -26), (800, -10), (jet_hz, 0), (8000, -6)]))
-        self._hum_orders = decaying_orders(unit, 8, 3.0)
+        self._hum_orders, self._buzz_orders = decaying_orders(unit, 8, 3.0), decaying_orders(unit, 40, 0.3)
+        self._choked = Hiss(self._run.of("choked"), spectrum([(100, -12), (600, 0), (1500, -3), (8000, -30)]))
         self._mains = Shaft(self._run.of("mains"))
         self._floor = Hiss(self._run.of("floor"), spectrum([(60, 0), (500, -8), (8000, -25)]))
         whistle_hz = float(unit.uniform(2800, 5500))
@@ -179,51 +183,58 @@ class Valve(Machine):
             "hum": self._vary("hum", -16),
             "floor": self._vary("floor", -24),
             "gap": gain(-21),
+            "choked": gain(-2),
+            "buzz": gain(-15),
         }
 
     def chunk(self, condition: Condition) -> F32:
         """The next second of the pattern."""
         cycles = self._cycle.chunk(self.rates_hz["cycle"] * self._offset * (1 + 0.001 * self._speed.chunk()))
-        clicks, wanted = self._moves(condition, cycles)
+        clicks, wanted, strain = self._moves(condition, cycles)
         opening = self._spool(wanted)
         settled = self._tank(opening)
         rush = np.clip(opening - settled, 0, None)
         puff = np.clip(settled - opening, 0, None)
         flow = 0.35 * opening + 2.2 * rush + 1.4 * puff
+        sound = self._levels["air"] * self._air.chunk()
         dirt = condition.of("contamination")
-        if dirt is not None:  # the passage is narrowed and flutters: less rush, a gurgle in the flow
-            flow = flow * (1 - 0.6 * dirt) + opening * dirt * np.clip(0.3 + 0.6 * self._gurgle.chunk(), 0, 3).astype(
-                np.float32
-            )
-        sound = self._levels["air"] * self._air.chunk() * flow
-        hum = harmonics(self._mains.chunk(np.full(CHUNK_SAMPLES, 100.0)), self._hum_orders)
+        if dirt is not None:  # the passage is narrowed: the jet loses its brightness, and what flows gurgles
+            gurgle = np.clip(0.5 + 0.7 * self._gurgle.chunk(), 0, 3).astype(np.float32)
+            sound = (1 - 0.7 * dirt) * sound + self._levels["choked"] * dirt * gurgle * self._choked.chunk()
+        sound *= flow
+        mains = self._mains.chunk(np.full(CHUNK_SAMPLES, 100.0))
+        hum = harmonics(mains, self._hum_orders)
         sound += self._levels["hum"] * hum * opening + self._levels["floor"] * self._floor.chunk()
         sound += self._levels["click"] * self._body(clicks)
+        sticking = condition.of("sticking")
+        if sticking is not None:  # the coil pulls at a spool that does not come: it buzzes
+            buzz = harmonics(mains, self._buzz_orders)
+            sound += self._levels["buzz"] * self._body(sticking * strain * buzz)
         leak = condition.of("leak")
         if leak is not None:
             gap = self._gap.chunk() * leak * (1 - 0.8 * opening)
             sound += self._levels["gap"] * (gap + 0.9 * self._whistle(gap))
         return self._path(sound)
 
-    def _moves(self, condition: Condition, cycles: F64) -> tuple[F32, F32]:
-        """Commands of this chunk → clicks of the spool, and the opening it moves to (0 or 1 per sample).
+    def _moves(self, condition: Condition, cycles: F64) -> tuple[F32, F32, F32]:
+        """Commands of this chunk → clicks of the spool, the opening it moves to (0 or 1), and whether it is behind its command.
 
         A sticking spool follows late and by chance, clicks less cleanly and bounces.
         """
         sticking = condition.of("sticking")
+        commands: list[tuple[float, bool]] = []
         for part, opens, counter in self._orders_given:
             for at in counter.chunk(cycles - part):
                 delay_s = 0.012 + 0.001 * float(np.clip(self._delays.standard_normal(), -3, 3))
                 if sticking is not None:
                     delay_s += float(sticking[int(at)]) * 0.16 * float(self._stuck.random())
+                commands.append((float(at), opens))
                 self._due.append((at + delay_s * SAMPLE_RATE_HZ, opens))
         self._due.sort()
         now = [move for move in self._due if move[0] < CHUNK_SAMPLES]
         self._due = [(at - CHUNK_SAMPLES, opens) for at, opens in self._due[len(now) :]]
-        wanted: F32 = np.full(CHUNK_SAMPLES, self._is_open, dtype=np.float32)
-        for at, opens in now:
-            wanted[int(at) :] = opens
-            self._is_open = opens
+        wanted, driven = _switched(self._is_open, now), _switched(self._is_driven, sorted(commands))
+        self._is_open, self._is_driven = bool(wanted[-1]), bool(driven[-1])
         positions = np.array([at for at, _ in now])
         strengths = np.array([1.0 if opens else 0.6 for _, opens in now])
         clicks = impulses(positions, strengths)
@@ -233,7 +244,15 @@ class Valve(Machine):
                 bounces = at + SAMPLE_RATE_HZ * np.cumsum(self._bounces.uniform(0.006, 0.022, 5))
                 bounces = bounces[bounces < CHUNK_SAMPLES - 1]
                 clicks += 0.6 * sticking * impulses(bounces, strength * 0.75 ** np.arange(bounces.shape[0]))
-        return clicks, wanted
+        return clicks, wanted, np.abs(driven - wanted)
+
+
+def _switched(state: bool, moves: list[tuple[float, bool]]) -> F32:
+    """0 or 1 per sample: a state, changed at each of the moves."""
+    track: F32 = np.full(CHUNK_SAMPLES, state, dtype=np.float32)
+    for at, new in moves:
+        track[int(at) :] = new
+    return track
 
 
 STROKING: dict[str, type[Machine]] = {"slider": Slider, "valve": Valve}

@@ -29,6 +29,7 @@ from asd_daemon.hear.mechanics import (
     pulse,
     random_moments,
     spectrum,
+    unit_energy,
 )
 
 
@@ -150,9 +151,14 @@ class ToyTrain(Machine):
         hump_hz = float(car.uniform(900, 2200))
         self._rolling = Hiss(self._run.of("rolling"), spectrum([(100, -20), (hump_hz, 0), (4500, -8), (8000, -18)]))
         self._rail = Filter(modes(track.uniform(500, 5500, 8), track.uniform(0.002, 0.008, 8), track.uniform(-8, 0, 8)))
+        self._bad_rail = Filter(
+            modes(track.uniform(400, 4500, 8), track.uniform(0.002, 0.01, 8), track.uniform(-8, 0, 8))
+        )
         self._flange_hz = float(car.uniform(2600, 4200))
         self._flange = Filter(modes([self._flange_hz, self._flange_hz * 1.3], [0.008, 0.006], [0.0, -5.0]))
         self._flat, self._clack = Impacts(self._run.of("flat"), 0.004), Impacts(self._run.of("clack"), 0.06)
+        shaking = np.exp(-np.arange(3200) / 900) * track.standard_normal(3200)  # 56 ms
+        self._shaken = Filter(unit_energy(shaking))
         self._strength = self._run.of("strength")
         self._jerk = Wander(self._run.of("jerk"), 0.04)
         self._path = Filter(path(mic, float(mic.uniform(-5, 3)), 8))
@@ -162,7 +168,7 @@ class ToyTrain(Machine):
             "motor": self._vary("motor", -7 + loud_db),
             "joint": 8 * self._vary("joint", loud_db),
             "bend": self._vary("bend", -6 + loud_db),
-            "fault": 1 * gain(loud_db),
+            "fault": gain(loud_db),
         }
 
     def chunk(self, condition: Condition) -> F32:
@@ -178,24 +184,31 @@ class ToyTrain(Machine):
         rolling = self._rolling.chunk() * (0.8 + 0.5 * bend)
         wheel = way_m / self._wheel_m
         motor = harmonics(wheel * self._gear, self._motor_orders)
-        train = self._joint_blows(condition, way_m)
-        train += self._level_of_faults(condition, wheel)
+        train = self._joint_blows(way_m) + self._fault_blows(condition, wheel)
         sound = self._levels["rolling"] * rolling + self._levels["motor"] * motor + self._rail(train)
+        sound += self._dislocated(condition, way_m)
         return self._path(sound + self._levels["bend"] * self._flange(0.7 * rolling * bend))
 
-    def _joint_blows(self, condition: Condition, way_m: F64) -> F32:
-        """Every axle strikes every joint; a dislocated one once a lap, and hard."""
+    def _joint_blows(self, way_m: F64) -> F32:
+        """Every axle strikes every joint."""
         train: F32 = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
-        off = condition.of("dislocated_rail")
-        for axle_m, joint, bad in zip(self._axles_m, self._joints, self._bad_joints, strict=True):
+        for axle_m, joint in zip(self._axles_m, self._joints, strict=True):
             at = joint.chunk((way_m - axle_m) / self._rail_m)
             train += impulses(at, float(self._levels["joint"]) * 10 ** (self._unevenness.normal(0, 2.5, at.shape) / 20))
-            if off is not None:
-                at = bad.chunk((way_m - axle_m) / (self._rail_m * self._rails))
-                train += impulses(at, 75 * float(self._levels["fault"]) * off[at.astype(np.int64)])
         return train
 
-    def _level_of_faults(self, condition: Condition, wheel: F64) -> F32:
+    def _dislocated(self, condition: Condition, way_m: F64) -> F32:
+        """A rail out of place: every axle strikes it hard once a lap, and the whole train shakes after it."""
+        train: F32 = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
+        off = condition.of("dislocated_rail")
+        if off is None:
+            return train
+        for axle_m, joint in zip(self._axles_m, self._bad_joints, strict=True):
+            at = joint.chunk((way_m - axle_m) / (self._rail_m * self._rails))
+            train += impulses(at, 70 * float(self._levels["fault"]) * off[at.astype(np.int64)])
+        return 0.7 * self._bad_rail(train) + self._shaken(train)
+
+    def _fault_blows(self, condition: Condition, wheel: F64) -> F32:
         """A flat strikes the rail each turn of its wheel; a broken shaft clacks in its seat about twice a turn."""
         train: F32 = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
         flat = condition.of("flat_wheel")
