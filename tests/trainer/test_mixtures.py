@@ -61,6 +61,15 @@ def test_material_without_sound_is_refused(machines: tuple[float, ...], noises: 
         Material(machines=sounds(machines), noises=sounds(noises))
 
 
+def test_draw_at_double_speed_raises_the_pitch_of_the_noise_only() -> None:
+    time_s = np.arange(30_000) / 16_000
+    machine, noise = (np.sin(2 * np.pi * pitch_hz * time_s).astype(np.float32) for pitch_hz in (500, 1000))
+    rule = MixtureRule(4000, (0.0, 0.0), (-20.0, -20.0), second_noise=0.0, noise_speed=(2.0, 2.0))
+    example = draw(Material((machine,), (noise,)), rule, np.random.default_rng(0))
+    peaks_hz = np.abs(np.fft.rfft(example * np.hanning(4000))).argmax(axis=1) * 16_000 / 4000
+    np.testing.assert_allclose(peaks_hz, [500, 2000])
+
+
 def test_crop_of_short_sound_goes_round() -> None:
     sound = np.arange(5, dtype=np.float32)
     piece = crop(sound, 12, np.random.default_rng(0))

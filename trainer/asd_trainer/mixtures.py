@@ -6,6 +6,7 @@ same generator gives the same examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class MixtureRule:
     """RMS of the mixture."""
     second_noise: float = 0.3
     """Share of examples whose noise is two noises on top of each other."""
+    noise_speed: tuple[float, float] = (1.0, 1.0)
+    """Noises are played at a speed from this range, so that few recordings of noise are not learned by heart."""
     noisy_snr_db: tuple[float, float] = (-2.0, 2.0)
     """Power of a noisy recording over that of the noise added to it."""
 
@@ -60,9 +63,9 @@ class Material:
 def draw(material: Material, rule: MixtureRule, rng: np.random.Generator) -> F32:
     """Draw one example: float32 (2, crop), the machine and the noise as they sound in the mixture, which is their sum."""
     machine = _audible_crop(material.machines, rule.crop_samples, rng)
-    noise = _audible_crop(material.noises, rule.crop_samples, rng)
+    noise = _noise(material, rule, rng)
     if rng.random() < rule.second_noise:
-        other = _audible_crop(material.noises, rule.crop_samples, rng)
+        other = _noise(material, rule, rng)
         noise = noise + other * _amplitude(_level_dbfs(noise) - _level_dbfs(other) + rng.uniform(-10.0, 10.0))
     snr_db = rng.uniform(*(rule.noisy_snr_db if material.noisy else rule.snr_db))
     noise = noise * _amplitude(_level_dbfs(machine) - snr_db - _level_dbfs(noise))
@@ -98,6 +101,14 @@ def crop(sound: F32, samples: int, rng: np.random.Generator) -> F32:
         return np.take(sound, np.arange(start, start + samples), mode="wrap")
     start = int(rng.integers(sound.shape[0] - samples + 1))
     return sound[start : start + samples]
+
+
+def _noise(material: Material, rule: MixtureRule, rng: np.random.Generator) -> F32:
+    speed = rng.uniform(*rule.noise_speed)
+    if speed == 1.0:
+        return _audible_crop(material.noises, rule.crop_samples, rng)
+    piece = _audible_crop(material.noises, math.ceil(rule.crop_samples * speed) + 1, rng)
+    return np.interp(np.arange(rule.crop_samples) * speed, np.arange(piece.shape[0]), piece).astype(np.float32)
 
 
 def _audible_crop(sounds: Sequence[F32], samples: int, rng: np.random.Generator) -> F32:
