@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 
 F32 = NDArray[np.float32]
-_SILENT_DBFS = -70.0
+SILENT_DBFS = -70.0
 _ATTEMPTS = 20
 
 
@@ -56,7 +56,7 @@ class Material:
 
     def __post_init__(self) -> None:
         for what, sounds in (("machine", self.machines), ("noise", self.noises)):
-            if not any(_level_dbfs(sound) > _SILENT_DBFS for sound in sounds):
+            if not any(_level_dbfs(sound) > SILENT_DBFS for sound in sounds):
                 raise DataSetError(f"no {what} sound to train a separator with: {len(sounds)} given, none audible")
 
 
@@ -87,7 +87,7 @@ def mix(machine: F32, noise: F32, snr_db: float, level_dbfs: float) -> F32:
         DataSetError: one of them is silent, so that no ratio exists.
     """
     for what, sound in (("machine", machine), ("noise", noise)):
-        if _level_dbfs(sound) <= _SILENT_DBFS:
+        if _level_dbfs(sound) <= SILENT_DBFS:
             raise DataSetError(f"a {what} of {_level_dbfs(sound):.0f} dBFS can't be mixed: it is silent")
     noise = noise * _amplitude(_level_dbfs(machine) - snr_db - _level_dbfs(noise))
     sources = np.stack([machine, noise])
@@ -108,16 +108,17 @@ def _noise(material: Material, rule: MixtureRule, rng: np.random.Generator) -> F
     if speed == 1.0:
         return _audible_crop(material.noises, rule.crop_samples, rng)
     piece = _audible_crop(material.noises, math.ceil(rule.crop_samples * speed) + 1, rng)
-    return np.interp(np.arange(rule.crop_samples) * speed, np.arange(piece.shape[0]), piece).astype(np.float32)
+    played = np.interp(np.arange(rule.crop_samples) * speed, np.arange(piece.shape[0]), piece)
+    return np.asarray(played, dtype=np.float32)
 
 
 def _audible_crop(sounds: Sequence[F32], samples: int, rng: np.random.Generator) -> F32:
     """Draw until the piece holds sound: recordings of everyday noises pause, and a ratio to nothing does not exist."""
     for _ in range(_ATTEMPTS):
         piece = crop(sounds[int(rng.integers(len(sounds)))], samples, rng)
-        if _level_dbfs(piece) > _SILENT_DBFS:
+        if _level_dbfs(piece) > SILENT_DBFS:
             return piece
-    audible = [sound for sound in sounds if _level_dbfs(sound) > _SILENT_DBFS]
+    audible = [sound for sound in sounds if _level_dbfs(sound) > SILENT_DBFS]
     sound = audible[int(rng.integers(len(audible)))]
     loudest = int(np.argmax(np.abs(sound)))
     return np.take(sound, np.arange(loudest - samples // 2, loudest - samples // 2 + samples), mode="wrap")
