@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from asd_trainer.complexity import count
 from asd_trainer.separation import separation_loss
-from asd_trainer.separator import SIZES, FourierFront, Separator, SeparatorSize
+from asd_trainer.separator import SIZES, Separator, SeparatorSize
 from asd_trainer.separator_blocks import (
     CrossSourceBlock,
     FramewiseConvolution,
@@ -21,6 +21,7 @@ from asd_trainer.separator_blocks import (
     RelativePosition,
     SequenceNorm,
 )
+from asd_trainer.separator_fronts import FourierFront
 
 pytestmark = pytest.mark.torch
 
