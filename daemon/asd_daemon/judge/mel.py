@@ -75,12 +75,14 @@ def log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
             f"a log-mel needs one channel of at least {FRAME_SAMPLES} samples (25 ms), got shape {waveform.shape}"
         )
     waveform = waveform.astype(np.float32, copy=False)
-    energy = np.empty((frame_count(waveform.shape[0]), MEL_BINS), np.float32)
-    for frames, power in power_spectra(waveform - waveform.mean()):
+    features = np.empty((frame_count(waveform.shape[0]), MEL_BINS), np.float32)
+    for frames, power in power_spectra(waveform, waveform.mean()):
+        energy = features[frames]
         for bins, bands, filters in _mel_filters():
-            np.matmul(power[bins].T, filters, out=energy[frames, bands])
-    np.maximum(energy, np.float32(ENERGY_FLOOR), out=energy)
-    return np.log(energy, out=energy)
+            np.matmul(power[bins].T, filters, out=energy[:, bands])
+        np.maximum(energy, np.float32(ENERGY_FLOOR), out=energy)
+        np.log(energy, out=energy)
+    return features
 
 
 def eat_input(features: NDArray[np.float32]) -> NDArray[np.float32]:
