@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from asd_daemon.tell.teller import Teller
 
 _LOG = logging.getLogger(__name__)
 _STATIONS_STOP_S, _TELLER_STOP_S = 2.5, 2.0
+_SIGNAL_POLL_S = 0.5  # a signal that the kernel gives to another thread does not wake the main one
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Service:
         self._news.put(error)
 
     def run(self) -> None:
-        """Listen until the end.
+        """Listen until the end; in the main thread SIGTERM and SIGINT end it too.
 
         Raises:
             AsdError: something can't start or go on.
@@ -81,7 +83,10 @@ class Service:
         """Wait for the end of all stations, a wish to stop, or a failure, which is raised."""
         left = {station.machine for station in self.stations}
         while left:
-            item = self._news.get()
+            try:
+                item = self._news.get(timeout=_SIGNAL_POLL_S)
+            except queue.Empty:
+                continue
             if isinstance(item, _Stop):
                 _LOG.info("stopping: %s", item.why)
                 return
@@ -143,7 +148,8 @@ class _Signals(AbstractContextManager["_Signals"]):
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> _Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
             self._before[number] = signal.signal(number, self._handle)
         return self
 

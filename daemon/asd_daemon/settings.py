@@ -35,6 +35,12 @@ def _hostname() -> str:
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, content: Any) -> Any:
+        """A section whose keys are all commented out is one without keys, not a wrong value."""
+        return {} if content is None else content
+
 
 class SourceSettings(_Section):
     """Where the sound of a machine comes from: exactly one of device, file, folder, command and simulate."""
@@ -59,11 +65,9 @@ class SourceSettings(_Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [
-            kind for kind in ("device", "file", "folder", "command", "simulate") if getattr(self, kind) is not None
-        ]
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of device, file, folder, command, simulate; got {given or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(KINDS)}; got {', '.join(given) or 'none'}")
         if self.channel is not None and given[0] in ("command", "simulate"):
             raise ValueError(f"channel has no meaning for {given[0]}")
         if self.rate_hz is not None and given[0] != "device":

@@ -124,8 +124,9 @@ def test_microphone_that_goes_is_lost_and_heard_again_when_it_is_back(
         }
         go, come = away[fault]
         listener.wait_for(is_block)
+        before = len(listener.items)
         go()
-        lost = listener.wait_for(is_lost, since=len(listener.items))
+        lost = listener.wait_for(is_lost, since=before)
         come()
         back = listener.wait_for(is_block, since=lost)
         block = listener.items[back]
