@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.mel import eat_input
 from asd_trainer.decoder import Decoder, unshuffle
-from asd_trainer.eat import Eat, EatSize, Layer
+from asd_trainer.eat import SIZES, Eat, EatSize, Layer
 from asd_trainer.interruption import Interrupted
 from asd_trainer.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
 from asd_trainer.pretraining import Pretrainer, PretrainingTask, cut_piece, pretrain_encoder
@@ -406,3 +406,22 @@ def test_loss_falls_without_a_collapse_and_the_encoder_is_saved(
     assert not caplog.records
     with pytest.raises(Exception, match="16 channels × 3 blocks is no size of EAT"):
         load_weights(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", ["smoke", "edge", "small"])
+def test_every_size_of_our_own_learns_with_the_default_decoder(size: str) -> None:
+    settings = PretrainRecipe(steps=1, batch_clips=1, crop_frames=32, mask=MaskRecipe(clones=2))
+    made = Eat(SIZES[size])
+    made.initialise(torch.Generator().manual_seed(1))
+    model = Pretrainer(made, settings, torch.Generator().manual_seed(2))
+    batch = PretrainingTask(model, log_mels(1), settings, seed=7, fingerprint="clips").batch(0, 0, 1)
+    assert batch["kept"].shape == (1, 2, 3)  # 3 of 16 patches
+    model(**batch)["loss"].backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_decoder_of_the_large_model_fits_its_channels() -> None:
+    large = PretrainRecipe(decoder=DecoderRecipe(layers=3, kernel=5), mask=MaskRecipe(kept=0.25, surplus=0.1))
+    with torch.device("meta"):
+        model = Pretrainer(Eat(SIZES["large"]), large, torch.Generator())
+    assert model.decoder.convolutions[0].weight.shape == (1024, 64, 5, 5)

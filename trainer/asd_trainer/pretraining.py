@@ -113,7 +113,7 @@ class Pretrainer(nn.Module):
     def _encode_clones(self, features: Tensor, kept: Tensor) -> Tensor:
         """Encode each clip under all its masks, (S, 1 + K, dim); its patches are embedded once, for all masks together."""
         B, S = features.shape[0], kept.shape[0]
-        embedded = self.student.embed_patches(features, kept.view(B, -1))  # (B, 1 + clones · K, dim)
+        embedded = self.student.embed_patches(features, kept.reshape(B, -1))  # (B, 1 + clones · K, dim)
         cls = embedded[:, :1].repeat_interleave(S // B, dim=0)  # (S, 1, dim)
         tokens = torch.cat([cls, embedded[:, 1:].reshape(S, kept.shape[1], -1)], dim=1)
         for block in self.student.blocks:
