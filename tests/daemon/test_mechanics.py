@@ -53,6 +53,13 @@ def test_harmonics_of_a_turning_shaft_equal_the_direct_sum_over_chunks() -> None
     assert np.sqrt(np.mean(direct**2)) == pytest.approx(1.0, abs=0.01)
 
 
+def test_harmonics_above_half_the_rate_are_left_out_and_not_folded_back() -> None:
+    turns = Shaft(np.random.default_rng(2)).chunk(np.full(CHUNK_SAMPLES, 3000.0))
+    power = np.abs(np.fft.rfft(harmonics(turns, np.ones(5, dtype=np.complex64)))) ** 2
+    lines_hz = np.flatnonzero(power > 1e-6 * power.max())
+    assert lines_hz.tolist() == [3000, 6000]
+
+
 def test_shaft_after_a_month_keeps_its_phase() -> None:
     shaft = Shaft(np.random.default_rng(0))
     shaft._revolutions = 30 * 86_400 * 50.0 + 0.25

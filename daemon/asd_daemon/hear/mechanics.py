@@ -21,6 +21,7 @@ FFT_SAMPLES = 20_480  # 2^12 · 5: a chunk and the longest tail
 MAX_TAPS = FFT_SAMPLES - CHUNK_SAMPLES + 1  # 4 481 taps = 280 ms
 CONTROLS = 50  # points of slow drift a chunk: one every 20 ms
 _HOLD = CHUNK_SAMPLES // CONTROLS
+_FADE_HZ = 400.0  # harmonics within this of half the sampling rate are fading out
 _RAMP: F64 = np.arange(1, _HOLD + 1) / _HOLD
 
 
@@ -98,10 +99,15 @@ def impulses(positions: F64, amplitudes: F64 | F32 | float) -> F32:
 def harmonics(revolutions: F64, coefficients: NDArray[np.complex64]) -> F32:
     """Σ Re(c_k · e^{2πi·k·rev}), k = 1…K, by Horner's rule: one complex product a harmonic.
 
+    Harmonics fade out towards half the sampling rate, as before a converter, instead of folding back.
+
     Args:
         revolutions: shape (CHUNK_SAMPLES,), of any size.
         coefficients: amplitude and phase of each harmonic, shape (K,).
     """
+    rate_hz = float(revolutions[-1] - revolutions[0]) * SAMPLE_RATE_HZ / CHUNK_SAMPLES
+    room_hz = SAMPLE_RATE_HZ / 2 - rate_hz * np.arange(1, coefficients.shape[0] + 1)
+    coefficients = coefficients * np.clip(room_hz / _FADE_HZ, 0, 1).astype(np.float32)
     turn = np.exp(2j * np.pi * (revolutions - np.floor(revolutions))).astype(np.complex64)
     total = np.full(turn.shape, coefficients[-1], dtype=np.complex64)
     for coefficient in coefficients[-2::-1]:

@@ -184,7 +184,7 @@ class Valve(Machine):
             "floor": self._vary("floor", -24),
             "gap": gain(-21),
             "choked": gain(-2),
-            "buzz": gain(-15),
+            "buzz": gain(-11),
         }
 
     def chunk(self, condition: Condition) -> F32:
