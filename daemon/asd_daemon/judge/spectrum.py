@@ -91,12 +91,10 @@ class _Workspace:
     def load(self, waveform: F32, offset: np.float32) -> None:
         """Fill `frames` and `mean` from the beginning of a waveform; zeros after its end."""
         chunk = waveform[: self.hops.size]
-        whole = chunk.shape[0] // HOP_SAMPLES
-        subtract(chunk[: whole * HOP_SAMPLES].reshape(whole, HOP_SAMPLES).T, offset, self.hops[:, :whole])
-        if whole < self.hops.shape[1]:
-            rest = chunk[whole * HOP_SAMPLES :]
-            self.hops[:, whole:] = 0
-            subtract(rest, offset, self.hops[: rest.shape[0], whole])
+        in_time = self._ping.reshape(-1)[: self.hops.size]
+        subtract(chunk, offset, in_time[: chunk.shape[0]])
+        in_time[chunk.shape[0] :] = 0
+        self.hops[...] = in_time.reshape(-1, HOP_SAMPLES).T
         for part in range(0, FRAME_SAMPLES, HOP_SAMPLES):  # sample n of frame t is hops[n % 160, t + n // 160]
             rows = self.frames[part : part + HOP_SAMPLES]
             shift = part // HOP_SAMPLES
