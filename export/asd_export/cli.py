@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from asd_daemon.console import Program
+from asd_daemon.errors import UsageError
 
 if TYPE_CHECKING:
     from asd_export.assembly import ExportReport, Progress
+    from asd_trainer.dataset import ClipTable
 
 
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -81,7 +84,7 @@ def main(
     embedder = load_embedder(run)
     table = read_table(roots or noted_data(run))
     if machines:
-        table = table.of_machines(machines)
+        table = _of_machines(table, machines)
     label = Label(
         name=name or bundle.resolve().name,
         version=bundle_version or datetime.now(UTC).strftime("%Y.%m.%d"),
@@ -97,6 +100,13 @@ def main(
         click.echo(json.dumps(_described(report), indent=2))
     else:
         _print(report)
+
+
+def _of_machines(table: ClipTable, machines: Sequence[str]) -> ClipTable:
+    """The clips of these machines alone."""
+    if unknown := sorted(set(machines) - set(table.machines)):
+        raise UsageError(f"--machine {unknown[0]}: the recordings know {', '.join(table.machines)}")
+    return replace(table, clips=tuple(clip for clip in table.clips if clip.machine in machines))
 
 
 class _progress:  # noqa: N801  used as a verb

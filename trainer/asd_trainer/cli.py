@@ -213,7 +213,7 @@ def finetune(run: Path, roots: Sequence[Path]) -> None:
     from asd_trainer.stages import run_stage
 
     recipe = read_run_recipe(run)
-    run_stage("finetune", recipe, read_table(roots or _noted_data(run)), run)
+    run_stage("finetune", recipe, read_table(roots or noted_data(run)), run)
     click.echo(f"trained: {run}")
 
 
@@ -235,7 +235,7 @@ def evaluate(run: Path, roots: Sequence[Path], as_json: bool) -> None:
     from asd_trainer.backend import score_run
     from asd_trainer.evaluation import machine_results, print_evaluation, write_evaluation
 
-    results = machine_results(score_run(run, read_table(roots or _noted_data(run))))
+    results = machine_results(score_run(run, read_table(roots or noted_data(run))))
     write_evaluation(run, results)
     print_evaluation(results, as_json=as_json)
 
@@ -282,7 +282,7 @@ def _note_data(run: Path, roots: Sequence[Path]) -> None:
     (run / DATA_NOTE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
-def _noted_data(run: Path) -> list[Path]:
+def noted_data(run: Path) -> list[Path]:
     path = run / DATA_NOTE
     try:
         return [Path(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]
