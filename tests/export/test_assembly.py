@@ -1,0 +1,128 @@
+"""asd-export as its user runs it: a run and recordings in, a bundle out that the daemon loads and scores with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from asd_daemon.errors import BundleError
+from asd_daemon.judge.bundle import Bundle, load_bundle
+from asd_daemon.judge.index import ExactIndex
+from asd_daemon.judge.scorer import Scorer, open_embedder, self_test
+from asd_daemon.waveform import read_waveform
+from asd_export.cli import main
+from asd_trainer.dataset import load_clip, read_dataset
+from rig.bundles import failing_noise, healthy_noise
+from rig.recordings import write_recordings, write_trained_run
+
+pytestmark = pytest.mark.torch
+
+
+def export(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Bundle]:
+    root = tmp_path_factory.mktemp("export")
+    data = write_recordings(root / "data", {"fan": 0.0, "press-3": 1.0})
+    run = write_trained_run(root / "run", data)
+    result = export(run, root / "bundle", "--score-error", "5", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["figures"]["candidates"][0]["way"] == "fp32"
+    return run, root / "bundle", load_bundle(root / "bundle")
+
+
+def test_export_bundle_holds_every_machine_with_its_normal_clips(made: tuple[Path, Path, Bundle]) -> None:
+    run, _, bundle = made
+    assert bundle.machines == ("fan", "press-3")
+    assert bundle.manifest.embedder.precision == "int8"
+    table = read_dataset([Path(json.loads((run / "data.json").read_text())["roots"][0])])
+    clips = table.select(split="train", machine="fan")
+    assert bundle.manifest.machines["fan"].vectors == len(clips) == 6
+    embedded = open_embedder(bundle).embed_waveforms([load_clip(clip) for clip in clips])
+    np.testing.assert_allclose(bundle.bank("fan"), embedded, atol=1e-6)
+
+
+def test_export_bundle_scores_with_the_graph_as_with_exact_search(made: tuple[Path, Path, Bundle]) -> None:
+    bundle = made[2]
+    scorer = Scorer(bundle, "fan")
+    window = failing_noise(np.random.default_rng(3))
+    embedding = open_embedder(bundle).embed_waveforms([window])
+    exact, _ = ExactIndex(bundle.bank("fan")).nearest(embedding)
+    assert scorer.score(window).score == pytest.approx(float(exact[0, 0]), abs=1e-5)
+    assert scorer.score(healthy_noise(np.random.default_rng(3))).score < scorer.score(window).score
+
+
+def test_export_bundle_training_clip_is_its_own_neighbour(made: tuple[Path, Path, Bundle]) -> None:
+    run, _, bundle = made
+    table = read_dataset([Path(json.loads((run / "data.json").read_text())["roots"][0])])
+    clip = table.select(split="train", machine="press-3")[0]
+    assert Scorer(bundle, "press-3").score(load_clip(clip)).score == pytest.approx(0, abs=1e-5)
+
+
+def test_self_test_every_reference_of_every_machine_is_compared(made: tuple[Path, Path, Bundle]) -> None:
+    assert self_test(made[2]) == 4
+    for reference in made[2].manifest.reference:
+        assert read_waveform(made[2].path / reference.file).shape == (160_000,)
+
+
+def test_self_test_other_score_is_refused(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    shutil.copytree(made[1], tmp_path / "bundle")
+    manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
+    manifest["reference"][0]["scores"]["fan"] += 0.1
+    (tmp_path / "bundle/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="computes something else"):
+        self_test(load_bundle(tmp_path / "bundle"))
+
+
+def test_export_missed_budget_leaves_the_old_bundle(made: tuple[Path, Path, Bundle]) -> None:
+    run, bundle, _ = made
+    before = (bundle / "manifest.json").read_bytes()
+    result = export(run, bundle, "--score-error", "1e-9")
+    assert result.exit_code == 1
+    assert "error: no int8 model holds its budget" in result.stderr
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert not list(bundle.parent.glob(".bundle*"))
+
+
+def test_export_recordings_the_run_never_heard_become_machines_in_fp32(
+    made: tuple[Path, Path, Bundle], tmp_path: Path
+) -> None:
+    data = write_recordings(tmp_path / "data", {"lathe": 0.5, "saw": 2.0})
+    result = export(made[0], tmp_path / "bundle", "--data", data, "--machine", "lathe", "--fp32")
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.machines == ("lathe",)
+    assert bundle.manifest.embedder.precision == "fp32"
+    assert "asd-daemon run --bundle" in result.stdout
+
+
+def test_export_folder_that_is_no_bundle_is_left_alone(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = export(made[0], tmp_path, "--fp32")
+    assert result.exit_code == 1
+    assert "exists and is no bundle" in result.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["{tmp}/no-run", "{tmp}/bundle"], 2, "holds no trained embedder"),
+        (["{run}", "{tmp}/bundle", "--machine", "pump"], 2, "--machine pump: the recordings know fan, press-3"),
+        (["{run}", "{tmp}/bundle", "--data", "{tmp}/none"], 2, "none"),
+    ],
+)
+def test_export_wrong_words_are_one_clear_line(
+    made: tuple[Path, Path, Bundle], tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    result = export(*(w.format(tmp=tmp_path, run=made[0]) for w in words))
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
