@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter, welch
 
-from asd_daemon.hear.mechanics import (
+from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     Filter,
     Hiss,

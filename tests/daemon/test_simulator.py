@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.signal import butter, hilbert, sosfiltfilt, welch
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.scene import DOMAINS, LEVEL_DBFS, Scene, SceneStream, draw_scene
 from asd_daemon.hear.simulator import (
     MACHINES,
     NOISES,
@@ -26,6 +25,7 @@ from asd_daemon.hear.simulator import (
     render_noise,
     stream_noise,
 )
+from asd_daemon.hear.simulator.scene import DOMAINS, LEVEL_DBFS, Scene, SceneStream, draw_scene
 from asd_daemon.judge.mel import log_mel
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from asd_daemon.errors import DataSetError, UsageError
-from asd_daemon.hear.scene import DOMAINS
 from asd_daemon.hear.simulator import MACHINES, SimulatedMachine
+from asd_daemon.hear.simulator.scene import DOMAINS
 from asd_trainer.simulation import write_dataset
 from asd_trainer.simulation_plan import CLEAN_MACHINES, SMOKE, WITHOUT_ATTRIBUTES, SimulationPlan, plan_clips
 

@@ -23,8 +23,8 @@ import numpy as np
 import soundfile
 
 from asd_daemon.errors import DataSetError, UsageError
-from asd_daemon.hear.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.hear.simulator import MACHINES, SimulatedMachine
+from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 from asd_trainer.simulation_plan import CLEAN_MACHINES, SMOKE, PlannedClip, SimulationPlan, attributes_csv, plan_clips
 

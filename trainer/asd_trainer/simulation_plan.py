@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.machine import stable_seed
-from asd_daemon.hear.scene import DOMAINS, SNR_DB, DomainName
 from asd_daemon.hear.simulator import MACHINES, SHORTEST_S, SimulatedMachine
+from asd_daemon.hear.simulator.machine import stable_seed
+from asd_daemon.hear.simulator.scene import DOMAINS, SNR_DB, DomainName
 from asd_daemon.waveform import WINDOW_S
 
 WITHOUT_ATTRIBUTES = ("ToyTrain", "bearing", "slider")  # as in the 2025 development set

@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,8 +39,13 @@ class SectionDecisions:
     """One section of one machine, decided."""
 
     machine: str
+    year: int | None
     section: str
+    title: str
+    """The machine, with year and section where it has several."""
     threshold: float
+    training: tuple[float, ...]
+    """The scores that the threshold was fitted to."""
     scored: tuple[ScoredClip, ...]
     """Its test clips, by file name."""
     anomalous: tuple[bool, ...]
@@ -57,23 +62,43 @@ def decide_sections(scored: Sequence[ScoredClip], normal: Sequence[ScoredClip]) 
         normal: training clips with their leave-one-out scores; a section without any takes those of its whole machine.
 
     Raises:
-        DataSetError: a machine has no training scores, or they allow no threshold; names machine and section.
+        DataSetError: a machine has no training scores, or they allow no threshold; names it.
     """
-    by_section: defaultdict[tuple[str, str], list[ScoredClip]] = defaultdict(list)
+    by_section: defaultdict[tuple[str, int, str], list[ScoredClip]] = defaultdict(list)
     for one in scored:
-        by_section[one.clip.machine, one.clip.section].append(one)
+        by_section[_key(one)].append(one)
     decided = []
-    for (machine, section), clips in sorted(by_section.items()):
+    for key, clips in sorted(by_section.items()):
+        machine, year, section = key
         of_machine = [one for one in normal if one.clip.machine == machine]
-        of_section = [one for one in of_machine if one.clip.section == section] or of_machine
+        training = tuple(one.score for one in of_machine if _key(one) == key) or tuple(one.score for one in of_machine)
+        title = _title(key, by_section)
         try:
-            threshold = decision_threshold(np.array([one.score for one in of_section]))
+            threshold = decision_threshold(np.array(training))
         except DataSetError as e:
-            raise DataSetError(f"{machine}, section {section}: {e}") from e
+            raise DataSetError(f"{title}: {e}") from e
         ordered = tuple(sorted(clips, key=lambda one: one.clip.path.name))
         verdicts = tuple(one.score > threshold for one in ordered)
-        decided.append(SectionDecisions(machine, section, threshold, ordered, verdicts, _quality(ordered, verdicts)))
+        quality = _quality(ordered, verdicts)
+        decided.append(
+            SectionDecisions(machine, year or None, section, title, threshold, training, ordered, verdicts, quality)
+        )
     return tuple(decided)
+
+
+def _key(one: ScoredClip) -> tuple[str, int, str]:
+    return one.clip.machine, one.clip.year or 0, one.clip.section
+
+
+def _title(key: tuple[str, int, str], among: Iterable[tuple[str, int, str]]) -> str:
+    machine, year, section = key
+    of_machine = [other for other in among if other[0] == machine]
+    words = [machine]
+    if len({other[1] for other in of_machine}) > 1:
+        words.append(str(year or "without a year"))
+    if len({other[2] for other in of_machine}) > 1:
+        words.append(f"section {section}")
+    return " ".join(words)
 
 
 def _quality(scored: Sequence[ScoredClip], verdicts: Sequence[bool]) -> dict[str, DecisionQuality]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asd_daemon.hear.mechanics import CHUNK_SAMPLES, F32, Wander, gain
+from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, Wander, gain
 
 
 def stable_seed(*words: str | int) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from asd_daemon.hear.machine import Condition, Machine
-from asd_daemon.hear.mechanics import (
+from asd_daemon.hear.simulator.machine import Condition, Machine
+from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from asd_daemon.hear.machine import Dice
-from asd_daemon.hear.mechanics import (
+from asd_daemon.hear.simulator.machine import Dice
+from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,

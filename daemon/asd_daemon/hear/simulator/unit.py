@@ -12,12 +12,12 @@ from functools import lru_cache
 import numpy as np
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.machine import Condition, Dice, Machine, stable_seed
-from asd_daemon.hear.mechanics import CHUNK_SAMPLES, F32, gain, limit
-from asd_daemon.hear.noise import FAMILIES, Noise
-from asd_daemon.hear.rotating import ROTATING
-from asd_daemon.hear.stroking import STROKING
-from asd_daemon.hear.toys import TOYS
+from asd_daemon.hear.simulator.machine import Condition, Dice, Machine, stable_seed
+from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, gain, limit
+from asd_daemon.hear.simulator.noise import FAMILIES, Noise
+from asd_daemon.hear.simulator.rotating import ROTATING
+from asd_daemon.hear.simulator.stroking import STROKING
+from asd_daemon.hear.simulator.toys import TOYS
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _KINDS: dict[str, type[Machine]] = {**ROTATING, **STROKING, **TOYS}

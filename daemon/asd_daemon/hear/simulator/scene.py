@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from asd_daemon.hear.mechanics import CHUNK_SAMPLES, F32, Filter, gain, limit, spectrum
-from asd_daemon.hear.simulator import (
+from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, Filter, gain, limit, spectrum
+from asd_daemon.hear.simulator.unit import (
     NOMINAL_DBFS,
     MachineStream,
     NoiseStream,
