@@ -7,6 +7,7 @@ import collections
 import logging
 import os
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
@@ -169,6 +170,23 @@ def test_name_of_a_repository_is_fetched_with_its_revision(tmp_path: Path) -> No
         ("worstchan/EAT-base_epoch30_pretrain", "model.safetensors", "5a1d0c2"),
     ]
     assert_same(found.tensors, encoder())
+
+
+def test_repository_that_can_not_be_had_is_an_error_of_one_line_with_a_way_out(tmp_path: Path) -> None:
+    # huggingface-hub itself, told that there is no network, with an empty cache.
+    program = (
+        "from asd_daemon.errors import StageError\n"
+        "from asd_trainer.weights import load_weights\n"
+        "try:\n    load_weights('worstchan/EAT-base_epoch30_pretrain')\n"
+        "except StageError as e:\n    print(e)\n"
+    )
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=offline, capture_output=True, text=True, check=True
+    ).stdout
+    assert len(said.splitlines()) == 1
+    assert said.startswith("worstchan/EAT-base_epoch30_pretrain: no such file here, and model.safetensors can't be had")
+    assert "give the path of the file" in said
 
 
 def test_what_is_neither_file_nor_repository_is_refused(tmp_path: Path) -> None:
