@@ -68,6 +68,7 @@ def test_parse_source_when_wrong_says_what_can_be(words: str, message: str) -> N
         ("simulate:fan?fail_after=3", "say what fails"),
         ("simulate:fan?noise=music", "'music' can't be simulated"),
         ("simulate:fan?snr=nan", "must be a number"),
+        ("simulate:fan?domain=moon", "must be source or target"),
     ],
 )
 def test_open_source_with_bad_options_is_a_usage_error(words: str, message: str) -> None:
@@ -157,11 +158,17 @@ def test_simulation_with_operating_attribute_passes_it_to_the_machine() -> None:
     assert not np.array_equal(slow, fast)
 
 
-def test_simulation_with_snr_has_that_ratio() -> None:
-    clean, loud = (sound_of(f"simulate:fan?speed=max&seconds=20&noise=pink&snr={snr}") for snr in (120, 0))
-    noise = loud - clean
-    ratio_db = 20 * np.log10(clean.std() / noise.std())
-    assert abs(ratio_db) < 2.5  # the noise is calibrated over a minute, not over these seconds
+def test_simulation_with_snr_and_noise_is_that_place() -> None:
+    def level(words: str) -> float:
+        return float(np.sqrt(np.mean(sound_of(f"simulate:fan?speed=max&seconds=20&seed=2&noise=pink&{words}") ** 2)))
+
+    # the whole keeps its level; nearly all of it is machine, or nearly all is noise
+    assert abs(20 * np.log10(level("snr=60") / level("snr=-60"))) < 2.5
+
+
+def test_simulation_in_another_domain_is_another_place() -> None:
+    source, target = (sound_of(f"simulate:fan?speed=max&seconds=2&domain={name}") for name in ("source", "target"))
+    assert not np.array_equal(source, target)
 
 
 def test_scripted_source_is_as_strict_as_a_real_one() -> None:

@@ -20,7 +20,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 KINDS = ("device", "file", "folder", "command", "simulate")
 SIMULATION_OPTIONS = frozenset(
-    {"fail", "severity", "fail_after", "repair_after", "seconds", "snr", "noise", "speed", "seed", "serial"}
+    {"fail", "severity", "fail_after", "repair_after", "seconds", "domain", "snr", "noise", "speed", "seed", "serial"}
 )
 # simulate also takes the operating attributes of its machine, which only the simulator knows
 _OPTIONS: Mapping[str, frozenset[str]] = {

@@ -1,20 +1,21 @@
-"""A simulated machine as a source of sound: it runs in a noisy hall, may begin to fail and be repaired, by a given timetable.
+"""A simulated machine in its place as a source of sound: it may begin to fail and be repaired, by a given timetable.
 
-Owns the timetable and the pace; the sound itself is the simulator's.
+Owns the timetable and the pace; the sound is that of `scene`, which the bundled models were trained on.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.capture import SIMULATION_OPTIONS, Block, Heard, SourceSpec
 from asd_daemon.hear.playback import Pace
-from asd_daemon.hear.simulator import NOISES, SimulatedMachine, stream_noise
+from asd_daemon.hear.scene import DOMAINS, Scene, SceneStream, draw_scene
+from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -34,37 +35,22 @@ class Timetable:
 
 
 class Performance:
-    """A machine that runs in noise, at some speed."""
+    """A machine that runs in its place, at some speed."""
 
     live = False
     restarts = 0
 
-    def __init__(
-        self,
-        machine: SimulatedMachine,
-        timetable: Timetable,
-        *,
-        attributes: dict[str, str],
-        noise: str,
-        snr_db: float,
-        speed: float,
-        seed: int,
-    ) -> None:
-        """Prepare the machine and its hall.
+    def __init__(self, name: str, stream: SceneStream, timetable: Timetable, speed: float) -> None:
+        """Put a machine on its timetable.
 
         Raises:
-            UsageError: a failure, severity, attribute, value or noise that the simulator does not have.
+            UsageError: a failure or severity that the machine does not have.
         """
-        self._timetable, self._speed = timetable, speed
-        self._noise_gain = np.float32(10 ** (-snr_db / 20))
-        machine_seed, noise_seed = np.random.SeedSequence(seed).spawn(2)
-        self._machine = machine.stream(np.random.default_rng(machine_seed), attributes)
-        self._noise = stream_noise(noise, np.random.default_rng(noise_seed))
+        self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
         self._pace = Pace(speed)
-        self._name = machine.machine
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
-            self._machine.fail(timetable.failure, timetable.severity)
-            self._machine.repair()
+            stream.fail(timetable.failure, timetable.severity)
+            stream.repair()
 
     def heard(self) -> Iterator[Heard]:
         """Blocks of one second."""
@@ -74,11 +60,11 @@ class Performance:
         second = 0
         while second < self._timetable.end_after_s:
             self._change(second)
-            block = next(self._machine) + self._noise_gain * next(self._noise)
+            block = next(self._stream)
             if not self._pace.wait(_BLOCK_SAMPLES):
                 return
             second += 1
-            yield Block(np.clip(block, -1.0, 1.0), last=second >= self._timetable.end_after_s)
+            yield Block(block, last=second >= self._timetable.end_after_s)
 
     def close(self) -> None:
         """Stop the machine."""
@@ -90,16 +76,17 @@ class Performance:
         if plan.failure is None:
             return
         if second == np.ceil(plan.fail_after_s):
-            self._machine.fail(plan.failure, plan.severity)
+            self._stream.fail(plan.failure, plan.severity)
             _LOG.info("the simulated %s begins to fail after %d s: %s", self._name, second, plan.failure)
         if second == np.ceil(plan.repair_after_s):
-            self._machine.repair()
+            self._stream.repair()
             _LOG.info("the simulated %s is repaired after %d s", self._name, second)
 
 
 def open_simulation(spec: SourceSpec) -> Performance:
-    """`simulate:MACHINE?…` with fail, severity, fail_after, repair_after, seconds (all s), snr (dB), noise, speed, seed, serial;
-    every other option is an operating attribute of the machine.
+    """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), domain, noise, snr (dB), speed, seed, serial.
+
+    Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
 
     Raises:
         UsageError: something the simulator does not have, or out of range.
@@ -114,12 +101,21 @@ def open_simulation(spec: SourceSpec) -> Performance:
     )
     if timetable.failure is None and ("fail_after" in spec.options or "repair_after" in spec.options):
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
-    return Performance(
-        machine,
-        timetable,
-        attributes={k: v for k, v in spec.options.items() if k not in SIMULATION_OPTIONS},
-        noise=spec.options.get("noise", NOISES[0]),
-        snr_db=spec.number("snr", 6.0, -60, 120),
-        speed=spec.speed(1.0),
-        seed=int(spec.number("seed", 0, 0, 2**31)),
+    rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
+    stream = SceneStream(machine, _scene(spec, rng), rng)
+    return Performance(spec.target, stream, timetable, spec.speed(1.0))
+
+
+def _scene(spec: SourceSpec, rng: np.random.Generator) -> Scene:
+    """The place that is asked for, the rest by chance."""
+    name = spec.options.get("domain", "source")
+    if name not in ("source", "target"):
+        raise UsageError(f"source {spec}: domain is {name!r}, must be source or target")
+    scene = draw_scene(DOMAINS[spec.target]["source" if name == "source" else "target"], rng)
+    own = {k: v for k, v in spec.options.items() if k not in SIMULATION_OPTIONS}
+    return replace(
+        scene,
+        attributes={**scene.attributes, **own},
+        noise=spec.options.get("noise", scene.noise),
+        snr_db=spec.number("snr", scene.snr_db, -60, 120),
     )
