@@ -14,8 +14,8 @@ import numpy as np
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.capture import SIMULATION_OPTIONS, Block, Heard, SourceSpec
 from asd_daemon.hear.playback import Pace
-from asd_daemon.hear.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.hear.simulator import SimulatedMachine
+from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
