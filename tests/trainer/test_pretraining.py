@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from asd_daemon.errors import SettingsError
@@ -425,3 +428,54 @@ def test_decoder_of_the_large_model_fits_its_channels() -> None:
     with torch.device("meta"):
         model = Pretrainer(Eat(SIZES["large"]), large, torch.Generator())
     assert model.decoder.convolutions[0].weight.shape == (1024, 64, 5, 5)
+
+
+PROGRAM = """
+import importlib.util, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+spec = importlib.util.spec_from_file_location("stage", sys.argv[1])
+stage = importlib.util.module_from_spec(spec)
+sys.modules["stage"] = stage
+spec.loader.exec_module(stage)
+settings = stage.SETTINGS.model_copy(update={"decoder": stage.DecoderRecipe(layers=2, groups=4, warmup_steps=3)})
+folder = Path(sys.argv[2])
+folder.mkdir(exist_ok=True)
+stage.pretrain_encoder(stage.encoder(), stage.log_mels(), settings, folder, seed=7, fingerprint="clips")
+"""
+
+
+def test_two_processes_end_like_one(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    offered = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    for world in (1, 2):
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={world}",
+            str(tmp_path / "program.py"),
+        ]
+        done = subprocess.run(
+            [sys.executable, *command, __file__, str(tmp_path / str(world))],
+            check=False,
+            env=offered,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / str(world) / "encoder.safetensors") for world in (1, 2))
+    for name, tensor in one.items():
+        # Sums of other order, carried through twelve steps of Adam: far below what one step of 2e-3 moves.
+        torch.testing.assert_close(two[name], tensor, atol=5e-4, rtol=0)
+    histories = [
+        [json.loads(line) for line in (tmp_path / str(world) / "history.jsonl").read_text().splitlines()]
+        for world in (1, 2)
+    ]
+    assert [row["loss"] for row in histories[1]] == pytest.approx([row["loss"] for row in histories[0]], rel=1e-3)

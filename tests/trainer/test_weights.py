@@ -180,7 +180,12 @@ def test_repository_that_can_not_be_had_is_an_error_of_one_line_with_a_way_out(t
         "try:\n    load_weights('worstchan/EAT-base_epoch30_pretrain')\n"
         "except StageError as e:\n    print(e)\n"
     )
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    offline = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     said = subprocess.run(
         [sys.executable, "-c", program], env=offline, capture_output=True, text=True, check=True
     ).stdout

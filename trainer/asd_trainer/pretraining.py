@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -255,6 +256,9 @@ def pretrain_encoder(
         train(alone, settings.optimiser, folder / "decoder")
         model.encoder_learns(learns=True)
     train(task, settings.optimiser, folder)
-    save_encoder(encoder.cpu(), folder)
-    for phase in (folder / "decoder", folder):
-        Checkpoints(phase, fingerprint).remove()
+    processes = PartialState()
+    if processes.is_main_process:
+        save_encoder(encoder, folder)
+        for phase in (folder / "decoder", folder):
+            Checkpoints(phase, fingerprint).remove()
+    processes.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
