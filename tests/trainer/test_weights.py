@@ -336,11 +336,11 @@ def test_views_parameters_and_formats_of_numbers_are_read_as_torch_reads_them(tm
         "empty": torch.zeros(0, 4),
     }
     torch.save(tensors, tmp_path / "t.pt")
-    file = TorchFile(tmp_path / "t.pt")
-    for name, stored in file.content.items():
-        read = file.read(stored, name)
-        assert read.dtype == tensors[name].dtype
-        assert torch.equal(read, tensors[name].detach()), name
+    with TorchFile(tmp_path / "t.pt") as file:
+        for name, stored in file.content.items():
+            read = file.read(stored, name)
+            assert read.dtype == tensors[name].dtype
+            assert torch.equal(read, tensors[name].detach()), name
 
 
 def rewritten(path: Path, change: Any) -> Path:

@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class StoredTensor(NamedTuple):
 
 
 class TorchFile:
-    """A file that torch.save (1.6 or later) wrote.
+    """A file that torch.save (1.6 or later) wrote; a context manager that closes it.
 
     Raises:
         StageError: the file is missing, of the older format, no such file at all, or broken.
@@ -90,6 +90,12 @@ class TorchFile:
             ) from e
         except BROKEN as e:
             raise StageError(f"{path}: its description of tensors is broken: {str(e) or type(e).__name__}") from e
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._zip.close()
 
     def read(self, stored: StoredTensor, key: str) -> Tensor:
         """The numbers of a tensor; `key` is what a message calls it.

@@ -153,19 +153,24 @@ def _read_safetensors(path: Path, teacher: bool) -> dict[str, Tensor]:
 
 
 def _read_torch_file(path: Path, *, teacher: bool) -> dict[str, Tensor]:
-    file = TorchFile(path)
-    model = file.content.get("model") if isinstance(file.content, Mapping) else None
-    if not isinstance(model, Mapping):
-        raise StageError(f"{path}: has no `model` with weights; it is no checkpoint of fairseq")
-    if teacher:
-        chosen = next((value for key, value in model.items() if canonical_name(str(key)) == TEACHER), None)
-        if not isinstance(chosen, Mapping):
-            raise StageError(
-                f"{path}: model has no {TEACHER}, so it holds no teacher; it is a fine-tuned checkpoint or a stripped one"
-            )
-        decoder = {key: value for key, value in _stored(model) if canonical_name(key).startswith(DECODER)}
-        model = {**decoder, **chosen}
-    return {canonical_name(key): file.read(value, key) for key, value in _stored(model) if not _needless(key)}
+    with TorchFile(path) as file:
+        model = file.content.get("model") if isinstance(file.content, Mapping) else None
+        if not isinstance(model, Mapping):
+            raise StageError(f"{path}: has no `model` with weights; it is no checkpoint of fairseq")
+        if teacher:
+            model = _teacher_of(path, model)
+        return {canonical_name(key): file.read(value, key) for key, value in _stored(model) if not _needless(key)}
+
+
+def _teacher_of(path: Path, model: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The teacher's weights instead of the model's own, with the decoder, which has no teacher."""
+    teacher = next((value for key, value in model.items() if canonical_name(str(key)) == TEACHER), None)
+    if not isinstance(teacher, Mapping):
+        raise StageError(
+            f"{path}: model has no {TEACHER}, so it holds no teacher; it is a fine-tuned checkpoint or a stripped one"
+        )
+    decoder = {key: value for key, value in _stored(model) if canonical_name(key).startswith(DECODER)}
+    return {**decoder, **teacher}
 
 
 def _stored(model: Mapping[Any, Any]) -> Iterator[tuple[str, StoredTensor]]:
