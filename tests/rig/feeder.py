@@ -51,6 +51,12 @@ class Feeder:
             self._queue = np.concatenate([self._queue, samples.astype("<i2")])
             self._played.clear()
 
+    def interrupt(self, samples: I16) -> None:
+        """Play this at once, instead of what is left."""
+        with self._lock:
+            self._queue = samples.astype("<i2")
+            self._played.clear()
+
     def wait_played(self, timeout_s: float) -> bool:
         """Wait until all that was put in is out."""
         return self._played.wait(timeout_s)
