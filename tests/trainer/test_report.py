@@ -27,8 +27,8 @@ from asd_daemon.errors import StageError
 from asd_trainer.backend import ScoredClip
 from asd_trainer.clip import Clip
 from asd_trainer.evaluation import MachineResult, machine_results, omega
-from asd_trainer.figures import groups_by
-from asd_trainer.maps import EmbeddedMachine, project
+from asd_trainer.figures import embedding_map, groups_by
+from asd_trainer.maps import EmbeddedMachine, attribute_words, project
 from asd_trainer.mistakes import worst_mistakes
 from asd_trainer.naming import Domain, Label, Split
 from asd_trainer.report import ReferenceColumn, ReportData, StageTime, flat_settings, render, roc_curves, write_report
@@ -326,11 +326,32 @@ def test_groups_by_of_many_words_keeps_the_frequent_and_joins_the_rest() -> None
     assert (np.sum([g.members for g in groups], axis=0) == 1).all()
 
 
+def test_embedding_map_of_many_long_attributes_keeps_its_points_in_a_wide_frame() -> None:
+    words = [", ".join(f"attribute{k} value{i * k % 13}" for k in range(9)) for i in range(60)]
+    drawn = ET.fromstring(
+        embedding_map(np.random.default_rng(0).normal(size=(60, 2)), groups_by(words), "embeddings by attributes")
+    )
+    width = float(drawn.attrib["width"].removesuffix("pt"))
+    frame = next(e for e in drawn.iter() if e.attrib.get("id") == "patch_2")[0].attrib["d"]
+    across = [float(x) for x in re.findall(r"[ML] ([\d.]+)", frame)]
+    assert max(across) - min(across) > 0.8 * width
+    shown = [t.strip() for t in drawn.itertext() if "attribute0" in t]
+    assert len(shown) == len(set(words)) == 13
+    assert all(len(t) < 60 and "…" in t for t in shown)
+
+
+def test_attribute_words_leave_out_what_all_clips_share() -> None:
+    first, second = clip("fan", "train", 1, "source", "normal"), clip("fan", "train", 2, "source", "normal")
+    assert attribute_words([first, second]) == ["vel 1", "vel 2"]
+    assert attribute_words([first, replace(second, attributes=())]) == ["vel 1, loc A", "none stated"]
+    assert attribute_words([first, first]) == ["none stated", "none stated"]
+
+
 def test_flat_settings_of_nested_settings_are_dotted_keys() -> None:
     assert flat_settings({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == [
         ("a.b.c", "1"),
         ("a.d", "1, 2"),
-        ("e", "None"),
+        ("e", "–"),
     ]
 
 

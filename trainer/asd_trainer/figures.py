@@ -36,6 +36,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 WIDTH_IN = 4.1  # 394 px on screen: a phone's width, a third of a desk's
 DYNAMIC_RANGE_DB = 60.0
+LONG_LABEL = 24  # characters: two columns of a legend hold no more
 LATIN_DB = 10.0 / np.log(10.0)  # natural log of power → decibels
 
 _AS_THEY_ARE = (
@@ -174,26 +175,20 @@ def roc(curves: Sequence[Curve]) -> str:
 
 def embedding_map(points: F64, groups: Sequence[Group], title: str) -> str:
     """Clips as points in the plane (N, 2), coloured and shaped by group; the points are one image, the words stay text."""
-    rows = -(-len(groups) // 2)
-    with _figure(3.3 + 0.17 * rows) as (figure, svg):
+    labels = [_plain(_shortened(group.label)) for group in groups]
+    columns = 1 if max(map(len, labels)) > LONG_LABEL else 2
+    with _figure(3.3 + 0.17 * -(-len(groups) // columns)) as (figure, svg):
         axes = figure.subplots()
-        for group in groups:
+        for group, label in zip(groups, labels, strict=True):
             x, y = points[group.members].T
             axes.scatter(
                 x, y, s=14 if group.faint else 24, c=group.colour, marker=group.marker, alpha=0.5 if group.faint else 0.85,
-                linewidths=0, label=f"{_plain(group.label)} ({x.size})", rasterized=True,
+                linewidths=0, label=f"{label} ({x.size})", rasterized=True,
             )  # fmt: skip
         axes.set_title(_plain(title))
         axes.set(xticks=[], yticks=[])
         axes.spines[["top", "right"]].set_visible(True)
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.01),
-            ncols=2,
-            handletextpad=0.3,
-            columnspacing=1.2,
-            labelspacing=0.3,
-        )
+        figure.legend(loc="outside lower center", ncols=columns, handletextpad=0.2, columnspacing=1.2, labelspacing=0.3)
     return svg[0]
 
 
@@ -262,6 +257,10 @@ def _mel_position(hz: NDArray[np.int64]) -> F64:
     """Where frequencies lie on the axis of mel bins."""
     low, high = np.log1p(np.array([FEATURE.low_hz, FEATURE.high_hz]) / 700.0)
     return np.asarray((np.log1p(hz / 700.0) - low) / (high - low) * FEATURE.mel_bins, np.float64)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 2 * LONG_LABEL else f"{text[: 2 * LONG_LABEL - 1]}…"
 
 
 def _plain(text: str) -> str:

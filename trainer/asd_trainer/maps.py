@@ -48,11 +48,10 @@ def machine_maps(embedded: EmbeddedMachine, rng: np.random.Generator) -> Machine
     """Draw a machine's clips by label, domain and attributes."""
     points, method = project(embedded.embeddings, rng)
     clips = embedded.clips
-    attributes = [", ".join(f"{name} {value}" for name, value in clip.attributes) or "none stated" for clip in clips]
     kinds = {
         "label": label_groups(clips),
         "domain": domain_groups(clips),
-        "attributes": groups_by(attributes),
+        "attributes": groups_by(attribute_words(clips)),
     }
     pictures = tuple(
         Picture.of(
@@ -84,6 +83,13 @@ def domain_groups(clips: Sequence[Clip]) -> tuple[Group, ...]:
     return tuple(
         Group(w, words == w, colour, marker, faint) for w, colour, marker, faint in looks if (words == w).any()
     )
+
+
+def attribute_words(clips: Sequence[Clip]) -> list[str]:
+    """Each clip's attributes in words, without those in which all clips are alike."""
+    names = dict.fromkeys(name for clip in clips for name, _ in clip.attributes)
+    varying = {name for name in names if len({dict(clip.attributes).get(name) for clip in clips}) > 1}
+    return [", ".join(f"{n} {v}" for n, v in clip.attributes if n in varying) or "none stated" for clip in clips]
 
 
 def project(embeddings: F32, rng: np.random.Generator) -> tuple[F64, str]:

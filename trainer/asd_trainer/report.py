@@ -205,7 +205,6 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> Sequence[tup
         if isinstance(value, Mapping):
             rows += flat_settings(value, f"{prefix}{key}.")
         else:
-            rows.append(
-                (f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-            )
+            words = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            rows.append((f"{prefix}{key}", "–" if value in (None, "") else words))
     return rows
