@@ -1,0 +1,228 @@
+"""`make demo`: a simulated fan that begins to fail and is repaired, as an MQTT subscriber hears of it.
+
+Starts a private mosquitto on a free port of loopback, subscribes, runs `asd-daemon run` as a user would, and prints what arrives. Ends
+with 0 only if the alert opened and closed. Needs what the edge needs, and mosquitto.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+HOST = "127.0.0.1"
+NODE, MACHINE = "demo", "fan"
+FAILS_AFTER_S, REPAIRED_AFTER_S, ENDS_AFTER_S = 60, 130, 260
+LIMIT_S = 110.0
+BAR_WIDTH = 24
+
+
+@dataclass(frozen=True)
+class Message:
+    """One MQTT message."""
+
+    topic: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the daemon's log."""
+
+    text: str
+
+
+Item = Message | LogLine
+
+
+def fail(reason: str) -> int:
+    """Say what is wrong in one line."""
+    print(f"error: {reason}", file=sys.stderr)
+    return 3
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind((HOST, 0))
+        return int(s.getsockname()[1])
+
+
+def start_broker(program: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """A mosquitto that takes connections."""
+    configuration = folder / "mosquitto.conf"
+    configuration.write_text(f"listener {port} {HOST}\nallow_anonymous true\npersistence false\n")
+    broker = subprocess.Popen([program, "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return broker
+    broker.kill()
+    raise RuntimeError("mosquitto does not take connections")
+
+
+def subscribe(port: int, inbox: queue.SimpleQueue[Item]) -> paho.Client:
+    """A subscriber to everything, whose messages go into the inbox."""
+    ready = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="demo-subscriber")
+    client.on_connect = lambda c, *_: c.subscribe("asd/#", qos=1)
+    client.on_subscribe = lambda *_: ready.set()
+    client.on_message = lambda _c, _d, m: inbox.put(Message(m.topic, m.payload.decode()))
+    client.connect(HOST, port)
+    client.loop_start()
+    if not ready.wait(10):
+        raise RuntimeError("mosquitto does not accept a subscriber")
+    return client
+
+
+def start_daemon(
+    folder: Path, port: int, speed: float, bundle: Path | None, inbox: queue.SimpleQueue[Item]
+) -> subprocess.Popen[str]:
+    """`asd-daemon run` on a simulated fan, its log into the inbox too."""
+    source = (
+        f"simulate:{MACHINE}?fail=rubbing&fail_after={FAILS_AFTER_S}&repair_after={REPAIRED_AFTER_S}"
+        f"&seconds={ENDS_AFTER_S}&speed={speed:g}"
+    )
+    # No configuration of this box shall have a say
+    configuration = folder / "asd-daemon.yaml"
+    configuration.write_text(f"node: {NODE}\nmqtt: {{host: {HOST}, port: {port}}}\n")
+    words = ["run", "--machine", MACHINE, "--config", str(configuration), "--source", source, "--log", "json"]
+    words += ["--bundle", str(bundle)] if bundle else []
+    print(f"$ asd-daemon run --machine {MACHINE} --broker {HOST}:{port} --source '{source}'\n")
+    command = [sys.executable, "-c", "from asd_daemon.cli import main; main()", *words]
+    daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def read(log: IO[str]) -> None:
+        for line in log:
+            inbox.put(LogLine(line.rstrip()))
+
+    if daemon.stderr is not None:
+        threading.Thread(target=read, args=(daemon.stderr,), daemon=True).start()
+    return daemon
+
+
+def bar(score: float, threshold: float) -> str:
+    """The score as a bar; the threshold lies in its middle."""
+    filled = min(BAR_WIDTH, round(BAR_WIDTH / 2 * score / threshold))
+    drawn = "#" * filled + " " * (BAR_WIDTH - filled)
+    return f"[{drawn[: BAR_WIDTH // 2]}|{drawn[BAR_WIDTH // 2 :]}]"
+
+
+def in_words(topic: str, payload: str) -> str:
+    """A message as a line that a human reads."""
+    last = topic.rsplit("/", 1)[-1]
+    if last == "availability":
+        return payload
+    content: dict[str, Any] = json.loads(payload)
+    if last == "score":
+        verdict = "anomalous" if content["anomalous"] else "normal"
+        drawn = bar(content["score"], content["threshold"])
+        return f"{content['at'][11:19]} {drawn} {content['score']:.4f}  {verdict}"
+    if last == "state":
+        return f"{content['state']}{' (' + content['reason'] + ')' if content['reason'] else ''}"
+    return (
+        f"{content['kind'].upper()}  score {content['score']:.4f}, peak {content['peak_score']:.4f}, "
+        f"threshold {content['threshold']:.4f}, {content['anomalous_windows']} of {content['windows']} windows, "
+        f"event {content['event_id'][:8]}"
+    )
+
+
+def show(item: Item) -> str | None:
+    """Print an item; the kind of alert it is, if it is one."""
+    if isinstance(item, LogLine):
+        try:
+            print(f"   daemon: {json.loads(item.text)['message']}", flush=True)
+        except ValueError:
+            print(f"   daemon: {item.text}", flush=True)
+        return None
+    is_alert = item.topic.endswith("/alert")
+    print(f"{'>>' if is_alert else '  '} {item.topic:24} {in_words(item.topic, item.payload)}", flush=True)
+    return str(json.loads(item.payload)["kind"]) if is_alert else None
+
+
+def watch(daemon: subprocess.Popen[str], inbox: queue.SimpleQueue[Item]) -> list[str]:
+    """Print all that comes until the daemon has ended, or too much time has passed; the kinds of alerts seen."""
+    seen: list[str] = []
+    deadline_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline_s:
+        try:
+            kind = show(inbox.get(timeout=0.3))
+        except queue.Empty:
+            if daemon.poll() is not None:
+                break
+            continue
+        if kind is not None:
+            seen.append(kind)
+    return seen
+
+
+def end(process: subprocess.Popen[Any] | None) -> None:
+    """Stop a process, politely at first."""
+    if process is not None and process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def main() -> int:
+    """Run the demo; its exit code."""
+    parser = argparse.ArgumentParser(
+        description="A simulated fan that fails and is repaired, seen by an MQTT subscriber."
+    )
+    parser.add_argument("--speed", type=float, default=10.0, help="how many times faster than real time (default 10)")
+    parser.add_argument("--bundle", type=Path, help="another bundle than the program's own")
+    given = parser.parse_args()
+    speed = given.speed
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        return fail("mosquitto is not installed: run deploy/system-packages.sh broker")
+    print(
+        f"A simulated fan: healthy, rubbing from {FAILS_AFTER_S} s on, repaired at {REPAIRED_AFTER_S} s of its own time.\n"
+        f"The simulator runs {speed:g} times faster than real time; a microphone would take {ENDS_AFTER_S} s for this.\n"
+    )
+    broker = daemon = subscriber = None
+    inbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="asd-demo-") as folder:
+        try:
+            broker = start_broker(program, Path(folder), port)
+            subscriber = subscribe(port, inbox)
+            daemon = start_daemon(Path(folder), port, speed, given.bundle, inbox)
+            seen = watch(daemon, inbox)
+        except RuntimeError as e:
+            return fail(str(e))
+        finally:
+            end(daemon)
+            if subscriber is not None:
+                subscriber.disconnect()
+                subscriber.loop_stop()
+            end(broker)
+    opened_and_closed = [kind for kind in seen if kind != "update"] == ["open", "close"]
+    print(
+        f"\n{'The alert opened and closed.' if opened_and_closed else f'Expected one alert to open and close, saw: {seen}'}"
+    )
+    return 0 if opened_and_closed and daemon.returncode == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
