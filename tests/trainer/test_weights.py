@@ -96,10 +96,14 @@ def fairseq_file(path: Path, model: Mapping[str, Any], extra: Any = None, **how:
         kind = Enum("Modality", {"AUDIO": 1, "IMAGE": 2})  # type: ignore[misc]  # made at run time as fairseq's is
         kind.__module__, kind.__qualname__ = fairseq.__name__, "Modality"
         fairseq.Modality = kind
+        weights = collections.OrderedDict(model)
+        vars(weights)["_metadata"] = collections.OrderedDict(
+            {"": {"version": 1}}
+        )  # as a state_dict of torch carries it
         content = {
             "args": None,
             "cfg": config,
-            "model": collections.OrderedDict(model),
+            "model": weights,
             "extra_state": {"metrics": [("default", [(100, "loss", meter, {})])], "kind": kind(2), "extra": extra},
             "optimizer_history": [{"lr_scheduler_state": {"best": None}, "num_updates": 400_000}],
             "last_optimizer_state": {"state": {0: {"exp_avg": torch.ones(3)}}},
