@@ -128,6 +128,9 @@ def _with_threads(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--test", type=int, metavar="N", help="Test clips of each domain and condition, a machine. [default: 50]")
 @click.option("--supplemental", type=int, metavar="N", help="Supplemental clips, a machine. [default: 100]")
+@click.option(
+    "--sections", type=int, metavar="N", help="Units of each machine, all sizes being of one unit. [default: 1]"
+)
 @click.option("--seed", type=int, metavar="N", help="Every recording follows from it. [default: 0]")
 @click.option("--jobs", type=click.IntRange(1), help="Processes to use. [default: all cores]")
 def simulate(out: Path, small: bool, jobs: int | None, **sizes: Any) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from asd_daemon.errors import DataSetError, UsageError
-from asd_daemon.hear.simulator import MACHINES, SimulatedMachine
+from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 from asd_trainer.simulation_plan import CLEAN_MACHINES, SMOKE, PlannedClip, SimulationPlan, attributes_csv, plan_clips
@@ -83,7 +83,8 @@ def _write(out: Path, plan: SimulationPlan, clips: Sequence[PlannedClip], jobs: 
     for machine, split in sorted({(clip.machine, clip.split) for clip in clips}):
         (raw / machine / split).mkdir(parents=True, exist_ok=True)
     for machine in plan.machines:
-        _replace(raw / machine / "attributes_00.csv", attributes_csv(plan, machine).encode())
+        for section in range(plan.sections):
+            _replace(raw / machine / f"attributes_{section:02d}.csv", attributes_csv(plan, machine, section).encode())
     todo = [clip for clip in clips if not _complete(raw / clip.relative, plan)]
     kept = len(clips) - len(todo)
     _tell(progress, kept, len(clips))
@@ -105,7 +106,7 @@ def write_smoke_dataset(
     return write_dataset(out, replace(SMOKE, seed=seed), jobs=jobs, progress=progress)
 
 
-@lru_cache(maxsize=len(MACHINES))
+@lru_cache(maxsize=64)
 def _unit(machine: str, serial: int) -> SimulatedMachine:
     return SimulatedMachine(machine, serial)
 
@@ -121,7 +122,7 @@ def _open(plan: SimulationPlan, clip: PlannedClip) -> SceneStream:
     only: Literal["machine", "noise"] | None = None
     if clip.split == "supplemental":
         only = "machine" if clip.machine in CLEAN_MACHINES else "noise"
-    return SceneStream(_unit(clip.machine, plan.serial), scene, rng, plan.seconds, only)
+    return SceneStream(_unit(clip.machine, plan.serial + clip.section), scene, rng, plan.seconds, only)
 
 
 def _make(raw: Path, plan: SimulationPlan, clip: PlannedClip) -> str:
@@ -167,7 +168,7 @@ def _replace(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-_SIZES = ("source_train", "target_train", "test", "supplemental")
+_SIZES = ("source_train", "target_train", "test", "supplemental", "sections")
 
 
 def _claim(out: Path, plan: SimulationPlan) -> None:
@@ -179,7 +180,7 @@ def _claim(out: Path, plan: SimulationPlan) -> None:
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))["parameters"]
-        fits = {name: there[name] <= getattr(plan, name) for name in _SIZES}
+        fits = {name: there.get(name, 1) <= getattr(plan, name) for name in _SIZES}
         fits["machines"] = set(there["machines"]) <= set(plan.machines)
         wanted = json.loads(json.dumps(asdict(plan)))
         fits |= {name: there[name] == value for name, value in wanted.items() if name not in fits}

@@ -48,7 +48,9 @@ class SimulationPlan:
     """Range that the severity of anomalous clips is drawn from, in (0, 1]."""
     seed: int = 0
     serial: int = 0
-    """Which unit of each machine."""
+    """Which unit of each machine is section 00."""
+    sections: int = 1
+    """Units of each machine; section 01 is the unit after section 00's. All sizes are of one section."""
 
     def check(self) -> None:
         """Refuse what can't be made.
@@ -64,6 +66,8 @@ class SimulationPlan:
         for name in ("source_train", "target_train", "test", "supplemental", "seed", "serial"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if not 1 <= self.sections <= 100:
+            raise UsageError(f"sections is {self.sections}: give 1 to 100")
         if not SHORTEST_S <= self.seconds < float("inf"):
             raise UsageError(f"seconds is {self.seconds}: give {SHORTEST_S} or more")
         for name in ("source_snr_db", "target_snr_db", "severity"):
@@ -82,6 +86,7 @@ class PlannedClip:
     """One file of the set: where it lies and what is heard on it."""
 
     machine: str
+    section: int
     split: Split
     name: str
     domain: DomainName
@@ -98,40 +103,53 @@ class PlannedClip:
 
 def plan_clips(plan: SimulationPlan, machine: str) -> Iterator[PlannedClip]:
     """Every file of one machine, in the order in which the set lists them."""
+    for section in range(plan.sections):
+        yield from plan_section(plan, machine, section)
+
+
+def plan_section(plan: SimulationPlan, machine: str, section: int) -> Iterator[PlannedClip]:
+    """Every file of one unit."""
     train: tuple[tuple[DomainName, int], ...] = (("source", plan.source_train), ("target", plan.target_train))
     for domain, count in train:
         for number in range(count):
-            yield _planned(plan, machine, "train", domain, number)
+            yield _planned(plan, machine, section, "train", domain, number)
     domains: tuple[DomainName, ...] = ("source", "target")
     for domain in domains:
         for anomalous in (False, True):
             for number in range(plan.test):
-                yield _planned(plan, machine, "test", domain, number, anomalous)
+                yield _planned(plan, machine, section, "test", domain, number, anomalous)
     for number in range(plan.supplemental):
-        yield _planned(plan, machine, "supplemental", "source", number)
+        yield _planned(plan, machine, section, "supplemental", "source", number)
 
 
 def _planned(
-    plan: SimulationPlan, machine: str, split: Split, domain: DomainName, number: int, anomalous: bool = False
+    plan: SimulationPlan,
+    machine: str,
+    section: int,
+    split: Split,
+    domain: DomainName,
+    number: int,
+    anomalous: bool = False,
 ) -> PlannedClip:
     """One file: settings and failures go round, so that few clips still hold all of them; the rest is chance."""
     settings = DOMAINS[machine][domain].settings
     order = np.random.default_rng([plan.seed, *stable_seed("settings", machine, domain)]).permutation(len(settings))
     setting = settings[int(order[number % len(settings)])]
     label = "anomaly" if anomalous else "normal"
-    seed = (plan.seed, *stable_seed("clip", machine, plan.serial, split, domain, label, number))
-    failures = SimulatedMachine(machine, plan.serial).failures
+    seed = (plan.seed, *stable_seed("clip", machine, plan.serial + section, split, domain, label, number))
+    failures = SimulatedMachine(machine, plan.serial + section).failures
     severity = float(np.random.default_rng([*seed, 1]).uniform(*plan.severity))
     words = "_".join(f"{name}_{value}" for name, value in setting.items())
     if machine in WITHOUT_ATTRIBUTES:
         words = "noAttribute"
     if split == "supplemental":
         clean = machine in CLEAN_MACHINES
-        name = f"section_00_{'machine' if clean else 'noise'}_{number + 1:04d}_{words if clean else ''}.wav"
+        name = f"section_{section:02d}_{'machine' if clean else 'noise'}_{number + 1:04d}_{words if clean else ''}.wav"
     else:
-        name = f"section_00_{domain}_{split}_{label}_{number:04d}_{words}.wav"
+        name = f"section_{section:02d}_{domain}_{split}_{label}_{number:04d}_{words}.wav"
     return PlannedClip(
         machine=machine,
+        section=section,
         split=split,
         name=name,
         domain=domain,
@@ -142,15 +160,15 @@ def _planned(
     )
 
 
-def attributes_csv(plan: SimulationPlan, machine: str) -> str:
-    """file_name, then name and value of each attribute in turn; one empty pair where there are none."""
+def attributes_csv(plan: SimulationPlan, machine: str, section: int = 0) -> str:
+    """One section's table: file_name, then name and value of each attribute in turn; one empty pair where there are none."""
     names = tuple(SimulatedMachine(machine).attributes)
     hidden = machine in WITHOUT_ATTRIBUTES
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = range(1, 2 if hidden else len(names) + 1)
     writer.writerow(["file_name", *(f"d{i}{kind}" for i in columns for kind in "pv")])
-    for clip in plan_clips(plan, machine):
+    for clip in plan_section(plan, machine, section):
         pairs = [word for name in names for word in (name, clip.setting[name])]
         if hidden:
             pairs = ["noAttribute", ""]
