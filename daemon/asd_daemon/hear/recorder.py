@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BLOCK_S = 0.2
+BLOCK_S = 0.5
+DEVICE_BUFFER_S = (
+    0.5  # PortAudio's own choice is some 35 ms, which wakes the processor 60 times a second and overflows easily
+)
 LEAVE_CODE = 3
 
 Send = Callable[[Frame], None]
@@ -142,7 +145,7 @@ def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:
     # Some microphones offer their stereo pair only (birdnet-go issue 384): take all channels where fewer are refused
     channels = channel + 1 if accepts(rate_hz) else device.channels
     stream = sounddevice.InputStream(
-        samplerate=rate_hz, device=device.index, channels=channels, dtype="float32", latency="high"
+        samplerate=rate_hz, device=device.index, channels=channels, dtype="float32", latency=DEVICE_BUFFER_S
     )
     stream.start()
     return stream, device, rate_hz
