@@ -26,7 +26,11 @@ SHAPE = EmbedderShape(EatSize(dim=16, depth=2, heads=2), dimensions=12, attentio
 
 def embedder(seed: int = 1) -> Embedder:
     made = Embedder(SHAPE)
-    made.initialise(torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    made.initialise(generator)
+    for name, statistic in made.named_buffers():
+        if name.endswith(("running_mean", "running_var")):  # as after some training: the norms are no identities
+            statistic.copy_(torch.rand(statistic.shape, generator=generator) + 0.5)
     return made.eval()
 
 

@@ -73,19 +73,24 @@ class Embedder(nn.Module):
         self.shape = shape
         self.encoder = Eat(shape.encoder)
         self.pooling = AttentiveStatisticsPooling(shape.encoder.dim, shape.attention_dim)
-        self.pooled_norm = nn.LayerNorm(2 * shape.encoder.dim)
+        # Batch norms on both sides of the projection, as ECAPA-TDNN has them: they centre and scale every component over all sounds,
+        # without which the embeddings of all machines lie in one narrow cone.
+        self.pooled_norm = nn.BatchNorm1d(2 * shape.encoder.dim)
         self.projection = nn.Linear(2 * shape.encoder.dim, shape.dimensions)
+        self.embedding_norm = nn.BatchNorm1d(shape.dimensions)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights for every part."""
         self.encoder.initialise(generator)
-        for part in (self.pooling, self.pooled_norm, self.projection):
+        for part in (self.pooling, self.projection):
             initialise_layers(part, generator)
+        for norm in (self.pooled_norm, self.embedding_norm):
+            norm.reset_parameters()
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
         """Embed; with `kept`, int64 (B, K), from those patches only."""
         tokens = self.encoder(features, kept)[:, 1:]  # (B, L, C) without the class token
-        return F.normalize(self.projection(self.pooled_norm(self.pooling(tokens))), dim=1)
+        return F.normalize(self.embedding_norm(self.projection(self.pooled_norm(self.pooling(tokens)))), dim=1)
 
 
 class ArcFace(nn.Module):

@@ -110,7 +110,7 @@ class FinetuneRecipe(Section):
     """Fine-tuning of the encoder by classification of machine × domain × attributes (paper, sections 2.2 and 2.4)."""
 
     epochs: int = setting(30, "epochs", "Passes over the training clips.", title="Epochs", ge=1, le=100_000)
-    batch_clips: int = setting(32, "clips", "Clips of a step, over all devices.", title="Batch", ge=1, le=65_536)
+    batch_clips: int = setting(32, "clips", "Clips of a step, over all devices.", title="Batch", ge=2, le=65_536)
     kept_patches: float = setting(
         1.0,
         "",
