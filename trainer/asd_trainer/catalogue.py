@@ -8,10 +8,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from asd_daemon.judge.mel import EAT_FRAMES, MEL_BINS
-from asd_daemon.waveform import WINDOW_S
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
+from asd_trainer.complexity import count
 from asd_trainer.eat import SIZES
 from asd_trainer.embedder import Embedder, EmbedderShape
 from asd_trainer.recipe import EmbeddingRecipe
+from asd_trainer.separator import SIZES as SEPARATOR_SIZES
+from asd_trainer.separator import Separator
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Network:
     size: str
     parameters: int
     gmac_per_second: float
-    """Multiply-accumulates of matrix products and convolutions over a 10 s window, in 1e9 per second of sound."""
+    """Multiply-accumulates of matrix products and convolutions, in 1e9 per second of sound."""
 
     def as_json(self) -> dict[str, str | int | float]:
         """The row for a program."""
@@ -35,12 +38,12 @@ class Network:
 
 
 def catalogue() -> tuple[Network, ...]:
-    """Every network, smallest first."""
-    return tuple(embedder_cost(size) for size in SIZES)
+    """Every network in each of its sizes."""
+    return (*(embedder_cost(size) for size in SIZES), *(separator_cost(size) for size in SEPARATOR_SIZES))
 
 
 def embedder_cost(size: str) -> Network:
-    """Cost of an embedder with the recipe's own pooling; counted on shapes alone, no memory is used for weights."""
+    """Cost of an embedder with the recipe's own pooling, over a 10 s window; counted on shapes alone, without memory for weights."""
     pooling = EmbeddingRecipe()
     with torch.device("meta"):
         embedder = Embedder(EmbedderShape(SIZES[size], pooling.dimensions, pooling.attention_dim)).eval()
@@ -50,3 +53,11 @@ def embedder_cost(size: str) -> Network:
         embedder(window)
     macs = counter.get_total_flops() / 2
     return Network("embedder", size, sum(p.numel() for p in embedder.parameters()), macs / WINDOW_S / 1e9)
+
+
+def separator_cost(size: str) -> Network:
+    """Cost of a separator, over 1 s of sound as published figures are; counted on shapes alone."""
+    with torch.device("meta"):
+        separator = Separator(SEPARATOR_SIZES[size])
+    cost = count(separator, SAMPLE_RATE_HZ)
+    return Network("separator", size, cost.parameters, cost.macs_per_second / 1e9)
