@@ -286,6 +286,11 @@ def _note_data(run: Path, roots: Sequence[Path]) -> None:
 
 
 def noted_data(run: Path) -> list[Path]:
+    """The folders of recordings that a run was trained on.
+
+    Raises:
+        StageError: the run does not say.
+    """
     path = run / DATA_NOTE
     try:
         return [Path(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]
