@@ -71,7 +71,7 @@ def square() -> Bench:
     factory = sorted(raw.glob("droneEight/supplemental/*")) + sorted(raw.glob("lathe/supplemental/*"))
     everyday = sorted((SHARED / "audio" / "general").glob("*.ogg"))
     factory_test, everyday_test = factory[::4], everyday[::8]
-    learned = _read([p for p in factory if p not in factory_test]) * 8 + _read(
+    learned = _read([p for p in factory if p not in factory_test]) * 16 + _read(
         [p for p in everyday if p not in everyday_test]
     )
     chosen = np.random.default_rng(TEST_SEED).permutation(len(everyday_test))[:8]
@@ -245,7 +245,12 @@ def show_baselines(bench: Bench) -> None:
 
 def trained(bench: Bench, arguments: argparse.Namespace) -> Separator:
     size = replace(SIZES["edge"], **json.loads(arguments.size))
-    rule = MixtureRule(crop_samples=48_000, snr_db=(bench.snr_db - 7.0, bench.snr_db + 13.0), level_dbfs=(-45.0, -15.0))
+    rule = MixtureRule(
+        crop_samples=48_000,
+        snr_db=(bench.snr_db - 7.0, bench.snr_db + 13.0),
+        level_dbfs=(-45.0, -15.0),
+        noise_speed=(0.8, 1.25),
+    )
     torch.manual_seed(arguments.seed)
     network = Separator(size)
     lesson = Lesson(tuple(bench.materials.values()), rule, batch_mixtures=8, steps=arguments.steps, seed=arguments.seed)

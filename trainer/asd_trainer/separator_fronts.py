@@ -74,30 +74,40 @@ class FourierFront(nn.Module):
     A real mask keeps the phase of the noise: with the best one of all, a machine at −10 dB gains 15 dB and no more.
     """
 
-    analysis: Tensor
-    synthesis: Tensor
+    cosines: Tensor
+    sines: Tensor
+    inverse_cosines: Tensor
+    inverse_sines: Tensor
 
     def __init__(self, size: SeparatorSize) -> None:
         super().__init__()
         K, hop = size.kernel_samples, size.stride_samples
         if size.channels != K // 2 + 1 or K % (2 * hop):
             raise ValueError(f"size {size.name}: {size.channels} frequencies, kernel {K}, stride {hop} don't fit")
-        sample = torch.arange(K, dtype=torch.float64)
-        window = torch.sin(math.pi * sample / K)  # its square, a Hann window, sums to K / 2·hop over the frames
-        angle = 2 * math.pi / K * sample[:, None] * torch.arange(K // 2 + 1, dtype=torch.float64)
-        basis = torch.cat([angle.cos(), -angle.sin()], dim=1) * window[:, None] * math.sqrt(2 / K)
+        self.outputs = 2 * size.channels
+        distance = torch.arange(K // 2, dtype=torch.float64)[:, None]  # samples from the middle of the frame
+        angle = 2 * math.pi / K * distance * torch.arange(K // 2 + 1, dtype=torch.float64)
+        window = torch.cos(math.pi * distance / K)  # its square, a Hann window, sums to K / 2·hop over the frames
+        forth, back = math.sqrt(2 / K) * window, math.sqrt(2 / K) * hop / K * window
         weight = torch.full((K // 2 + 1,), 2.0, dtype=torch.float64)
         weight[0] = weight[-1] = 1.0  # the constant and the highest frequency have no mirror image
-        inverse = (basis * weight.repeat(2)).T * (hop / K)
-        self.outputs = 2 * size.channels
-        self.register_buffer("analysis", basis.float(), persistent=False)
-        self.register_buffer("synthesis", inverse.float(), persistent=False)
+        self.register_buffer("cosines", (forth * angle.cos()).float(), persistent=False)
+        self.register_buffer("sines", (-forth * angle.sin())[1:].float(), persistent=False)
+        self.register_buffer("inverse_cosines", (back * angle.cos() * weight).T.float(), persistent=False)
+        self.register_buffer("inverse_sines", (-back * angle.sin() * weight)[1:].T.float(), persistent=False)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, kernel) → real and imaginary parts (B, T, 2·channels), and log magnitudes (B, T, channels)."""
-        coefficients = frames @ self.analysis
-        real, imaginary = coefficients.chunk(2, dim=-1)
-        return coefficients, 0.5 * torch.log(real.square() + imaginary.square() + 1e-5)
+        """(B, T, kernel) → real and imaginary parts (B, T, 2·channels), and log magnitudes (B, T, channels).
+
+        The phase counts from the middle of the frame. So the real part sees the sum of the samples left and right of it
+        and the imaginary part their difference: half the matrices, half the work. The window is zero at the first sample.
+        """
+        middle = frames.shape[-1] // 2
+        before, after = frames[..., 1:middle].flip(-1), frames[..., middle + 1 :]
+        real = torch.cat([frames[..., middle : middle + 1], after + before], dim=-1) @ self.cosines
+        imaginary = (after - before) @ self.sines
+        magnitudes = 0.5 * torch.log(real.square() + imaginary.square() + 1e-5)
+        return torch.cat([real, imaginary], dim=-1), magnitudes
 
     def estimate(self, output: Tensor, coefficients: Tensor) -> Tensor:
         """Complex masks, from (B, J, T, 2·channels), times (B, T, 2·channels)."""
@@ -113,4 +123,7 @@ class FourierFront(nn.Module):
 
     def decode(self, coefficients: Tensor) -> Tensor:
         """(…, T, 2·channels) → frames (…, T, kernel)."""
-        return coefficients @ self.synthesis
+        real, imaginary = coefficients.chunk(2, dim=-1)
+        even, odd = real @ self.inverse_cosines, imaginary @ self.inverse_sines
+        middle, sides = even[..., :1], even[..., 1:]
+        return torch.cat([torch.zeros_like(middle), (sides - odd).flip(-1), middle, sides + odd], dim=-1)
