@@ -47,7 +47,7 @@ SIZES: dict[str, SeparatorSize] = {
         SeparatorSize(
             "edge",
             front="fourier",
-            kernel_samples=1024,  # 64 ms tell the tones of a machine apart; shorter ones gain 1 to 2 dB less
+            kernel_samples=1024,  # 64 ms tell tones apart: classical masks gain 0.7 to 2.4 dB over 32 ms
             stride_samples=512,
             channels=513,
             features=64,
