@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asd_daemon.errors import StageError
 from asd_trainer.interruption import Interrupted
 from asd_trainer.loop import build_optimiser, learning_rate, train
-from asd_trainer.recipe import OptimiserRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe
 
 STEPS = 23
 SETTINGS = OptimiserRecipe(learning_rate=1e-2, checkpoint_steps=5)

@@ -27,7 +27,7 @@ from asd_trainer.interruption import Interrupted
 from asd_trainer.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
 from asd_trainer.pretraining import Pretrainer, PretrainingTask, cut_piece, pretrain_encoder
 from asd_trainer.pretraining_recipe import DecoderRecipe, MaskRecipe, PretrainRecipe, TeacherRecipe
-from asd_trainer.recipe import OptimiserRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe
 from asd_trainer.weights import load_weights
 
 TINY = EatSize(dim=16, depth=3, heads=2)

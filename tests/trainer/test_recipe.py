@@ -8,7 +8,8 @@ import pytest
 
 from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.eat import SIZES
-from asd_trainer.recipe import Recipe, Section, claim_run, load_recipe, read_run_recipe, shipped_recipes
+from asd_trainer.recipe import Recipe, claim_run, load_recipe, read_run_recipe, shipped_recipes
+from asd_trainer.recipe_keys import Section
 
 
 def test_every_shipped_recipe_is_valid_and_says_what_it_is_for() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from asd_daemon.errors import StageError
 from asd_trainer.loop import train
 from asd_trainer.mixtures import Material, MixtureRule
-from asd_trainer.recipe import OptimiserRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe
 from asd_trainer.separator import Separator, SeparatorSize
 from asd_trainer.separator_training import (
     AUXILIARY_EVERY_STEPS,

@@ -21,7 +21,7 @@ from asd_daemon.errors import StageError
 from asd_trainer.checkpoint import Checkpoints
 from asd_trainer.interruption import Interrupted, noted_signals
 from asd_trainer.progress import counted_steps
-from asd_trainer.recipe import OptimiserRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from asd_trainer.recipe import OptimiserRecipe, Section, setting
+from asd_trainer.recipe_keys import OptimiserRecipe, Section, setting
 
 FRAMES_OF_A_PATCH = 16
 

@@ -13,22 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from asd_daemon.errors import SettingsError, StageError
+from asd_trainer.pretraining_recipe import PretrainRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe, Section, setting
 
 RUN_RECIPE = "recipe.yaml"
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def setting(default: Any, unit: str, description: str, **bounds: Any) -> Any:
-    """A key of the recipe with its default, unit ("" where it has none), one sentence, and bounds as pydantic names them."""
-    return Field(default=default, description=description, json_schema_extra={"unit": unit}, **bounds)
 
 
 class EncoderRecipe(Section):
@@ -36,6 +27,13 @@ class EncoderRecipe(Section):
 
     size: Literal["smoke", "edge", "small", "base", "large"] = setting(
         "smoke", "", "Size of the EAT encoder.", title="Size"
+    )
+    weights: str = setting(
+        "",
+        "",
+        "Where the encoder's first weights come from: a Hugging Face repository (worstchan/EAT-base_epoch30_pretrain), a fairseq "
+        ".pt file, or the folder stages/pretrain of another run; empty draws them fresh.",
+        title="Weights",
     )
 
 
@@ -78,34 +76,6 @@ class AugmentRecipe(Section):
     mask_bins: int = setting(80, "mel bins", "Widest mel mask.", title="Mel mask", ge=0, le=128)
 
 
-class OptimiserRecipe(Section):
-    """How the weights are moved."""
-
-    name: Literal["adam", "adamw"] = setting(
-        "adamw", "", "Adam, or Adam with decoupled weight decay (biases and norms never decay).", title="Optimiser"
-    )
-    learning_rate: float = setting(
-        5e-4, "", "Learning rate at the end of the warm-up.", title="Peak learning rate", gt=0, le=1
-    )
-    final_ratio: float = setting(
-        0.01, "", "Learning rate at the end, as a part of the peak (cosine).", title="Final rate", ge=0, le=1
-    )
-    warmup_ratio: float = setting(
-        0.1, "", "Part of all steps over which the learning rate rises from 0.", title="Warm-up", ge=0, lt=1
-    )
-    weight_decay: float = setting(0.05, "", "Weight decay.", title="Weight decay", ge=0, le=10)
-    betas: tuple[float, float] = setting((0.9, 0.95), "", "Decay of the first and second moments.", title="Betas")
-    clip_norm: float = setting(
-        1.0, "", "Largest norm of a gradient; 0 leaves gradients as they are.", title="Gradient clip", ge=0
-    )
-    mixed_precision: Literal["no", "bf16"] = setting(
-        "no", "", "Number format of the forward pass.", title="Mixed precision"
-    )
-    checkpoint_steps: int = setting(
-        100, "steps", "Steps between checkpoints; a killed run goes on from the last one.", title="Checkpoints", ge=1
-    )
-
-
 class FinetuneRecipe(Section):
     """Fine-tuning of the encoder by classification of machine × domain × attributes (paper, sections 2.2 and 2.4)."""
 
@@ -131,6 +101,7 @@ class Recipe(Section):
     seed: int = setting(0, "", "Every random choice of the run follows from it.", title="Seed", ge=0, lt=2**32)
     encoder: EncoderRecipe = setting(EncoderRecipe(), "", "The encoder.", title="Encoder")
     embedding: EmbeddingRecipe = setting(EmbeddingRecipe(), "", "The embedding.", title="Embedding")
+    pretrain: PretrainRecipe = setting(PretrainRecipe(), "", "The pre-training stage.", title="Pre-training")
     finetune: FinetuneRecipe = setting(FinetuneRecipe(), "", "The fine-tuning stage.", title="Fine-tuning")
 
     def to_yaml(self) -> str:
