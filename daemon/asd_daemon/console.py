@@ -14,6 +14,14 @@ import click
 from asd_daemon.errors import AsdError
 
 
+class Stopped(Exception):  # noqa: N818 - it is not an error
+    """A signal asked the program to stop; says what stays."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 class _Mannered(click.Command):
     """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
 
@@ -23,6 +31,8 @@ class _Mannered(click.Command):
             return super().invoke(ctx)
         except AsdError as e:
             leave(str(e), e.exit_code)
+        except Stopped as e:
+            leave(str(e), e.exit_code, word="stopped")
         except KeyboardInterrupt:
             leave("by Ctrl-C; what was finished stays", 128 + signal.SIGINT, word="stopped")
 

@@ -78,7 +78,7 @@ def main(
     """
     from asd_export.assembly import Label, export_run
     from asd_export.quantize import Budget
-    from asd_trainer.cli import noted_data, read_table
+    from asd_trainer.cli_options import noted_data, read_table
     from asd_trainer.embedder import load_embedder
 
     embedder = load_embedder(run)

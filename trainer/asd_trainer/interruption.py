@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from asd_daemon.console import Stopped
 
-class Interrupted(Exception):  # noqa: N818 - it is not an error
+
+class Interrupted(Stopped):
     """A signal asked the work to stop; what was learned so far is on disk."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
 
 
 @contextmanager
