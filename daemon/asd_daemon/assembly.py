@@ -104,8 +104,9 @@ def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
 
 def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
     host, colon, port = words.rpartition(":")
-    if not colon:
+    if not colon or (host.count(":") and not host.endswith("]")):  # a bare name, or a bare IPv6 address
         host, port = words, ""
+    host = host.removeprefix("[").removesuffix("]")
     keep = configured.model_dump(exclude={"host", "port"}, exclude_unset=True) if configured else {}
     try:
         return MqttSettings.model_validate({**keep, "host": host, **({"port": int(port)} if port else {})})

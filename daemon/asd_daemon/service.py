@@ -121,11 +121,11 @@ class Service:
             _LOG.info("listening to %s", ", ".join(station.machine for station in self.stations))
 
     def _on_progress(self, machine: str) -> None:
-        self._notifier.progressed(machine)
         self._notifier.status(self._status())
+        self._notifier.progressed(machine)
 
     def _on_failure(self, machine: str, error: Exception) -> None:
-        if not isinstance(error, AsdError):
+        if not isinstance(error, AsdError | BrokenPipeError):
             _LOG.error("%s: a thread failed", machine, exc_info=error)
         self._news.put(error)
 

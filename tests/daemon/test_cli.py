@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asd_daemon.assembly import Wishes, make_plan
 from asd_daemon.cli import cli
 from rig.broker import HOST, Broker, free_port, mosquitto
 from rig.bundles import failing_noise, healthy_noise, read_manifest, write_manifest, write_tiny_bundle
@@ -276,6 +277,29 @@ def test_check_when_things_are_wrong_names_each(bundle: Path, tmp_path: Path) ->
     assert "silence" in failed[1]
     assert "Connection refused" in failed[2]
     assert done.returncode == 1
+
+
+def test_output_that_nobody_reads_any_more_ends_quietly(bundle: Path, tmp_path: Path) -> None:
+    words = ["run", "--machine", "fan", "--bundle", bundle, "--source", "simulate:fan?speed=max", "--no-mqtt"]
+    with RunningDaemon(*words, home=tmp_path, reads=False) as daemon:
+        assert daemon.wait(60) == 1
+    assert "Traceback" not in "".join(daemon.log)
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "port"),
+    [
+        ("box", "box", 1883),
+        ("box:99", "box", 99),
+        ("[::1]:99", "::1", 99),
+        ("[::1]", "::1", 1883),
+        ("::1", "::1", 1883),
+    ],
+)
+def test_broker_in_words_is_host_and_port(words: str, host: str, port: int) -> None:
+    plan = make_plan(Wishes(machine="fan", broker=words))
+    assert plan.settings.mqtt is not None
+    assert (plan.settings.mqtt.host, plan.settings.mqtt.effective_port) == (host, port)
 
 
 def test_sample_config_is_what_the_settings_say(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def ask(*words: object, home: Path, more: Mapping[str, str] | None = None) -> su
 class RunningDaemon:
     """`with RunningDaemon("run", …, home=folder) as daemon:`; what is left of it is killed at the end."""
 
-    def __init__(self, *words: object, home: Path, more: Mapping[str, str] | None = None) -> None:
-        self._words, self._environment = words, daemon_environment(home, more)
+    def __init__(self, *words: object, home: Path, more: Mapping[str, str] | None = None, reads: bool = True) -> None:
+        self._words, self._environment, self._reads = words, daemon_environment(home, more), reads
         self.lines: list[str] = []
         self.log: list[str] = []
 
@@ -60,10 +60,12 @@ class RunningDaemon:
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        self._readers = [
-            threading.Thread(target=keep.extend, args=(pipe,), daemon=True)
-            for keep, pipe in ((self.lines, self.process.stdout), (self.log, self.process.stderr))
-        ]
+        pipes = [(self.log, self.process.stderr)]
+        if self._reads:
+            pipes.append((self.lines, self.process.stdout))
+        else:
+            self.process.stdout.close()
+        self._readers = [threading.Thread(target=keep.extend, args=(pipe,), daemon=True) for keep, pipe in pipes]
         for reader in self._readers:
             reader.start()
         return self

@@ -27,6 +27,7 @@ from asd_daemon.hear.capture import Block, Heard, Lost
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
+DELAY_VARIABLE = "ASD_CHILD_DELAY_S"  # how long a child that speaks first shall wait before it touches its device
 _CHUNK_BYTES = 1 << 16
 _REAP_S = 1.0
 
@@ -43,7 +44,7 @@ class Patience:
     """From sound to sound."""
     backoff_least_s: float = 0.25
     """Before the second start; doubles with each failure."""
-    backoff_most_s: float = 2.0
+    backoff_most_s: float = 1.5
     """The longest wait before a start."""
     healthy_s: float = 5.0
     """A life with this much sound sets the back-off to its least again."""
@@ -123,8 +124,8 @@ class SupervisedChild:
             command: program and arguments.
             decoder: makes a decoder for each new life.
             wait: keep trying where the first start fails, rather than raise.
-            speaks_first: whether the child says a word before it opens its device.
-            env: its whole environment.
+            speaks_first: whether the child says a word before it opens its device, and honours DELAY_VARIABLE.
+            env: its environment; None for ours.
             patience: all waiting times.
         """
         self.name = name
@@ -148,9 +149,10 @@ class SupervisedChild:
             SourceError: the first start failed and waiting was not asked for.
         """
         lost_since_s, said_s = time.monotonic(), float("-inf")
-        backoff_s = self.patience.backoff_least_s
+        backoff_s, delay_s = self.patience.backoff_least_s, 0.0
         while not self._stopping.is_set():
-            for block in self._one_life():
+            born_s = time.monotonic()
+            for block in self._one_life(delay_s):
                 yield block
                 lost_since_s, said_s = time.monotonic(), float("-inf")
             if self._stopping.is_set():
@@ -164,7 +166,10 @@ class SupervisedChild:
                 said_s = now_s
             if self._life_sound_s >= self.patience.healthy_s:
                 backoff_s = self.patience.backoff_least_s
-            self._stopping.wait(backoff_s)
+            # A child that speaks first waits by itself, its libraries loaded, so that sound is back sooner after the device is
+            waits_itself = self._speaks_first and time.monotonic() - born_s >= delay_s
+            delay_s = backoff_s if waits_itself else 0.0
+            self._stopping.wait(backoff_s - delay_s)
             backoff_s = min(2 * backoff_s, self.patience.backoff_most_s)
             self.restarts += 1
         os.close(self._wake_read)
@@ -175,7 +180,7 @@ class SupervisedChild:
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_write, b"x")
 
-    def _one_life(self) -> Iterator[Block]:
+    def _one_life(self, delay_s: float) -> Iterator[Block]:
         """Start the child once and pass on its sound until it stalls, ends or is no longer wanted."""
         self._life_sound_s = 0.0
         self._reap()
@@ -185,7 +190,7 @@ class SupervisedChild:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self._env,
+                env={**(os.environ if self._env is None else self._env), DELAY_VARIABLE: f"{delay_s:g}"},
                 start_new_session=True,
             )
         except OSError as e:

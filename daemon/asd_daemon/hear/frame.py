@@ -20,7 +20,7 @@ class Kind(IntEnum):
     """What a frame tells."""
 
     READY = 1
-    """The interpreter and its libraries are up; from here on only the device can be slow."""
+    """The libraries are loaded and the wait asked for is over; from here on only the device can be slow."""
     OPENED = 2
     """The device is open; the payload is JSON about it."""
     SOUND = 3

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+FIRST_BLOCK_S = 0.1  # the news that there is sound again shall not wait
 BLOCK_S = 0.5
 DEVICE_BUFFER_S = (
     0.5  # PortAudio's own choice is some 35 ms, which wakes the processor 60 times a second and overflows easily
@@ -164,7 +165,7 @@ def record(request: dict[str, Any], send: Send) -> None:
     send(Frame(Kind.OPENED, json.dumps({"name": device.name, "rate_hz": rate_hz, "usb_id": device.usb_id}).encode()))
     target_hz, channel = int(request["target_hz"]), int(request["channel"])
     resample, losses = Resampler(rate_hz, target_hz), LossMeter(rate_hz, time.monotonic())
-    block, sent = round(rate_hz * BLOCK_S), 0
+    block, sent = round(rate_hz * FIRST_BLOCK_S), 0
     while True:
         data, overflowed = stream.read(block)
         now_ns = time.monotonic_ns()
@@ -175,10 +176,12 @@ def record(request: dict[str, Any], send: Send) -> None:
         sent += lost
         send(Frame(Kind.SOUND, samples.tobytes(), sent, lost, now_ns))
         sent += samples.shape[0]
+        block = round(rate_hz * BLOCK_S)
 
 
 def main() -> int:
     """Answer one request, given as JSON: {"list": true} or {"device", "channel", "rate_hz", "target_hz"}."""
+    born_s = time.monotonic()
     out = _private_stdout()
     request = json.loads(sys.argv[1])
     if not request.get("list"):
@@ -190,6 +193,8 @@ def main() -> int:
     import numpy as np  # noqa: F401  # slow on small boards: before READY
     import soxr  # noqa: F401
 
+    delay_s = float(os.environ.get("ASD_CHILD_DELAY_S", "0"))
+    time.sleep(max(0.0, delay_s - (time.monotonic() - born_s)))
     send(Frame(Kind.READY))
     try:
         import sounddevice  # starts PortAudio, which asks the sound server and may wait for it
