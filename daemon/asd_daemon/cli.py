@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -225,10 +226,10 @@ def verify(path: Path, as_json: bool) -> int:
     return 0
 
 
-def main() -> None:
-    """The program: exit codes as DESIGN.md has them, one line for a mistake."""
+def main(words: Sequence[str] | None = None) -> None:
+    """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(args=words, prog_name="asd-daemon", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as e:
         click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)
         sys.exit(2)
