@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from asd_trainer.dataset import Clip, ClipTable, load_clip
 from numpy.typing import NDArray
 
 from asd_daemon.errors import ExportError, RecordingError
 from asd_daemon.hear.simulator import SimulatedMachine
+from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
 from asd_daemon.judge.bundle import (
     MANIFEST,
     SCHEMA,
@@ -39,6 +39,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_w
 from asd_export.graphs import export_embedder
 from asd_export.indexes import write_machine
 from asd_export.quantize import Budget, Candidate, quantize_embedder
+from asd_trainer.dataset import Clip, ClipTable, load_clip
 from asd_trainer.embedder import Embedder
 
 F32 = NDArray[np.float32]
@@ -102,8 +103,7 @@ def export_run(
         _replace(target, building)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    bundle = load_bundle(target)
-    return ExportReport(bundle=bundle, **report)
+    return replace(report, bundle=load_bundle(target))
 
 
 def _build(
@@ -115,7 +115,7 @@ def _build(
     fp32: bool,
     budget: Budget,
     progress: Progress,
-) -> dict[str, object]:
+) -> ExportReport:
     unread: list[str] = []
     features = _features(_spread(banks, CHECKED_CLIPS), unread, progress)
     progress("graph", 0, 1)
@@ -123,9 +123,9 @@ def _build(
     progress("graph", 1, 1)
     dim = embedder.shape.dimensions
     fp32_entry = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
-    if fp32:
-        entry, candidates, chosen = fp32_entry, (), "fp32"
-    else:
+    entry, chosen = fp32_entry, "fp32"
+    candidates: tuple[Candidate, ...] = ()
+    if not fp32:
         progress("int8", 0, 1)
         best, candidates = quantize_embedder(
             folder / "embedder.fp32.onnx", folder / "embedder.onnx", features, dim, budget
@@ -158,22 +158,19 @@ def _build(
     )
     text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    self_test(load_bundle(folder))
-    return {
-        "candidates": candidates,
-        "chosen": chosen,
-        "torch_difference": difference,
-        "thresholds": thresholds,
-        "unread": tuple(unread),
-    }
+    bundle = load_bundle(folder)
+    self_test(bundle)
+    return ExportReport(bundle, candidates, chosen, difference, thresholds, tuple(unread))
 
 
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
     """About `count` clips, evenly from every machine."""
     each = max(2, count // len(banks))
-    return [
-        clips[i] for clips in banks.values() for i in np.linspace(0, len(clips) - 1, min(each, len(clips))).astype(int)
-    ]
+    spread: list[Clip] = []
+    for clips in banks.values():
+        places = np.linspace(0, len(clips) - 1, min(each, len(clips)))
+        spread += [clips[int(place)] for place in places]
+    return spread
 
 
 def _features(clips: Sequence[Clip], unread: list[str], progress: Progress) -> F32:
@@ -230,7 +227,11 @@ def _write_reference(
     (folder / "reference").mkdir()
     entries = []
     for number, (name, failure) in enumerate(REFERENCE_SOUNDS):
-        sound = SimulatedMachine(name).render(WINDOW_S, np.random.default_rng(number), failure=failure)
+        rng = np.random.default_rng(number)
+        stream = SceneStream(SimulatedMachine(name), draw_scene(DOMAINS[name]["source"], rng), rng, WINDOW_S)
+        if failure is not None:
+            stream.fail(failure)
+        sound = next(stream)
         file = folder / "reference" / f"{name}_{failure or 'healthy'}.flac"
         soundfile.write(str(file), sound, SAMPLE_RATE_HZ, subtype="PCM_16")
         embedding = session.embed_waveforms([read_waveform(file)])

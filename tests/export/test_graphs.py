@@ -47,7 +47,8 @@ def test_export_embedder_graph_that_differs_is_refused(tmp_path: Path) -> None:
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             self.calls += 1
-            return self.inner(features) * (1.0 if self.calls == 1 else -1.0)
+            embeddings: torch.Tensor = self.inner(features)
+            return embeddings * (1.0 if self.calls == 1 else -1.0)
 
     with pytest.raises(ExportError, match="ONNX differs from torch by"):
         export_embedder(Fickle().eval(), tmp_path / "embedder.onnx", tiny_features(2))
