@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asd_daemon.errors import StageError
+from asd_trainer.whole_file import write_whole
 
 SCHEMA = 1
 MODEL, OPTIMISER, RANDOM, STATE = "model.safetensors", "optimiser.safetensors", "random.safetensors", "state.json"
@@ -26,17 +27,19 @@ KEPT = 2  # the one before the last stays until the last is whole
 class Checkpoints:
     """Checkpoints and history of one stage in its folder.
 
-    `fingerprint` names the data that the stage learns from; a checkpoint with another one is refused.
+    `fingerprint` names the data that the stage learns from; a checkpoint with another one is refused. Of several processes one
+    `writes`; the others only read.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self._folder, self._fingerprint = folder / "checkpoints", fingerprint
+    def __init__(self, folder: Path, fingerprint: str, *, writes: bool = True) -> None:
+        self._folder, self._fingerprint, self._writes = folder / "checkpoints", fingerprint, writes
         self._history = folder / "history.jsonl"
         self._noted: list[str] = []
 
     def note(self, step: int, figures: Mapping[str, float]) -> None:
         """Remember the figures of a step for the history; they are written with the next checkpoint."""
-        self._noted.append(json.dumps({"step": step, **figures}))
+        if self._writes:
+            self._noted.append(json.dumps({"step": step, **figures}))
 
     def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write a checkpoint after a step, then drop the older ones.
@@ -61,8 +64,8 @@ class Checkpoints:
         except OSError as e:
             raise StageError(f"{partial}: the checkpoint can't be written: {e.strerror}") from e
         self._noted.clear()
-        for older in self._found()[:-KEPT]:
-            shutil.rmtree(older)
+        for older in checkpoint_folders(self._folder)[:-KEPT]:
+            _remove_at_once(older)
 
     def resume(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
         """Load the newest whole checkpoint into model and optimiser; the number of steps done, 0 where there is none.
@@ -70,7 +73,7 @@ class Checkpoints:
         Raises:
             StageError: the checkpoint is broken, or was made with other data or another version.
         """
-        found = self._found()
+        found = checkpoint_folders(self._folder)
         if not found:
             self._cut_history(0)
             return 0
@@ -92,21 +95,33 @@ class Checkpoints:
         self._cut_history(step)
         return step
 
-    def remove(self) -> None:
-        """Remove all checkpoints: the stage is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _found(self) -> list[Path]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(p for p in self._folder.iterdir() if p.name.startswith("step-") and p.suffix != ".partial")
-
     def _cut_history(self, step: int) -> None:
         """Drop lines of steps that will be done again, and one that was written by half."""
-        if not self._history.exists():
+        if not self._writes or not self._history.exists():
             return
         lines = self._history.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        self._history.write_text("".join(lines), encoding="utf-8")
+        write_whole(self._history, "".join(lines))
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder of checkpoints, oldest first; empty where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.startswith("step-") and not p.suffix)
+
+
+def steps_done(stage: Path) -> int:
+    """Steps that the newest checkpoint of a stage's folder holds."""
+    found = checkpoint_folders(stage / "checkpoints")
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def _remove_at_once(folder: Path) -> None:
+    """Remove a folder such that a kill in the middle leaves nothing under its name."""
+    doomed = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from asd_trainer.dataset import Clip, ClipTable, class_labels
 from asd_trainer.eat import SIZES
 from asd_trainer.embedder import ArcFace, Embedder, EmbedderShape
 from asd_trainer.features import clips_digest
+from asd_trainer.loop import even_share
 from asd_trainer.recipe import Recipe
 
 
@@ -34,12 +35,18 @@ def training_clips(table: ClipTable) -> tuple[Clip, ...]:
     return clips
 
 
+def embedder_shape(recipe: Recipe) -> EmbedderShape:
+    """The shape of the embedder that a recipe trains."""
+    chosen = recipe.embedding
+    return EmbedderShape(SIZES[recipe.encoder.size], chosen.dimensions, chosen.attention_dim, chosen.layers)
+
+
 class Classifier(nn.Module):
     """Embedder and ArcFace head; called with a batch it gives the loss."""
 
     def __init__(self, recipe: Recipe, classes: int) -> None:
         super().__init__()
-        shape = EmbedderShape(SIZES[recipe.encoder.size], recipe.embedding.dimensions, recipe.embedding.attention_dim)
+        shape = embedder_shape(recipe)
         loss = recipe.finetune.arcface
         self.embedder = Embedder(shape)
         self.head = ArcFace(shape.dimensions, classes, loss.scale, loss.margin, loss.subcentres)
@@ -102,6 +109,7 @@ class ClassificationTask:
         epoch, position = divmod(step, self._epoch_steps)
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._labels))
         clips = order[position * self._batch_clips : (position + 1) * self._batch_clips]
+        even_share(len(clips), rank, world, "finetune.batch_clips")
         rng = np.random.default_rng([self.seed, 1, step])
         plan = draw_plan(clips, self._log_mels.shape[1], self._settings.augment, self._settings.kept_patches, rng).part(
             rank, world

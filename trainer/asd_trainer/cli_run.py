@@ -1,16 +1,31 @@
 """asd-train run, and the commands of single stages.
 
-Owns their words and output. The work is done in `stages`.
+Owns their words and output. The work is done in `stages`, the reckoning before it in `forecast`.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from asd_trainer.cli_options import Data, Run, note_data, noted_data, read_table, with_threads
+from asd_trainer.cli_options import Data, Json, Run, note_data, noted_data, read_table, with_threads
+
+if TYPE_CHECKING:
+    from asd_trainer.dataset import ClipTable
+    from asd_trainer.recipe import Recipe
+
+Overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe, e.g. finetune.epochs=10.",
+)
 
 
 @click.command()
@@ -24,15 +39,11 @@ from asd_trainer.cli_options import Data, Run, note_data, noted_data, read_table
     metavar="RUN",
     help="Run folder to make or to go on with.",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the recipe, e.g. finetune.epochs=10.",
-)
+@Overrides
+@click.option("--dry-run", is_flag=True, help="Show the plan, with the time and disk it takes, and do nothing.")
+@Json
 @with_threads
-def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str]) -> None:
+def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
     """Do every stage of RECIPE, the name of a recipe that comes with asd-train or the path of one.
 
     A stage that is done is not done again, and one that was stopped goes on: give the same command again.
@@ -41,20 +52,106 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str])
     Examples:
       asd-train run smoke --data data --out runs/smoke
       asd-train run smoke --data data --out runs/longer --set finetune.epochs=60 --set seed=1
+      asd-train run paper --data dcase --out runs/paper --dry-run
     """
-    from asd_trainer.recipe import claim_run, load_recipe
+    from asd_trainer.recipe import check_claim, claim_run, load_recipe
     from asd_trainer.stages import run_stages
 
     resolved = load_recipe(recipe, overrides)
     if not roots:
         raise click.UsageError("give the recordings to learn from: --data DIR")
+    if as_json and not dry_run:
+        raise click.UsageError("--json prints the plan: give it with --dry-run")
     table = read_table(roots)
+    check_claim(run, resolved)
+    if dry_run:
+        _show_forecast(resolved, table, run, as_json=as_json)
+        return
     claim_run(run, resolved)
     note_data(run, roots)
+    _show_forecast(resolved, table, run, as_json=False)
     run_stages(resolved, table, run)
     given = " ".join(f"--data {root}" for root in roots)
     click.echo(f"trained: {run}")
     click.echo(f"next: asd-train evaluate {run} {given}")
+
+
+def _show_forecast(recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool) -> None:
+    """Print what is to be done; of several processes the first does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from asd_trainer.forecast import forecast, free_bytes, printed
+
+    rows = forecast(recipe, table, run)
+    if as_json:
+        content = {"stages": [row.as_json() for row in rows], "free_bytes": free_bytes(run)}
+        click.echo(json.dumps(content, indent=2))
+        return
+    for line in printed(rows, free_bytes(run)):
+        click.echo(line, err=True)
+
+
+@click.command()
+@Run
+@Data
+@click.option("--recipe", "name", metavar="RECIPE", help="Make RUN with this recipe, for a run that only pre-trains.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --recipe: change a key of it.")
+@with_threads
+def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequence[str]) -> None:
+    """Do the pre-training stage of RUN alone: the encoder learns from recordings without labels.
+
+    A first stage on general sound, then a second one on machines that starts from it:
+
+    \b
+      asd-train pretrain runs/general --recipe smoke --set pretrain.steps=3000 --data general
+      asd-train run smoke --data data --out runs/smoke --set pretrain.steps=1000 --set encoder.weights=runs/general/stages/pretrain
+    """
+    from asd_trainer.recipe import claim_run, load_recipe
+
+    if overrides and name is None:
+        raise click.UsageError("--set changes the recipe of a new run: give it with --recipe")
+    if name is not None:
+        if not roots:
+            raise click.UsageError("give the recordings to learn from: --data DIR")
+        read_table(roots)
+        claim_run(run, load_recipe(name, overrides))
+        note_data(run, roots)
+    _do_stage("pretrain", run, roots)
+    click.echo(f"pre-trained: {run / 'stages' / 'pretrain'}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def separate(run: Path, roots: Sequence[Path]) -> None:
+    """Do the separation stage of RUN alone: train the separator, then separate the training clips.
+
+    The recordings are those of `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train separate runs/paper
+    """
+    _do_stage("separate", run, roots)
+    click.echo(f"separated: {run}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def synthesize(run: Path, roots: Sequence[Path]) -> None:
+    """Do the synthesis stage of RUN alone: write new clips of separated machines in the noise of others.
+
+    The recordings are those of `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train synthesize runs/paper
+    """
+    _do_stage("synthesize", run, roots)
+    click.echo(f"synthesised: {run / 'stages' / 'synthesize'}")
 
 
 @click.command()
@@ -70,9 +167,13 @@ def finetune(run: Path, roots: Sequence[Path]) -> None:
     Example:
       asd-train finetune runs/smoke
     """
+    _do_stage("finetune", run, roots)
+    click.echo(f"trained: {run}")
+
+
+def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:
     from asd_trainer.recipe import read_run_recipe
     from asd_trainer.stages import run_stage
 
     recipe = read_run_recipe(run)
-    run_stage("finetune", recipe, read_table(roots or noted_data(run)), run)
-    click.echo(f"trained: {run}")
+    run_stage(stage, recipe, read_table(roots or noted_data(run)), run)

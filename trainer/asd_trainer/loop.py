@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from asd_daemon.errors import StageError
+from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.checkpoint import Checkpoints
 from asd_trainer.interruption import Interrupted, noted_signals
 from asd_trainer.progress import counted_steps
@@ -66,14 +66,14 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     task.model.to(accelerator.device)
     optimiser = build_optimiser(task.model, settings)
-    checkpoints = Checkpoints(folder, task.fingerprint)
+    checkpoints = Checkpoints(folder, task.fingerprint, writes=accelerator.is_main_process)
     first = checkpoints.resume(task.model, optimiser)
     if first:
         log.info("%s: going on after step %d of %d", task.name, first, task.steps)
     model, prepared = accelerator.prepare(task.model, optimiser)
     model.train()
     with (
-        noted_signals() as noted,
+        noted_signals() as signals,
         counted_steps(task.name, task.steps, first, shown=accelerator.is_main_process) as advance,
     ):
         for step in range(first, task.steps):
@@ -91,15 +91,37 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
             checkpoints.note(step + 1, figures)
             advance(step + 1, figures)
             last = step + 1 == task.steps
+            noted = _told(accelerator, signals)
             if (noted or last or (step + 1) % settings.checkpoint_steps == 0) and accelerator.is_main_process:
                 checkpoints.save(step + 1, task.model, optimiser)
             if noted and not last:
-                name = signal.Signals(noted[0]).name
+                name = signal.Signals(noted).name
                 raise Interrupted(
-                    noted[0],
+                    noted,
                     f"{task.name} stopped by {name} after step {step + 1} of {task.steps}; it goes on from there",
                 )
     task.model.eval()
+
+
+def even_share(rows: int, rank: int, world: int, key: str) -> slice:
+    """Which rows of a batch process `rank` of `world` takes: every world-th.
+
+    Raises:
+        SettingsError: the processes would get batches of different size, whose mean gradient is not the whole batch's; names the key.
+    """
+    if rows % world:
+        raise SettingsError(
+            f"{key}: a batch of {rows} can't be shared evenly by {world} processes; give a multiple of {world}"
+        )
+    return slice(rank, None, world)
+
+
+def _told(accelerator: Accelerator, signals: list[int]) -> int:
+    """The signal that asked to stop, 0 for none; all processes agree on it, so that they stop after the same step."""
+    own = signals[0] if signals else 0
+    if accelerator.num_processes == 1:
+        return own
+    return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())
 
 
 def _update(

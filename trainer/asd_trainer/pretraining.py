@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.mel import EAT_MEAN, EAT_STD
 from asd_trainer.augmentation import LOG_FLOOR, NEPERS_PER_DB
-from asd_trainer.checkpoint import Checkpoints
 from asd_trainer.decoder import Decoder
 from asd_trainer.eat import PATCH, Eat
-from asd_trainer.loop import train
+from asd_trainer.loop import even_share, train
 from asd_trainer.masks import draw_masks
 from asd_trainer.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
 from asd_trainer.pretraining_recipe import PretrainRecipe
@@ -185,7 +184,7 @@ class PretrainingTask:
         starts, gains_db = rng.random(B), rng.uniform(-1, 1, B) * self._settings.gain_db
         noise_seeds = rng.integers(0, 2**63, B)
         masks = draw_masks(B * clones, self._settings.crop_frames // PATCH, self._settings.mask, rng)
-        part = slice(rank, None, world)
+        part = even_share(B, rank, world, "pretrain.batch_clips")
         pieces = [
             cut_piece(self._log_mels[row], self._settings.crop_frames, start, gain_db)
             for row, start, gain_db in zip(rows[part], starts[part], gains_db[part], strict=True)
@@ -226,6 +225,8 @@ def pretrain_encoder(
 ) -> None:
     """Pre-train an encoder in place and leave encoder.safetensors and history.jsonl in the folder; goes on where it was stopped.
 
+    The last checkpoints stay: who marks the stage as done removes them.
+
     Where the recipe says so the decoder learns alone first (its history is in `decoder/`), so that an encoder that comes without
     one is not pulled about by random convolutions.
 
@@ -259,6 +260,4 @@ def pretrain_encoder(
     processes = PartialState()
     if processes.is_main_process:
         save_encoder(encoder, folder)
-        for phase in (folder / "decoder", folder):
-            Checkpoints(phase, fingerprint).remove()
     processes.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk

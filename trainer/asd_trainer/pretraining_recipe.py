@@ -66,6 +66,12 @@ class PretrainRecipe(Section):
     """Self-supervised pre-training: the utterance-frame objective of EAT (paper, section 2.2)."""
 
     steps: int = setting(0, "steps", "Updates; 0 leaves the stage out.", title="Steps", ge=0)
+    years: tuple[int, ...] = setting(
+        (),
+        "",
+        "Years of the data sets to learn from, empty for all; a clip whose folder does not say its year is always taken.",
+        title="Years",
+    )
     batch_clips: int = setting(16, "clips", "Clips of a step, over all devices.", title="Batch", ge=1, le=65_536)
     crop_frames: int = setting(
         1024,

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.pretraining_recipe import PretrainRecipe
 from asd_trainer.recipe_keys import OptimiserRecipe, Section, setting
+from asd_trainer.separation_recipe import SeparateRecipe, SynthesizeRecipe
+from asd_trainer.whole_file import write_whole
 
 RUN_RECIPE = "recipe.yaml"
 
@@ -48,6 +50,12 @@ class EmbeddingRecipe(Section):
         title="Attention channels",
         ge=1,
         le=4096,
+    )
+    layers: Literal["last", "all"] = setting(
+        "last",
+        "",
+        "Blocks of the encoder whose tokens are pooled: the last, or all, joined by a small network.",
+        title="Layers",
     )
 
 
@@ -89,6 +97,12 @@ class FinetuneRecipe(Section):
         gt=0,
         le=1,
     )
+    separated: bool = setting(
+        True,
+        "",
+        "Learn from separated clips beside the original ones, where the run separates.",
+        title="Separated clips",
+    )
     arcface: ArcFaceRecipe = setting(ArcFaceRecipe(), "", "The loss.", title="ArcFace")
     augment: AugmentRecipe = setting(AugmentRecipe(), "", "Augmentation.", title="Augmentation")
     optimiser: OptimiserRecipe = setting(OptimiserRecipe(), "", "Optimiser and schedule.", title="Optimiser")
@@ -99,8 +113,17 @@ class Recipe(Section):
 
     description: str = setting("", "", "What the recipe is for, in a sentence.", title="Description")
     seed: int = setting(0, "", "Every random choice of the run follows from it.", title="Seed", ge=0, lt=2**32)
+    years: tuple[int, ...] = setting(
+        (),
+        "",
+        "Years of the data sets that separation, synthesis and fine-tuning take clips from, empty for all; a clip whose folder does not "
+        "say its year is always taken.",
+        title="Years",
+    )
     encoder: EncoderRecipe = setting(EncoderRecipe(), "", "The encoder.", title="Encoder")
     embedding: EmbeddingRecipe = setting(EmbeddingRecipe(), "", "The embedding.", title="Embedding")
+    separate: SeparateRecipe = setting(SeparateRecipe(), "", "The separation stage.", title="Separation")
+    synthesize: SynthesizeRecipe = setting(SynthesizeRecipe(), "", "The synthesis stage.", title="Synthesis")
     pretrain: PretrainRecipe = setting(PretrainRecipe(), "", "The pre-training stage.", title="Pre-training")
     finetune: FinetuneRecipe = setting(FinetuneRecipe(), "", "The fine-tuning stage.", title="Fine-tuning")
 
@@ -148,17 +171,28 @@ def claim_run(run: Path, recipe: Recipe) -> None:
     """
     path = run / RUN_RECIPE
     if path.exists():
-        differing = list(_differences(read_run_recipe(run).model_dump(mode="json"), recipe.model_dump(mode="json")))
-        if differing:
-            raise StageError(
-                f"{run}: was made with another recipe: {'; '.join(differing)}. Give another --out, or the same recipe"
-            )
+        check_claim(run, recipe)
         return
     try:
         run.mkdir(parents=True, exist_ok=True)
-        path.write_text(recipe.to_yaml(), encoding="utf-8")
+        write_whole(path, recipe.to_yaml())
     except OSError as e:
         raise StageError(f"{run}: the run folder can't be written: {e.strerror}") from e
+
+
+def check_claim(run: Path, recipe: Recipe) -> None:
+    """Refuse a run folder of another recipe; one that does not exist yet is anyone's. Nothing is written.
+
+    Raises:
+        StageError: the folder was made with another recipe; names the keys that differ.
+    """
+    if not (run / RUN_RECIPE).exists():
+        return
+    differing = list(_differences(read_run_recipe(run).model_dump(mode="json"), recipe.model_dump(mode="json")))
+    if differing:
+        raise StageError(
+            f"{run}: was made with another recipe: {'; '.join(differing)}. Give another --out, or the same recipe"
+        )
 
 
 def read_run_recipe(run: Path) -> Recipe:
@@ -211,9 +245,15 @@ def _apply(data: dict[str, Any], override: str, origin: str) -> str:
 
 def _validate(data: Mapping[str, Any], origin: str) -> Recipe:
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as e:
         raise SettingsError("; ".join(f"{origin}: {_complaint(error)}" for error in e.errors())) from e
+    if recipe.synthesize.clips and not recipe.separate.enabled:
+        raise SettingsError(
+            f"{origin}: synthesize.clips: {recipe.synthesize.clips} synthetic clips are made of separated ones; "
+            "set separate.enabled to true, or synthesize.clips to 0"
+        )
+    return recipe
 
 
 def _complaint(error: Any) -> str:

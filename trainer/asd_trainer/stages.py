@@ -1,23 +1,26 @@
-"""The stages of a run, in order; each is one function of (recipe, table, run).
+"""The stages of a run, in order; each is one function of (recipe, table, folder of the stage).
 
-Owns the folder `stages/<stage>/` and its done mark. A stage that is done is not done again; one that was killed goes on from its
-last checkpoint. What a stage learns, and how, lies elsewhere.
+Owns which stages a recipe asks for, from which clips, and the two that train the encoder. A stage that is done is not done again;
+one that was killed goes on from its last checkpoint. What a stage learns, and how, lies elsewhere.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError
-from asd_trainer.checkpoint import Checkpoints
-from asd_trainer.classification import ClassificationTask, training_clips
+from asd_trainer.classification import ClassificationTask
 from asd_trainer.clip import Clip
 from asd_trainer.dataset import ClipTable
 from asd_trainer.eat import SIZES, Eat
@@ -27,9 +30,15 @@ from asd_trainer.loop import train
 from asd_trainer.pretraining import pretrain_encoder
 from asd_trainer.progress import spoken_time
 from asd_trainer.recipe import Recipe
+from asd_trainer.separation_stage import finetuning_clips, separate, synthesize
+from asd_trainer.stage_mark import read_mark, timed, write_mark
 from asd_trainer.weights import EncoderWeights, load_weights
+from asd_trainer.whole_file import write_whole
 
 log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for the first one, which separates, synthesises and computes features for all."""
 
 Stage = Callable[[Recipe, ClipTable, Path], None]
 """A stage: recipe, clips, and its own folder inside the run."""
@@ -59,7 +68,8 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     else:
         encoder.load_state_dict(dict(weights.tensors))
     origin = {"weights": recipe.encoder.weights, "sha256": weights.digest if weights else None, "clips": len(clips)}
-    (folder / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    if PartialState().is_main_process:
+        write_whole(folder / "origin.json", json.dumps(origin, indent=1) + "\n")
     log.info(
         "pretrain: %d clips, %d steps, weights: %s",
         len(clips),
@@ -68,7 +78,7 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     )
     pretrain_encoder(
         encoder,
-        cached_log_mels(clips, folder.parents[1] / "features"),
+        _log_mels(clips, folder),
         recipe.pretrain,
         folder,
         seed=recipe.seed,
@@ -109,7 +119,7 @@ def first_weights(recipe: Recipe, stages: Path | None = None) -> EncoderWeights 
 
 
 def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
-    """Train encoder, pooling, projection and ArcFace head on the normal training clips.
+    """Train encoder, pooling, projection and ArcFace head on the normal training clips, separated and synthetic ones among them.
 
     Leaves embedder.safetensors, embedder.json, head.safetensors, classes.json and history.jsonl.
 
@@ -119,8 +129,8 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         StageError: a checkpoint does not fit, training diverged, or the folder can't be written.
         Interrupted: asked to stop; the next call goes on.
     """
-    clips = training_clips(table)
-    task = ClassificationTask(recipe, clips, cached_log_mels(clips, folder.parents[1] / "features"))
+    clips = finetuning_clips(recipe, table, folder.parents[1])
+    task = ClassificationTask(recipe, clips, _log_mels(clips, folder))
     weights = first_weights(recipe, folder.parent)
     if weights is not None:
         task.model.embedder.encoder.load_state_dict(dict(weights.tensors))
@@ -132,38 +142,96 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         task.steps,
     )
     train(task, recipe.finetune.optimiser, folder)
-    save_embedder(task.model.embedder, folder)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in task.model.head.state_dict().items()},
-        folder / "head.safetensors",
-    )
-    (folder / "classes.json").write_text(
-        json.dumps(task.classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    Checkpoints(folder, task.fingerprint).remove()
+    processes = PartialState()
+    if processes.is_main_process:
+        save_embedder(task.model.embedder, folder)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in task.model.head.state_dict().items()},
+            folder / "head.safetensors",
+        )
+        write_whole(folder / "classes.json", json.dumps(task.classes, indent=1, ensure_ascii=False) + "\n")
+    processes.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
 
 
-STAGES: dict[str, Stage] = {"pretrain": pretrain, "finetune": finetune}
+def _log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
+    """The run's cache of log-mels, made by one process."""
+    with PartialState().main_process_first():
+        return cached_log_mels(clips, folder.parents[1] / "features")
+
+
+STAGES: dict[str, Stage] = {
+    "separate": separate,
+    "synthesize": synthesize,
+    "pretrain": pretrain,
+    "finetune": finetune,
+}
 """Every stage by its name, in the order of a run."""
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages that a recipe asks for, in order."""
+    left_out = {
+        "separate": not recipe.separate.enabled,
+        "synthesize": not recipe.synthesize.clips,
+        "pretrain": not recipe.pretrain.steps,
+    }
+    return tuple(name for name in STAGES if not left_out.get(name, False))
+
+
+def stage_table(name: str, recipe: Recipe, table: ClipTable) -> ClipTable:
+    """The clips that a stage may learn from: those of the years that the recipe gives it.
+
+    Raises:
+        DataSetError: no clip is of these years; names those that there are.
+    """
+    return of_years(table, recipe.pretrain.years if name == "pretrain" else recipe.years)
+
+
+def of_years(table: ClipTable, years: Sequence[int]) -> ClipTable:
+    """The clips of some years, all where none is named; a clip that does not say its year is of every year.
+
+    Raises:
+        DataSetError: no clip is of these years; names those that there are.
+    """
+    if not years:
+        return table
+    kept = tuple(clip for clip in table.clips if clip.year is None or clip.year in years)
+    if table.clips and not kept:
+        there = ", ".join(str(year) for year in sorted({clip.year for clip in table.clips if clip.year is not None}))
+        wanted = ", ".join(map(str, years))
+        raise DataSetError(
+            f"the recipe takes recordings of {wanted}, and all there are of {there}: change years, or --data"
+        )
+    return ClipTable(kept, table.problems)
 
 
 def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do one stage of a run unless its done mark is there; raises what the stage raises."""
+    processes = PartialState(timeout=PATIENCE)
     folder = run / "stages" / name
-    mark = folder / "done"
-    if mark.exists():
+    if read_mark(folder) is not None:
         log.info("%s: done already", name)
+        _tidy(folder, processes)
         return
+    chosen = stage_table(name, recipe, table)
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    STAGES[name](recipe, table, folder)
-    mark.touch()
-    log.info("%s: done in %s", name, spoken_time(time.monotonic() - started))
+    with timed(folder, writes=processes.is_main_process) as watch:
+        STAGES[name](recipe, chosen, folder)
+    if processes.is_main_process:
+        write_mark(folder, watch.seconds, str(processes.device), processes.num_processes)
+    processes.wait_for_everyone()
+    _tidy(folder, processes)
+    log.info("%s: done in %s", name, spoken_time(watch.seconds))
+
+
+def _tidy(folder: Path, processes: PartialState) -> None:
+    """Remove the checkpoints of a stage that is done; until its mark was there, a kill would have cost the stage."""
+    if processes.is_main_process:
+        for checkpoints in sorted(folder.rglob("checkpoints*")):
+            shutil.rmtree(checkpoints)
 
 
 def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do every stage of a run that is not done yet, in order."""
-    for name in STAGES:
-        if name == "pretrain" and not recipe.pretrain.steps:
-            continue
+    for name in stages_of(recipe):
         run_stage(name, recipe, table, run)

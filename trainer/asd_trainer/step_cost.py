@@ -1,0 +1,182 @@
+"""How long a step of each learning stage takes on this machine: a small piece of the very network is run and timed.
+
+Owns the measuring. What a piece took is scaled up to a whole step by counted operations, as these do not depend on the machine. It
+trains nothing and touches no run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from asd_daemon.judge.mel import EAT_FRAMES, MEL_BINS
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
+from asd_trainer.augmentation import draw_plan, render
+from asd_trainer.classification import Classifier, embedder_shape
+from asd_trainer.eat import MEL_PATCHES, SIZES, TIME_PATCHES, Eat
+from asd_trainer.embedder import Embedder
+from asd_trainer.features import CLIP_FRAMES
+from asd_trainer.loop import build_optimiser
+from asd_trainer.pretraining import Pretrainer, PretrainingTask
+from asd_trainer.recipe import Recipe
+from asd_trainer.recipe_keys import OptimiserRecipe
+from asd_trainer.separation import AUXILIARY_WEIGHT, separate
+from asd_trainer.separator import SIZES as SEPARATOR_SIZES
+from asd_trainer.separator import Separator
+from asd_trainer.separator_training import AUXILIARY_EVERY_STEPS, Trainee
+
+PATCHES = TIME_PATCHES * MEL_PATCHES  # 512
+PIECE_PATCHES = 64
+PIECE_S = 1.0
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step costs."""
+
+    seconds: float
+    parameters: int
+    """Numbers that the optimiser moves."""
+
+
+def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
+    """A step of fine-tuning, of a batch over all processes."""
+    processes = PartialState()
+    kept = max(1, round(recipe.finetune.kept_patches * PATCHES))
+    model = Classifier(recipe, classes).to(processes.device)
+    piece = _clip_batch(min(kept, PIECE_PATCHES), processes.device)
+    seconds, operations = _timed(lambda: _backward(model(**piece)["loss"]))
+    whole = _embedder_operations(recipe, kept)
+    own_clips = batch_clips / processes.num_processes
+    return StepCost(
+        seconds=own_clips * (whole / operations * seconds / 2 + _render_seconds(recipe))
+        + _update_seconds(model, recipe.finetune.optimiser),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def pretrain_cost(recipe: Recipe, batch_clips: int) -> StepCost:
+    """A step of pre-training, of a batch over all processes."""
+    processes = PartialState()
+    settings = recipe.pretrain
+    generator = torch.Generator().manual_seed(0)
+    encoder = Eat(SIZES[recipe.encoder.size])
+    encoder.initialise(generator)
+    found: list[tuple[float, float]] = []
+    for clones in (1, 2):
+        mask = settings.mask.model_copy(update={"clones": clones})
+        fewer = settings.model_copy(update={"mask": mask, "batch_clips": 1})
+        model = Pretrainer(encoder, fewer, generator).to(processes.device)
+        sound = np.random.default_rng(0).normal(-4, 4, (1, CLIP_FRAMES, MEL_BINS)).astype(np.float32)
+        piece = PretrainingTask(model, sound, fewer, seed=0, fingerprint="").batch(0, 0, 1)
+        batch = {name: tensor.to(processes.device) for name, tensor in piece.items()}
+        found.append(_timed(lambda model=model, batch=batch: _backward(model(**batch)["loss"])))  # type: ignore[misc]
+    (_, one), (seconds, two) = found
+    whole = one + (settings.mask.clones - 1) * (two - one)
+    return StepCost(
+        seconds=batch_clips / processes.num_processes * whole / two * seconds
+        + _update_seconds(model, settings.optimiser),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
+
+
+def separate_cost(recipe: Recipe) -> StepCost:
+    """A step of the separator's training, of a batch over all processes."""
+    processes = PartialState()
+    settings = recipe.separate
+    model = Trainee(Separator(SEPARATOR_SIZES[settings.size])).to(processes.device)
+    piece_s = min(PIECE_S, settings.crop_s)
+    sources = torch.randn(1, 2, round(piece_s * SAMPLE_RATE_HZ), generator=torch.Generator().manual_seed(0)) * 0.1
+    plain, with_heads = (
+        _timed(lambda weight=weight: _backward(model(sources.to(processes.device), torch.tensor(weight))["loss"]))[0]  # type: ignore[misc]
+        for weight in (0.0, AUXILIARY_WEIGHT)
+    )
+    mean = plain + (with_heads - plain) / AUXILIARY_EVERY_STEPS
+    heard_s = settings.batch_mixtures / processes.num_processes * settings.crop_s
+    return StepCost(
+        seconds=heard_s / piece_s * mean + _update_seconds(model, settings.optimiser),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def separating_seconds(recipe: Recipe) -> float:
+    """Time in which a 10 s clip is separated."""
+    network = Separator(SEPARATOR_SIZES[recipe.separate.size]).to(PartialState().device)
+    piece = np.random.default_rng(0).normal(0, 0.1, round(PIECE_S * SAMPLE_RATE_HZ)).astype(np.float32)
+    return WINDOW_S / PIECE_S * timed(lambda: separate(network, piece))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of a second call; the first one warms up."""
+    work()
+    started = time.perf_counter()
+    work()
+    _wait_for_device()
+    return time.perf_counter() - started
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds and operations of a call."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return timed(work), float(counter.get_total_flops())
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _clip_batch(kept: int, device: torch.device) -> dict[str, Tensor]:
+    """Two clips, of which `kept` patches are encoded."""
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "features": torch.randn(2, EAT_FRAMES, MEL_BINS, generator=generator),
+        "labels": torch.zeros(2, dtype=torch.int64),
+        "partner_labels": torch.zeros(2, dtype=torch.int64),
+        "mix": torch.ones(2),
+        "kept": torch.arange(kept).expand(2, kept),
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _embedder_operations(recipe: Recipe, kept: int) -> float:
+    """Operations of a clip forwards and backwards; counted on shapes alone."""
+    with torch.device("meta"):
+        embedder = Embedder(embedder_shape(recipe))
+        features, patches = torch.empty(2, EAT_FRAMES, MEL_BINS), torch.zeros(2, kept, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        _backward(embedder(features, patches if kept < PATCHES else None).sum())
+    return float(counter.get_total_flops()) / 2
+
+
+def _render_seconds(recipe: Recipe) -> float:
+    """Time in which a clip is augmented."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(-4, 4, (4, CLIP_FRAMES, MEL_BINS)).astype(np.float32)
+    settings = recipe.finetune
+    rows = np.arange(4)
+    return timed(lambda: render(draw_plan(rows, CLIP_FRAMES, settings.augment, settings.kept_patches, rng), sound)) / 4
+
+
+def _update_seconds(model: nn.Module, settings: OptimiserRecipe) -> float:
+    """Time in which the optimiser moves the weights, whose gradients are there."""
+    optimiser = build_optimiser(model, settings)
+    learning = [p for p in model.parameters() if p.requires_grad]
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(learning, settings.clip_norm or float("inf"))
+        optimiser.step()
+
+    return timed(update)
