@@ -40,6 +40,8 @@ class Counts:
     """Times that the source fell silent against its will."""
     opened: int = 0
     """Alerts."""
+    deaf: int = 0
+    """Times that nothing usable was heard for too long."""
 
     def __add__(self, other: Counts) -> Counts:
         """The sum of two machines' counts."""

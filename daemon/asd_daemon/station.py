@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.health import Counters
-from asd_daemon.hear.capture import Lost, Refused, Source
-from asd_daemon.hear.quality import unfit_reason
+from asd_daemon.hear.capture import Dead, Lost, Refused, Source, Vitals
+from asd_daemon.hear.fitness import Fitness
+from asd_daemon.hear.watch import watched
 from asd_daemon.hear.window import Window, WindowCutter
 from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertKind
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
@@ -57,11 +58,11 @@ class WindowQueue:
 
     def __init__(self, limit: int = 6) -> None:
         self._limit = limit
-        self._items: deque[Window | Lost | Refused] = deque()
+        self._items: deque[Window | Lost | Refused | Dead] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
 
-    def put(self, item: Window | Lost | Refused, *, may_wait: bool) -> int:
+    def put(self, item: Window | Lost | Refused | Dead, *, may_wait: bool) -> int:
         """Add an item; how many windows were dropped for it. Waits for room where it may."""
         with self._changed:
             if may_wait:
@@ -78,7 +79,7 @@ class WindowQueue:
             self._changed.notify_all()
         return dropped
 
-    def get(self) -> Window | Lost | Refused | None:
+    def get(self) -> Window | Lost | Refused | Dead | None:
         """The oldest item, waiting for one; None after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
@@ -133,6 +134,7 @@ class Station:
         news: StationNews,
         *,
         rule: AlarmRule,
+        fitness: Fitness | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -140,8 +142,10 @@ class Station:
         self.counters = Counters()
         self._source, self._open_judge, self._teller, self._news, self._now = source, open_judge, teller, news, now
         self._alarm = Alarm(rule)
+        self._fitness = fitness or Fitness()
         self._cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
         self._queue = WindowQueue()
+        self._dropped_said = 0  # of the windows that were dropped, how many have been told
         self._state = MachineState(Condition.STARTING, now())
         self._awake = threading.Event()  # the source has spoken, or never will
         self._has_spoken = False
@@ -155,6 +159,11 @@ class Station:
     def state(self) -> MachineState:
         """How the machine is."""
         return self._state
+
+    @property
+    def vitals(self) -> Vitals:
+        """How its source has done."""
+        return self._source.vitals
 
     def start(self) -> None:
         """Begin to listen; the judge is opened while the first window fills."""
@@ -185,7 +194,7 @@ class Station:
 
     def _hear(self) -> None:
         try:
-            for heard in self._source.heard():
+            for heard in watched(self._source.heard()) if self._source.live else self._source.heard():
                 gap = getattr(heard, "gap_samples", 0)
                 if gap:
                     self.counters.add(gaps=1, gap_samples=gap)
@@ -200,7 +209,7 @@ class Station:
             self._awake.set()
             self._queue.end()
 
-    def _pass_on(self, item: Window | Lost | Refused) -> None:
+    def _pass_on(self, item: Window | Lost | Refused | Dead) -> None:
         if isinstance(item, Window):
             self.counters.add(heard=1)
         dropped = self._queue.put(item, may_wait=not self._source.live)
@@ -217,7 +226,10 @@ class Station:
             if isinstance(item, Window):
                 self._judge_window(judge, item)
             elif isinstance(item, Lost):
-                self._become(Condition.MIC_LOST, item.reason, self._now())
+                condition = Condition.WRONG_DEVICE if item.wrong_device else Condition.MIC_LOST
+                self._become_deaf(condition, item.reason, self._now())
+            elif isinstance(item, Dead):
+                self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
             else:
                 self.counters.add(refused=1)
                 _LOG.error("%s: %s", self.machine, item.reason)
@@ -226,11 +238,12 @@ class Station:
 
     def _judge_window(self, judge: Judge, window: Window) -> None:
         """Judge one window and tell all there is to tell."""
-        reason = unfit_reason(window.sound, window.gap_samples)
+        reason = self._fitness.reason(window)
         if reason is not None:
             self.counters.add(unusable=1)
-            self._become(Condition.UNUSABLE, reason.value, window.ended_at)
+            self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
             return
+        self._fitness.hears()
         verdict = judge.score(window.samples)
         self.counters.add(scored=1)
         told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
@@ -241,8 +254,19 @@ class Station:
             self.counters.add(opened=int(event.kind is AlertKind.OPEN))
             self._teller.alert(self.machine, event)
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
-        condition = Condition.ALERT if self._alarm.open_alert else Condition.NORMAL
-        self._become(condition, None, window.ended_at)
+        condition, reason_text = Condition.ALERT if self._alarm.open_alert else Condition.NORMAL, None
+        dropped = self.counters.now.dropped
+        if dropped > self._dropped_said:
+            reason_text, self._dropped_said = "cannot keep up: windows are dropped", dropped
+            condition = Condition.ALERT if self._alarm.open_alert else Condition.OVERLOADED
+        self._become(condition, reason_text, window.ended_at)
+
+    def _become_deaf(self, condition: Condition, reason: str, at: datetime) -> None:
+        """There is nothing that can be judged; say so, and once more when that has lasted too long."""
+        if self._fitness.is_deaf(at):
+            self.counters.add(deaf=1)
+            _LOG.error("%s: %s%s", self.machine, reason, self._fitness.deaf_text)
+        self._become(condition, reason + self._fitness.deaf_text, at)
 
     def _become(self, condition: Condition, reason: str | None, at: datetime) -> None:
         """Change state, and tell so if it is a change."""

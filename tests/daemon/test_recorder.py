@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soxr
 
-from asd_daemon.hear.devices import Device, NoSuchDeviceError, find_device, usb_id_of
+from asd_daemon.hear.devices import CardFacts, Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.microphone import recorder_environment
 from asd_daemon.hear.recorder import LossMeter, Resampler, capture_rate_hz
 
@@ -57,17 +58,47 @@ def test_find_device_when_none_or_several_fit_lists_what_there_is(
         find_device(wanted, devices)
 
 
-def test_usb_id_of_a_card_is_read_from_its_device(tmp_path: Path) -> None:
+def test_card_facts_are_read_from_the_kernels_tree(tmp_path: Path) -> None:
     usb = tmp_path / "devices" / "usb1" / "1-2"
     (usb / "1-2:1.0").mkdir(parents=True)
     (usb / "idVendor").write_text("0d8c\n")
     (usb / "idProduct").write_text("0014\n")
     card = tmp_path / "class" / "sound" / "card1"
     card.mkdir(parents=True)
+    (card / "id").write_text("Mic\n")
     (card / "device").symlink_to(usb / "1-2:1.0")
-    assert usb_id_of("USB Mic: Audio (hw:1,0)", tmp_path) == "0d8c:0014"
-    assert usb_id_of("HDA Intel (hw:0,0)", tmp_path) is None
-    assert usb_id_of("pulse", tmp_path) is None
+    name = "USB Mic: Audio (hw:1,0)"
+    assert card_facts(name, tmp_path) == CardFacts("0d8c:0014", None, "1-2", "Mic")
+    (usb / "serial").write_text("AB 12\n")
+    assert card_facts(name, tmp_path).usb_serial == "AB_12"
+    assert card_facts("HDA Intel (hw:0,0)", tmp_path) == CardFacts()
+    assert card_facts("pulse", tmp_path) == CardFacts()
+
+
+def test_identity_is_what_stays_when_a_device_is_plugged_in_elsewhere() -> None:
+    assert replace(CARD, usb_serial="A1", usb_path="1-2").identity == "usb-id:0d8c:0014:A1"
+    assert replace(CARD, usb_path="1-2").identity == replace(CARD, usb_path="1-3").identity == "usb-id:0d8c:0014"
+    assert replace(CARD, usb_id=None, card_id="PCH").identity == "card:PCH"
+    assert PULSE.identity is None
+
+
+def test_find_device_tells_twins_by_serial_or_port() -> None:
+    left, right = replace(CARD, usb_serial="A1", usb_path="1-1.2"), replace(TWIN, usb_serial="B2", usb_path="1-1.3")
+    assert find_device("usb-id:0d8c:0014:B2", [left, right]) == right
+    assert find_device("usb-path:1-1.2", [left, right]) == left
+    with pytest.raises(NoSuchDeviceError, match=r"usb-path:1-1.3\); give the serial number or usb-path"):
+        find_device("usb-id:0d8c:0014", [left, right])
+    with pytest.raises(NoSuchDeviceError, match="no microphone 'usb-path:1-9'"):
+        find_device("usb-path:1-9", [left, right])
+
+
+def test_resampler_of_two_channels_is_that_of_each() -> None:
+    rng = np.random.default_rng(0)
+    both = rng.uniform(-1, 1, (48_000, 2)).astype(np.float32)
+    together = Resampler(48_000, 16_000, 2)(both)
+    for column in range(2):
+        alone = Resampler(48_000, 16_000)(np.ascontiguousarray(both[:, column]))
+        np.testing.assert_allclose(together[:, column], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize(

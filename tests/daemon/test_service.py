@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import BrokerError, BundleError, SourceError
 from asd_daemon.health import Notifier
-from asd_daemon.hear.capture import Block, Heard, Lost, Refused, ScriptedSource
+from asd_daemon.hear.capture import Block, Heard, Lost, Refused, ScriptedSource, Vitals
 from asd_daemon.judge.alarm import AlarmRule, AlertEvent
 from asd_daemon.service import Service
 from asd_daemon.station import Judge, Station, StationNews, WindowQueue
@@ -89,7 +89,7 @@ class EndlessSource:
     """A live source: says what is put into it, until it is closed."""
 
     live = True
-    restarts = 0
+    vitals = Vitals()
 
     def __init__(self) -> None:
         self.words: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
@@ -177,13 +177,15 @@ def test_live_source_that_is_faster_than_the_judge_loses_the_oldest_and_counts_i
     for level in (0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4):
         source.words.put(window(level))
     source.words.put(None)
+    tick = threading.Event()
     for _ in range(400):
         if rig.service.counts.heard == 9 and rig.service.counts.dropped == 2:
             break
-        rig.judge.began.wait(0.05)
+        tick.wait(0.05)
     rig.judge.may_go.set()
     runner.join(20)
     assert rig.teller.scores == [0.1, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4]
+    assert ("fan", "overloaded", "cannot keep up: windows are dropped") in rig.teller.states
     counts = rig.service.counts
     assert counts.heard == counts.scored + counts.unusable + counts.dropped == 9
 

@@ -6,7 +6,7 @@ opened; none of them judges what it hears.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,11 +36,13 @@ class Block:
     """Consecutive sound."""
 
     samples: NDArray[np.float32]
-    """float32 mono in [-1, 1] at 16 kHz, any length."""
+    """float32 mono in [-1, 1] at 16 kHz, any length; (N, C) only between a shared microphone and those who share it."""
     gap_samples: int = 0
     """How many samples are missing between the block before and this one."""
     last: bool = False
     """Whether a recording ends with this block: what follows does not join on."""
+    rate_error: float = 0.0
+    """How much faster than promised samples have come lately, as a fraction of the rate; negative: slower."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ class Lost:
     reason: str
     for_s: float
     """Seconds since the last sound, or since the start."""
+    wrong_device: bool = False
+    """Whether there is sound, but from another device than the one that this source is of."""
+
+
+@dataclass(frozen=True)
+class Dead:
+    """The source delivers, but no microphone sounds like that: said at once, before the window ends, once a spell."""
+
+    reason: str
+    """`silence` or `stuck`, as the window will be called."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,21 @@ class Refused:
     reason: str
 
 
-Heard = Block | Lost | Refused
+Heard = Block | Lost | Refused | Dead
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How a source has done so far."""
+
+    restarts: int = 0
+    """How often it had to be started again."""
+    overruns: int = 0
+    """How often the device dropped samples because nobody took them in time."""
+    drift_ppm: float | None = None
+    """How much faster than this box's clock its samples come, in millionths; None until it is known."""
+    identity: str | None = None
+    """The device it hears, where that can be known: usb-id:VVVV:PPPP[:SERIAL], card:ID or pulse:NAME."""
 
 
 class Source(Protocol):
@@ -71,8 +97,8 @@ class Source(Protocol):
         """Whether sound is made by the world: it does not wait for a slow listener."""
 
     @property
-    def restarts(self) -> int:
-        """How often the source had to be started again."""
+    def vitals(self) -> Vitals:
+        """How it has done so far; from any thread."""
 
     def heard(self) -> Iterator[Heard]:
         """All that is heard, until the source ends or is closed; may be asked for once.
@@ -182,12 +208,34 @@ def open_source(spec: SourceSpec, *, wait: bool = False) -> Source:
     return open_recordings(spec)
 
 
+def open_sources(
+    specs: Mapping[str, SourceSpec], *, wait: bool, objections: Mapping[str, Callable[[str], str | None]]
+) -> dict[str, Source]:
+    """The sources of several machines; machines that name the same device share it.
+
+    Args:
+        specs: machine → its source.
+        wait: keep trying when a device or command isn't there at the start, rather than fail.
+        objections: machine → why a device of some identity must not be heard; None where it may.
+
+    Raises:
+        AsdError: as `open_source`.
+    """
+    devices = {name: spec for name, spec in specs.items() if spec.kind == "device"}
+    opened: dict[str, Source] = {}
+    if devices:
+        from asd_daemon.hear.sharing import open_microphones
+
+        opened = open_microphones(devices, wait=wait, objections=objections)
+    return {name: opened.get(name) or open_source(spec, wait=wait) for name, spec in specs.items()}
+
+
 class ScriptedSource:
     """A source that says what it was given, for tests and rehearsals; it waits for a slow listener unless told otherwise."""
 
     def __init__(self, script: Iterable[Heard], *, live: bool = False) -> None:
         self.live = live
-        self.restarts = 0
+        self.vitals = Vitals()
         self._script = script
         self._closed = False
 

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
-from asd_daemon.hear.capture import Block, Heard, Lost
+from asd_daemon.hear.capture import Block, Heard, Lost, Vitals
+from asd_daemon.hear.clock import SampleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Sound:
     """Samples that came out of the child."""
 
     samples: NDArray[np.float32]
+    """float32 (N,), or (N, C) from a recorder of several channels."""
     lost_samples: int
     ended_s: float
     """Monotonic time of the last sample."""
@@ -68,6 +70,8 @@ class Word:
 
     text: str
     gives_up: bool = False
+    identity: str | None = None
+    """The device that it hears from now on, where that can be known."""
 
 
 class Decoder(Protocol):
@@ -116,6 +120,7 @@ class SupervisedChild:
         speaks_first: bool,
         env: Mapping[str, str] | None = None,
         patience: Patience = Patience(),
+        objection: Callable[[str], str | None] | None = None,
     ) -> None:
         """Say what to run; nothing starts before `heard` is asked for.
 
@@ -127,9 +132,14 @@ class SupervisedChild:
             speaks_first: whether the child says a word before it opens its device, and honours DELAY_VARIABLE.
             env: its environment; None for ours.
             patience: all waiting times.
+            objection: why a device of some identity must not be heard; None where it may.
         """
         self.name = name
         self.restarts = 0
+        self._overruns = 0
+        self._identity: str | None = None
+        self._objection, self._is_wrong = objection, False
+        self._clock = SampleClock()
         self.patience = patience
         self._command, self._decoder, self._env = list(command), decoder, env
         self._wait, self._speaks_first = wait, speaks_first
@@ -142,13 +152,18 @@ class SupervisedChild:
         self._limit_s = self.patience.boot_s
         self._unreaped: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def vitals(self) -> Vitals:
+        """How it has done so far."""
+        return Vitals(self.restarts, self._overruns, self._clock.drift_ppm, self._identity)
+
     def heard(self) -> Iterator[Heard]:
         """Sound, and `Lost` while there is none; ends only when closed.
 
         Raises:
             SourceError: the first start failed and waiting was not asked for.
         """
-        lost_since_s, said_s = time.monotonic(), float("-inf")
+        lost_since_s, said_s, said_wrong = time.monotonic(), float("-inf"), False
         backoff_s, delay_s = self.patience.backoff_least_s, 0.0
         while not self._stopping.is_set():
             born_s = time.monotonic()
@@ -160,10 +175,10 @@ class SupervisedChild:
             if self._last_end_s is None and not self._wait:
                 raise SourceError(f"{self.name}: {self._reason}")
             now_s = time.monotonic()
-            if now_s - said_s >= self.patience.lost_every_s:
+            if now_s - said_s >= self.patience.lost_every_s or self._is_wrong != said_wrong:
                 _LOG.warning("%s: %s; trying again", self.name, self._reason)
-                yield Lost(self._reason, now_s - (self._last_end_s or lost_since_s))
-                said_s = now_s
+                yield Lost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
+                said_s, said_wrong = now_s, self._is_wrong
             if self._life_sound_s >= self.patience.healthy_s:
                 backoff_s = self.patience.backoff_least_s
             # A child that speaks first waits by itself, its libraries loaded, so that sound is back sooner after the device is
@@ -182,7 +197,7 @@ class SupervisedChild:
 
     def _one_life(self, delay_s: float) -> Iterator[Block]:
         """Start the child once and pass on its sound until it stalls, ends or is no longer wanted."""
-        self._life_sound_s = 0.0
+        self._life_sound_s, self._is_wrong = 0.0, False
         self._reap()
         try:
             child = subprocess.Popen(
@@ -242,6 +257,10 @@ class SupervisedChild:
                 elif item.gives_up:
                     yield item
                     return
+                elif item.identity is not None and (against := self._against(item.identity)):
+                    self._is_wrong = True
+                    yield Word(f"wrong device: {against}", gives_up=True)
+                    return
                 else:
                     self._limit_s = self.patience.start_s
                     _LOG.debug("%s: %s", self.name, item.text)
@@ -249,19 +268,29 @@ class SupervisedChild:
         except ValueError as e:
             yield Word(f"talks nonsense: {e}", gives_up=True)
 
+    def _against(self, identity: str) -> str | None:
+        """What there is to say against hearing a device; it is remembered as the one that is heard if nothing."""
+        against = self._objection(identity) if self._objection else None
+        if against is None:
+            self._identity = identity
+        return against
+
     def _block(self, sound: Sound) -> Iterator[Block]:
         """The sound with the gap before it, in samples, by the clock that parent and child share."""
         if sound.samples.shape[0] == 0:
             return
         length_s = sound.samples.shape[0] / SAMPLE_RATE_HZ
         gap = sound.lost_samples
+        self._overruns += int(gap > 0)
         if self._life_sound_s == 0.0 and self._last_end_s is not None:
             away_s = sound.ended_s - length_s - self._last_end_s
             gap = max(1, round(away_s * SAMPLE_RATE_HZ))
             _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
         self._life_sound_s += length_s
         self._last_end_s = sound.ended_s
-        yield Block(sound.samples, gap)
+        if gap or self._life_sound_s == length_s:
+            self._clock.restart()
+        yield Block(sound.samples, gap, rate_error=self._clock.count(sound.samples.shape[0], sound.ended_s))
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
         """End the child and its descendants by force: a dead stream can't be closed in peace."""

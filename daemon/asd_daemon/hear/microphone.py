@@ -1,7 +1,7 @@
 """Microphones and commands as sources: what to start, and what its bytes mean.
 
-A microphone is the recorder process; a command is any program that writes raw s16le mono at 16 kHz to its standard output. Both
-are supervised alike. PortAudio is never loaded here.
+A microphone is the recorder process, which may send several channels at once; a command is any program that writes raw s16le mono at
+16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,20 @@ _S16_SCALE = np.float32(1 / 32768)
 class RecorderDecoder:
     """Frames of the recorder → sound."""
 
-    def __init__(self) -> None:
-        self._frames = FrameReader()
+    def __init__(self, channels: int = 1) -> None:
+        self._frames, self._channels = FrameReader(), channels
 
     def feed(self, data: bytes) -> Iterator[Sound | Word]:
         """What the frames say; ValueError where they are none."""
         for frame in self._frames.feed(data):
             if frame.kind is Kind.SOUND:
                 samples = np.frombuffer(frame.payload, np.float32)
+                samples = samples if self._channels == 1 else samples.reshape(-1, self._channels)
                 yield Sound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
             elif frame.kind is Kind.FAILED:
                 yield Word(str(json.loads(frame.payload)["reason"]), gives_up=True)
             elif frame.kind is Kind.OPENED:
-                yield Word(f"open: {frame.payload.decode()}")
+                yield Word(f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity"))
             else:
                 yield Word("ready")
 
@@ -77,25 +78,58 @@ def recorder_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+def channel_of(spec: SourceSpec) -> int:
+    """The channel that a source is to be heard on.
+
+    Raises:
+        UsageError: no whole number, or out of range.
+    """
+    channel = spec.number("channel", 0, 0, 63)
+    if channel != int(channel):
+        raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
+    return int(channel)
+
+
 def open_microphone(spec: SourceSpec, *, wait: bool, patience: Patience | None = None) -> SupervisedChild:
-    """A microphone by name, USB identity or `default`, one channel of it.
+    """A microphone by name, USB identity or port, or `default`; one channel of it.
 
     Raises:
         UsageError: a channel or rate out of range.
     """
-    channel = spec.number("channel", 0, 0, 63)
+    return open_channels(spec, [channel_of(spec)], wait=wait, patience=patience)
+
+
+def open_channels(
+    spec: SourceSpec,
+    channels: Sequence[int],
+    *,
+    wait: bool,
+    patience: Patience | None = None,
+    objection: Callable[[str], str | None] | None = None,
+) -> SupervisedChild:
+    """A microphone whose blocks hold several channels, (N, C); (N,) where it is one.
+
+    Args:
+        spec: the device.
+        channels: which, counted from 0, in the order of the blocks' columns.
+        wait: keep trying when it isn't there at the start.
+        patience: all waiting times.
+        objection: why a device of some identity must not be heard; None where it may.
+
+    Raises:
+        UsageError: a rate out of range.
+    """
     rate_hz = spec.number("rate_hz", 0, 4000, 384_000) if "rate_hz" in spec.options else None
-    if channel != int(channel):
-        raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
-    request = {"device": spec.target, "channel": int(channel), "rate_hz": rate_hz, "target_hz": SAMPLE_RATE_HZ}
+    request = {"device": spec.target, "channels": list(channels), "rate_hz": rate_hz, "target_hz": SAMPLE_RATE_HZ}
     return SupervisedChild(
         f"microphone {spec.target!r}",
         recorder_command(request),
-        RecorderDecoder,
+        lambda: RecorderDecoder(len(channels)),
         wait=wait,
         speaks_first=True,
         env=recorder_environment(),
         patience=patience or Patience(),
+        objection=objection,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.capture import SIMULATION_OPTIONS, Block, Heard, SourceSpec
+from asd_daemon.hear.capture import SIMULATION_OPTIONS, Block, Heard, SourceSpec, Vitals
 from asd_daemon.hear.playback import Pace
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
@@ -38,7 +38,7 @@ class Performance:
     """A machine that runs in its place, at some speed."""
 
     live = False
-    restarts = 0
+    vitals = Vitals()
 
     def __init__(self, name: str, stream: SceneStream, timetable: Timetable, speed: float) -> None:
         """Put a machine on its timetable.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asd_daemon.errors import RecordingError, SourceError, UsageError
-from asd_daemon.hear.capture import Block, Heard, Refused, SourceSpec
+from asd_daemon.hear.capture import Block, Heard, Refused, SourceSpec, Vitals
 from asd_daemon.waveform import SAMPLE_RATE_HZ, SOUND_SUFFIXES, read_waveform
 
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s
@@ -43,7 +43,7 @@ class Recordings:
     """Plays files one after the other."""
 
     live = False
-    restarts = 0
+    vitals = Vitals()
 
     def __init__(self, paths: Sequence[Path], channel: int, speed: float) -> None:
         self._paths, self._channel = paths, channel

@@ -31,6 +31,10 @@ class Unfit(StrEnum):
     """Too many samples lie at the end of the scale."""
     DC_OFFSET = "dc_offset"
     """The mean is far from zero: a broken preamplifier or a wrong sample format."""
+    LEVEL = "level"
+    """Far from the usual level of this machine."""
+    RATE = "rate"
+    """Samples come much faster or slower than they should: another rate than they say, or some are missing."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The process that holds the microphone: `python -m asd_daemon.hear.recorder REQUEST`, started and killed by its supervisor.
 
-It opens one device through PortAudio, reads blocks, keeps one channel, resamples and writes frames to its standard output. It is a
-process of its own because a dead PortAudio stream may never close (PortAudio issue 1037) and only a fresh process lists devices
+It opens one device through PortAudio, reads blocks, keeps the channels asked for, resamples and writes frames to its standard output.
+It is a process of its own because a dead PortAudio stream may never close (PortAudio issue 1037) and only a fresh process lists devices
 anew; it reads and never uses callbacks because those need writable and executable memory, which a hardened service has not
 (python-sounddevice issue 397). It imports little (no onnxruntime, pydantic or soundfile), judges nothing, and leaves when its
 standard input ends.
@@ -18,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from asd_daemon.hear.devices import Device, NoSuchDeviceError, find_device, usb_id_of
+from asd_daemon.hear.devices import Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.frame import Frame, Kind
+from asd_daemon.hear.routing import PulseRoute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,7 @@ DEVICE_BUFFER_S = (
 LEAVE_CODE = 3
 
 Send = Callable[[Frame], None]
+_AT_LEAVING: list[Callable[[], None]] = []  # this process ends by os._exit, which calls nobody else
 
 
 def _private_stdout() -> int:
@@ -46,7 +48,14 @@ def _leave_with_parent() -> None:
     """End at once when standard input ends, whatever the main thread is stuck in: the supervisor is gone."""
     while os.read(0, 4096):
         pass
-    os._exit(0)
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    """End without a tidy end: closing a dead stream may hang for ever."""
+    for last in _AT_LEAVING:
+        last()
+    os._exit(code)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -66,8 +75,8 @@ def list_devices() -> list[Device]:
             name=d["name"],
             channels=d["max_input_channels"],
             rate_hz=d["default_samplerate"],
-            usb_id=usb_id_of(d["name"]),
             is_default=d["index"] == default,
+            **asdict(card_facts(d["name"])),
         )
         for d in sounddevice.query_devices()
         if d["max_input_channels"] > 0
@@ -106,10 +115,10 @@ class LossMeter:
 
 
 class Resampler:
-    """One channel of blocks at the device's rate → float32 at the target rate."""
+    """Blocks (N,) or (N, C) at the device's rate → float32 at the target rate."""
 
-    def __init__(self, rate_hz: float, target_hz: int) -> None:
-        self._rates = (rate_hz, target_hz)
+    def __init__(self, rate_hz: float, target_hz: int, channels: int = 1) -> None:
+        self._rates, self._channels = (rate_hz, target_hz), channels
         self.restart()
 
     def restart(self) -> None:
@@ -117,11 +126,13 @@ class Resampler:
         import soxr
 
         same = self._rates[0] == self._rates[1]
-        self._stream = None if same else soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
+        self._stream = (
+            None if same else soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
+        )
 
-    def __call__(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The samples that are complete now; the filter holds some back."""
-        return mono if self._stream is None else self._stream.resample_chunk(mono)
+        return samples if self._stream is None else self._stream.resample_chunk(samples)
 
 
 def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:
@@ -129,7 +140,7 @@ def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:
     import sounddevice
 
     device = find_device(request["device"], list_devices())
-    channel = int(request["channel"])
+    channel = max(map(int, request["channels"]))
     if channel >= device.channels:
         raise NoSuchDeviceError(
             f"microphone {device.name!r} has {device.channels} channel(s), no channel {channel} (from 0)"
@@ -162,9 +173,19 @@ def record(request: dict[str, Any], send: Send) -> None:
     import numpy as np
 
     stream, device, rate_hz = _open(request)
-    send(Frame(Kind.OPENED, json.dumps({"name": device.name, "rate_hz": rate_hz, "usb_id": device.usb_id}).encode()))
-    target_hz, channel = int(request["target_hz"]), int(request["channel"])
-    resample, losses = Resampler(rate_hz, target_hz), LossMeter(rate_hz, time.monotonic())
+    route = None if device.is_hardware else PulseRoute(os.getpid())
+    if route is not None:
+        _AT_LEAVING.append(route.close)
+    identity = device.identity or (route and route.identity)
+
+    def introduce() -> None:
+        about = {"name": device.name, "rate_hz": rate_hz, "usb_id": device.usb_id, "identity": identity}
+        send(Frame(Kind.OPENED, json.dumps(about).encode()))
+
+    introduce()
+    target_hz, channels = int(request["target_hz"]), [int(c) for c in request["channels"]]
+    columns = channels[0] if len(channels) == 1 else channels
+    resample, losses = Resampler(rate_hz, target_hz, len(channels)), LossMeter(rate_hz, time.monotonic())
     block, sent = round(rate_hz * FIRST_BLOCK_S), 0
     while True:
         data, overflowed = stream.read(block)
@@ -172,7 +193,10 @@ def record(request: dict[str, Any], send: Send) -> None:
         lost = round(losses.count(block, overflowed, now_ns / 1e9) * target_hz / rate_hz)
         if lost:
             resample.restart()
-        samples = resample(np.ascontiguousarray(data[:, channel]))
+        if route is not None and route.identity != identity:  # the server has moved us to another microphone
+            identity = route.identity
+            introduce()
+        samples = resample(np.ascontiguousarray(data[:, columns]))
         sent += lost
         send(Frame(Kind.SOUND, samples.tobytes(), sent, lost, now_ns))
         sent += samples.shape[0]
@@ -180,7 +204,7 @@ def record(request: dict[str, Any], send: Send) -> None:
 
 
 def main() -> int:
-    """Answer one request, given as JSON: {"list": true} or {"device", "channel", "rate_hz", "target_hz"}."""
+    """Answer one request, given as JSON: {"list": true} or {"device", "channels", "rate_hz", "target_hz"}."""
     born_s = time.monotonic()
     out = _private_stdout()
     request = json.loads(sys.argv[1])
@@ -212,8 +236,8 @@ def main() -> int:
         send(Frame(Kind.FAILED, json.dumps({"reason": reason}).encode()))
     except BrokenPipeError:
         return 0
-    # No tidy end: closing a dead stream may hang for ever
-    os._exit(LEAVE_CODE)
+    _leave(LEAVE_CODE)
+    return LEAVE_CODE
 
 
 if __name__ == "__main__":

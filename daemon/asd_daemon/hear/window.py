@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.capture import Block, Heard, Lost, Refused
+from asd_daemon.hear.capture import Block, Dead, Heard, Lost, Refused
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, fit_length
 
 F32 = NDArray[np.float32]
@@ -34,6 +34,8 @@ class Window:
     """How many samples the source lost in it; more than 0 makes it unfit to judge."""
     padded_samples: int = 0
     """Zeros after the end of a recording that was too short, as in training."""
+    rate_error: float = 0.0
+    """How much faster than promised its samples came, as a fraction of the rate; negative: slower."""
 
     @property
     def ended_at(self) -> datetime:
@@ -60,6 +62,7 @@ class WindowCutter:
         self._held = 0  # samples in _parts
         self._cut_from_recording = 0
         self._passed = 0  # samples before the first one in _parts, since the start
+        self._rate_error = 0.0
         self._anchor: datetime | None = None  # live: when the last block ended; other: when the first one began
 
     @property
@@ -67,7 +70,7 @@ class WindowCutter:
         """Whether a window is begun."""
         return self._held > 0
 
-    def feed(self, heard: Heard) -> Iterator[Window | Lost | Refused]:
+    def feed(self, heard: Heard) -> Iterator[Window | Lost | Refused | Dead]:
         """The windows that are complete now; losses and refusals pass through, in order."""
         if isinstance(heard, Block):
             yield from self._feed_block(heard)
@@ -85,9 +88,10 @@ class WindowCutter:
         if block.samples.shape[0]:
             self._parts.append(block.samples)
             self._held += block.samples.shape[0]
+            self._rate_error = block.rate_error
         while self._held >= WINDOW_SAMPLES:
             whole = np.concatenate(self._parts)
-            yield Window(whole[:WINDOW_SAMPLES].copy(), self._started_at())
+            yield Window(whole[:WINDOW_SAMPLES].copy(), self._started_at(), rate_error=self._rate_error)
             self._cut_from_recording += 1
             self._parts = [whole[self._hop :]]
             self._held -= self._hop

@@ -28,6 +28,10 @@ class Condition(StrEnum):
     """The last window could not be judged; `reason` says why."""
     MIC_LOST = "mic_lost"
     """The source is silent against its will; `reason` says why."""
+    WRONG_DEVICE = "wrong_device"
+    """There is sound, but from another microphone than before; `reason` names both. Nothing is judged."""
+    OVERLOADED = "overloaded"
+    """This box can't keep up: windows are dropped, the oldest first."""
     STOPPED = "stopped"
     """The daemon was told to stop, or its recordings ended."""
 

@@ -1,0 +1,99 @@
+"""Which source of a sound server a process records from: PulseAudio, and PipeWire in its manner, move streams without a word.
+
+Runs inside the recorder. It asks `pactl`, where that is installed, and listens to its news: at rest it costs nothing. Without pactl
+nothing is known and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+
+_ASK_TIMEOUT_S = 1.0
+_BLOCK = re.compile(r"^Source Output #\d+$", re.MULTILINE)
+_SOURCE = re.compile(r"^\tSource: (\d+)$", re.MULTILINE)
+_PROCESS = re.compile(r'^\t\tapplication\.process\.id = "(\d+)"$', re.MULTILINE)
+
+
+class PulseRoute:
+    """Watches where one process records from."""
+
+    def __init__(self, process_id: int) -> None:
+        """Ask once, and begin to listen for changes."""
+        self._process_id = process_id
+        self._pactl = shutil.which("pactl")
+        self._news: subprocess.Popen[str] | None = None
+        self.identity: str | None = None
+        """pulse:NAME of the source; None where it can't be known."""
+        if self._pactl is None:
+            return
+        self._ask()
+        if self.identity is not None:
+            threading.Thread(target=self._listen, name="pulse-route", daemon=True).start()
+
+    def close(self) -> None:
+        """End the process that brings the news."""
+        if self._news is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._news.kill()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            self._news = subprocess.Popen(
+                [str(self._pactl), "subscribe"],
+                env=_plain(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self._ask()  # what happened before it listened
+            for line in self._news.stdout or ():
+                if "source-output" in line:
+                    self._ask()
+
+    def _ask(self) -> None:
+        source = source_of(self._process_id, self._say("list", "source-outputs"))
+        name = source and source_name(source, self._say("list", "short", "sources"))
+        if name:
+            self.identity = f"pulse:{name}"
+
+    def _say(self, *words: str) -> str:
+        """What pactl answers; nothing where it fails or hangs, as with a frozen server."""
+        try:
+            done = subprocess.run(
+                [str(self._pactl), *words],
+                env=_plain(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_ASK_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout
+
+
+def source_of(process_id: int, listing: str) -> str | None:
+    """The number of the source that a process records from, in what `pactl list source-outputs` says."""
+    for block in _BLOCK.split(listing)[1:]:
+        process, source = _PROCESS.search(block), _SOURCE.search(block)
+        if process and source and int(process[1]) == process_id:
+            return source[1]
+    return None
+
+
+def source_name(number: str, listing: str) -> str | None:
+    """The name of a source, in what `pactl list short sources` says."""
+    rows = (line.split("\t") for line in listing.splitlines())
+    return next((row[1] for row in rows if len(row) > 1 and row[0] == number), None)
+
+
+def _plain() -> dict[str, str]:
+    """Our environment, in which programs speak English."""
+    return {**os.environ, "LC_ALL": "C"}
