@@ -72,13 +72,23 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str],
     _show_forecast(resolved, table, run, as_json=False)
     run_stages(resolved, table, run)
     given = " ".join(f"--data {root}" for root in roots)
-    click.echo(f"trained: {run}")
-    click.echo(f"next: asd-train evaluate {run} {given}")
+    _say(f"trained: {run}")
+    _say(f"next: asd-train evaluate {run} {given}")
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if _first_process():
+        click.echo(line)
 
 
 def _show_forecast(recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool) -> None:
     """Print what is to be done; of several processes the first does."""
-    if os.environ.get("RANK", "0") != "0":
+    if not _first_process():
         return
     from asd_trainer.forecast import forecast, free_bytes, printed
 
@@ -117,7 +127,7 @@ def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequ
         claim_run(run, load_recipe(name, overrides))
         note_data(run, roots)
     _do_stage("pretrain", run, roots)
-    click.echo(f"pre-trained: {run / 'stages' / 'pretrain'}")
+    _say(f"pre-trained: {run / 'stages' / 'pretrain'}")
 
 
 @click.command()
@@ -134,7 +144,7 @@ def separate(run: Path, roots: Sequence[Path]) -> None:
       asd-train separate runs/paper
     """
     _do_stage("separate", run, roots)
-    click.echo(f"separated: {run}")
+    _say(f"separated: {run}")
 
 
 @click.command()
@@ -151,7 +161,7 @@ def synthesize(run: Path, roots: Sequence[Path]) -> None:
       asd-train synthesize runs/paper
     """
     _do_stage("synthesize", run, roots)
-    click.echo(f"synthesised: {run / 'stages' / 'synthesize'}")
+    _say(f"synthesised: {run / 'stages' / 'synthesize'}")
 
 
 @click.command()
@@ -168,7 +178,7 @@ def finetune(run: Path, roots: Sequence[Path]) -> None:
       asd-train finetune runs/smoke
     """
     _do_stage("finetune", run, roots)
-    click.echo(f"trained: {run}")
+    _say(f"trained: {run}")
 
 
 def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.checkpoint import Checkpoints
 from asd_trainer.interruption import Interrupted, noted_signals
+from asd_trainer.processes import processes
 from asd_trainer.progress import counted_steps
 from asd_trainer.recipe_keys import OptimiserRecipe
 
@@ -63,6 +64,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
         StageError: the loss is no longer finite, or the checkpoint belongs to other data.
     """
     torch.manual_seed(task.seed)
+    processes()
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     task.model.to(accelerator.device)
     optimiser = build_optimiser(task.model, settings)

@@ -23,7 +23,7 @@ class BatchNorm(nn.BatchNorm1d):
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:
             normal: Tensor = super().forward(rows)
             return normal
-        numbers = rows.float()
+        numbers = rows.to(torch.promote_types(rows.dtype, torch.float32))
         count = _over_processes(numbers.new_tensor(rows.shape[0]))
         mean = _over_processes(numbers.sum(dim=0)) / count
         variance = _over_processes((numbers - mean).square().sum(dim=0)) / count

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from asd_trainer.loop import even_share, train
 from asd_trainer.masks import draw_masks
 from asd_trainer.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
 from asd_trainer.pretraining_recipe import PretrainRecipe
+from asd_trainer.processes import processes
 from asd_trainer.weights import save_encoder
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def pretrain_encoder(
         train(alone, settings.optimiser, folder / "decoder")
         model.encoder_learns(learns=True)
     train(task, settings.optimiser, folder)
-    processes = PartialState()
-    if processes.is_main_process:
+    together = processes()
+    if together.is_main_process:
         save_encoder(encoder, folder)
-    processes.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+    together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk

@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from accelerate import PartialState
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -33,6 +32,7 @@ from asd_trainer.dataset import ClipTable
 from asd_trainer.guidance import Guidance
 from asd_trainer.loop import train
 from asd_trainer.mixtures import SILENT_DBFS, Material, MixtureRule
+from asd_trainer.processes import processes
 from asd_trainer.progress import Advance, counted_steps
 from asd_trainer.recipe import Recipe
 from asd_trainer.separated import SeparatedClip, separate_clips
@@ -71,21 +71,21 @@ def separate(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         raise SettingsError("separate.enabled: false leaves the stage out; set it with --set separate.enabled=true")
     guided = guided_machines(settings, table)
     found = guidance.materials(guided.values())
-    together: dict[str, dict[str, Material]] = (
+    networks: dict[str, dict[str, Material]] = (
         {".": found} if settings.networks == "one" else {machine: {machine: own} for machine, own in found.items()}
     )
-    for name, materials in together.items():
+    for name, materials in networks.items():
         log.info("separate: %s, %d steps", ", ".join(materials), settings.steps)
         _train_network(recipe, tuple(materials.values()), folder / name)
-    processes = PartialState()
-    if processes.is_main_process:
+    together = processes()
+    if together.is_main_process:
         machines = {
             machine: asdict(SeparatedMachine(guided[machine].kind, name))
-            for name, materials in together.items()
+            for name, materials in networks.items()
             for machine in materials
         }
         write_whole(folder / MACHINES, json.dumps({"schema": SCHEMA, "machines": machines}, indent=1) + "\n")
-    processes.wait_for_everyone()
+    together.wait_for_everyone()
     twins = [one for one in separated_twins(folder.parents[1], training_clips(table)) if one is not None]
     for machine in found:
         ratios = [one.snr_db for one in twins if one.clip.machine == machine]
@@ -105,7 +105,7 @@ def _train_network(recipe: Recipe, materials: tuple[Material, ...], folder: Path
     torch.manual_seed(recipe.seed)
     network = Separator(SIZES[settings.size])
     train(SeparationTask(network, lesson(recipe, materials)), settings.optimiser, folder)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         save_separator(network.cpu(), folder)
 
 
@@ -141,12 +141,12 @@ def synthesize(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         )
     twins = [one for one in separated_twins(folder.parents[1], training_clips(table)) if one is not None]
     planned = synthesis.plan(_with_both_domains(twins), count, recipe.seed, folder / SOUND)
-    processes = PartialState()
-    if processes.is_main_process:
+    together = processes()
+    if together.is_main_process:
         with counted_steps("synthesize (clips)", len(planned)) as advance:
             synthesis.write(planned, progress=lambda done: advance(done, {}))
         write_clips(folder / CLIPS, [one.clip for one in planned], folder)
-    processes.wait_for_everyone()
+    together.wait_for_everyone()
 
 
 def _with_both_domains(twins: Sequence[SeparatedClip]) -> list[SeparatedClip]:
@@ -204,14 +204,14 @@ def separated_twins(run: Path, clips: Sequence[Clip]) -> tuple[SeparatedClip | N
             groups[clip.machine, clip.path.parent].append(position)
     total = sum(map(len, groups.values()))
     twins: list[SeparatedClip | None] = [None] * len(clips)
-    processes = PartialState()
+    together = processes()
     with (
-        processes.main_process_first(),
-        counted_steps("separate (clips)", total, shown=processes.is_main_process and total > 0) as advance,
+        together.main_process_first(),
+        counted_steps("separate (clips)", total, shown=together.is_main_process and total > 0) as advance,
     ):
         done = 0
         for (machine, parent), positions in groups.items():
-            network = load_separator(run / "stages" / "separate" / machines[machine].network).to(processes.device)
+            network = load_separator(run / "stages" / "separate" / machines[machine].network).to(together.device)
             own = [clips[position] for position in positions]
             found = separate_clips(network, own, run / SEPARATED / _folder_name(parent), partial(_add, advance, done))
             done += len(own)

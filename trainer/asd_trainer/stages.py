@@ -10,12 +10,10 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
@@ -28,6 +26,7 @@ from asd_trainer.embedder import save_embedder
 from asd_trainer.features import cached_log_mels, clips_digest
 from asd_trainer.loop import train
 from asd_trainer.pretraining import pretrain_encoder
+from asd_trainer.processes import processes
 from asd_trainer.progress import spoken_time
 from asd_trainer.recipe import Recipe
 from asd_trainer.separation_stage import finetuning_clips, separate, synthesize
@@ -36,9 +35,6 @@ from asd_trainer.weights import EncoderWeights, load_weights
 from asd_trainer.whole_file import write_whole
 
 log = logging.getLogger(__name__)
-
-PATIENCE = timedelta(days=2)
-"""How long processes wait for the first one, which separates, synthesises and computes features for all."""
 
 Stage = Callable[[Recipe, ClipTable, Path], None]
 """A stage: recipe, clips, and its own folder inside the run."""
@@ -68,7 +64,7 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     else:
         encoder.load_state_dict(dict(weights.tensors))
     origin = {"weights": recipe.encoder.weights, "sha256": weights.digest if weights else None, "clips": len(clips)}
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         write_whole(folder / "origin.json", json.dumps(origin, indent=1) + "\n")
     log.info(
         "pretrain: %d clips, %d steps, weights: %s",
@@ -142,20 +138,20 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         task.steps,
     )
     train(task, recipe.finetune.optimiser, folder)
-    processes = PartialState()
-    if processes.is_main_process:
+    together = processes()
+    if together.is_main_process:
         save_embedder(task.model.embedder, folder)
         save_file(
             {name: tensor.contiguous() for name, tensor in task.model.head.state_dict().items()},
             folder / "head.safetensors",
         )
         write_whole(folder / "classes.json", json.dumps(task.classes, indent=1, ensure_ascii=False) + "\n")
-    processes.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+    together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
 
 
 def _log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
     """The run's cache of log-mels, made by one process."""
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         return cached_log_mels(clips, folder.parents[1] / "features")
 
 
@@ -207,31 +203,33 @@ def of_years(table: ClipTable, years: Sequence[int]) -> ClipTable:
 
 def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do one stage of a run unless its done mark is there; raises what the stage raises."""
-    processes = PartialState(timeout=PATIENCE)
+    together = processes()
     folder = run / "stages" / name
     if read_mark(folder) is not None:
         log.info("%s: done already", name)
-        _tidy(folder, processes)
+        _tidy(folder)
         return
     chosen = stage_table(name, recipe, table)
     folder.mkdir(parents=True, exist_ok=True)
-    with timed(folder, writes=processes.is_main_process) as watch:
+    with timed(folder, writes=together.is_main_process) as watch:
         STAGES[name](recipe, chosen, folder)
-    if processes.is_main_process:
-        write_mark(folder, watch.seconds, str(processes.device), processes.num_processes)
-    processes.wait_for_everyone()
-    _tidy(folder, processes)
+    if together.is_main_process:
+        write_mark(folder, watch.seconds, str(together.device), together.num_processes)
+    together.wait_for_everyone()
+    _tidy(folder)
     log.info("%s: done in %s", name, spoken_time(watch.seconds))
 
 
-def _tidy(folder: Path, processes: PartialState) -> None:
+def _tidy(folder: Path) -> None:
     """Remove the checkpoints of a stage that is done; until its mark was there, a kill would have cost the stage."""
-    if processes.is_main_process:
+    if processes().is_main_process:
         for checkpoints in sorted(folder.rglob("checkpoints*")):
             shutil.rmtree(checkpoints)
 
 
 def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do every stage of a run that is not done yet, in order."""
+    if not processes().is_main_process:
+        logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
     for name in stages_of(recipe):
         run_stage(name, recipe, table, run)

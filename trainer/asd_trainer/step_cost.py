@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,6 +24,7 @@ from asd_trainer.embedder import Embedder
 from asd_trainer.features import CLIP_FRAMES
 from asd_trainer.loop import build_optimiser
 from asd_trainer.pretraining import Pretrainer, PretrainingTask
+from asd_trainer.processes import processes
 from asd_trainer.recipe import Recipe
 from asd_trainer.recipe_keys import OptimiserRecipe
 from asd_trainer.separation import AUXILIARY_WEIGHT, separate
@@ -48,13 +48,13 @@ class StepCost:
 
 def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
     """A step of fine-tuning, of a batch over all processes."""
-    processes = PartialState()
+    together = processes()
     kept = max(1, round(recipe.finetune.kept_patches * PATCHES))
-    model = Classifier(recipe, classes).to(processes.device)
-    piece = _clip_batch(min(kept, PIECE_PATCHES), processes.device)
+    model = Classifier(recipe, classes).to(together.device).eval()  # the norms must not ask other processes
+    piece = _clip_batch(min(kept, PIECE_PATCHES), together.device)
     seconds, operations = _timed(lambda: _backward(model(**piece)["loss"]))
     whole = _embedder_operations(recipe, kept)
-    own_clips = batch_clips / processes.num_processes
+    own_clips = batch_clips / together.num_processes
     return StepCost(
         seconds=own_clips * (whole / operations * seconds / 2 + _render_seconds(recipe))
         + _update_seconds(model, recipe.finetune.optimiser),
@@ -64,7 +64,7 @@ def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
 
 def pretrain_cost(recipe: Recipe, batch_clips: int) -> StepCost:
     """A step of pre-training, of a batch over all processes."""
-    processes = PartialState()
+    together = processes()
     settings = recipe.pretrain
     generator = torch.Generator().manual_seed(0)
     encoder = Eat(SIZES[recipe.encoder.size])
@@ -73,15 +73,15 @@ def pretrain_cost(recipe: Recipe, batch_clips: int) -> StepCost:
     for clones in (1, 2):
         mask = settings.mask.model_copy(update={"clones": clones})
         fewer = settings.model_copy(update={"mask": mask, "batch_clips": 1})
-        model = Pretrainer(encoder, fewer, generator).to(processes.device)
+        model = Pretrainer(encoder, fewer, generator).to(together.device)
         sound = np.random.default_rng(0).normal(-4, 4, (1, CLIP_FRAMES, MEL_BINS)).astype(np.float32)
         piece = PretrainingTask(model, sound, fewer, seed=0, fingerprint="").batch(0, 0, 1)
-        batch = {name: tensor.to(processes.device) for name, tensor in piece.items()}
+        batch = {name: tensor.to(together.device) for name, tensor in piece.items()}
         found.append(_timed(lambda model=model, batch=batch: _backward(model(**batch)["loss"])))  # type: ignore[misc]
     (_, one), (seconds, two) = found
     whole = one + (settings.mask.clones - 1) * (two - one)
     return StepCost(
-        seconds=batch_clips / processes.num_processes * whole / two * seconds
+        seconds=batch_clips / together.num_processes * whole / two * seconds
         + _update_seconds(model, settings.optimiser),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
@@ -89,17 +89,17 @@ def pretrain_cost(recipe: Recipe, batch_clips: int) -> StepCost:
 
 def separate_cost(recipe: Recipe) -> StepCost:
     """A step of the separator's training, of a batch over all processes."""
-    processes = PartialState()
+    together = processes()
     settings = recipe.separate
-    model = Trainee(Separator(SEPARATOR_SIZES[settings.size])).to(processes.device)
+    model = Trainee(Separator(SEPARATOR_SIZES[settings.size])).to(together.device)
     piece_s = min(PIECE_S, settings.crop_s)
     sources = torch.randn(1, 2, round(piece_s * SAMPLE_RATE_HZ), generator=torch.Generator().manual_seed(0)) * 0.1
     plain, with_heads = (
-        _timed(lambda weight=weight: _backward(model(sources.to(processes.device), torch.tensor(weight))["loss"]))[0]  # type: ignore[misc]
+        _timed(lambda weight=weight: _backward(model(sources.to(together.device), torch.tensor(weight))["loss"]))[0]  # type: ignore[misc]
         for weight in (0.0, AUXILIARY_WEIGHT)
     )
     mean = plain + (with_heads - plain) / AUXILIARY_EVERY_STEPS
-    heard_s = settings.batch_mixtures / processes.num_processes * settings.crop_s
+    heard_s = settings.batch_mixtures / together.num_processes * settings.crop_s
     return StepCost(
         seconds=heard_s / piece_s * mean + _update_seconds(model, settings.optimiser),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -108,7 +108,7 @@ def separate_cost(recipe: Recipe) -> StepCost:
 
 def separating_seconds(recipe: Recipe) -> float:
     """Time in which a 10 s clip is separated."""
-    network = Separator(SEPARATOR_SIZES[recipe.separate.size]).to(PartialState().device)
+    network = Separator(SEPARATOR_SIZES[recipe.separate.size]).to(processes().device)
     piece = np.random.default_rng(0).normal(0, 0.1, round(PIECE_S * SAMPLE_RATE_HZ)).astype(np.float32)
     return WINDOW_S / PIECE_S * timed(lambda: separate(network, piece))
 
@@ -154,7 +154,7 @@ def _clip_batch(kept: int, device: torch.device) -> dict[str, Tensor]:
 def _embedder_operations(recipe: Recipe, kept: int) -> float:
     """Operations of a clip forwards and backwards; counted on shapes alone."""
     with torch.device("meta"):
-        embedder = Embedder(embedder_shape(recipe))
+        embedder = Embedder(embedder_shape(recipe)).eval()
         features, patches = torch.empty(2, EAT_FRAMES, MEL_BINS), torch.zeros(2, kept, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         _backward(embedder(features, patches if kept < PATCHES else None).sum())
