@@ -9,24 +9,31 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asd_daemon.errors import SettingsError, UsageError
 from asd_daemon.health import Notifier
-from asd_daemon.hear.capture import SourceSpec, open_source, parse_source
+from asd_daemon.hear.capture import SourceSpec, open_sources, parse_source
+from asd_daemon.hear.fitness import Fitness, FitnessLimits
+from asd_daemon.hear.memory import SourceMemory
 from asd_daemon.judge.alarm import AlarmRule
+from asd_daemon.report import Attendant
 from asd_daemon.service import Service
 from asd_daemon.settings import (
     AlarmSettings,
     MachineSettings,
     MqttSettings,
+    QualitySettings,
     Settings,
     load_settings,
     read_password,
     settings_file,
+    state_folder,
 )
 from asd_daemon.station import Judge, Station, StationNews
+from asd_daemon.status import StatusFile, status_file, status_folder
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 
 if TYPE_CHECKING:
@@ -138,6 +145,34 @@ def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
     return AlarmRule(alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s)
 
 
+def fitness_limits(quality: QualitySettings) -> FitnessLimits:
+    """Where usable ends, as the settings say."""
+    return FitnessLimits(quality.below_db, quality.above_db, deaf_after_s=quality.deaf_after_s)
+
+
+def make_attendants(plan: Plan) -> list[Attendant]:
+    """Those who look on and tell: the status file always, metrics and the dead-man ping where they are configured."""
+    health = plan.settings.health
+    file = status_file(status_folder(state_folder()), plan.machines)
+    attendants: list[Attendant] = [StatusFile(file, node=plan.settings.node, version=metadata.version("asd-edge"))]
+    if health.metrics_port is not None:
+        from asd_daemon.metrics import MetricsServer
+
+        attendants.append(MetricsServer(health.metrics_host, health.metrics_port))
+    if health.ping_url is not None:
+        from asd_daemon.deadman import DeadManPing
+
+        attendants.append(DeadManPing(health.ping_url, health.ping_every_s))
+    return attendants
+
+
+def memory_of(machine: str, spec: SourceSpec) -> SourceMemory | None:
+    """What is remembered of a machine's microphone or command; nothing of recordings and simulations, which may be of anything."""
+    if spec.kind not in ("device", "command"):
+        return None
+    return SourceMemory(state_folder() / "machines" / machine / "source.json")
+
+
 class BundleShelf:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
@@ -231,18 +266,25 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:
         return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
 
+    memories = {name: memory_of(name, plan.sources[name]) for name in plan.machines}
+
     def make_stations(news: StationNews) -> list[Station]:
+        objections = {name: memory.objection for name, memory in memories.items() if memory is not None}
+        sources = open_sources(
+            {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, objections=objections
+        )
         return [
             Station(
                 name,
-                open_source(plan.sources[name], wait=wait_for_device),
+                sources[name],
                 judge_of(name, machine),
                 teller,
                 news,
                 rule=alarm_rule(machine.alarm),
+                fitness=Fitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             )
             for name, machine in plan.machines.items()
         ]
 
-    return Service(teller, Notifier(), make_stations)
+    return Service(teller, Notifier(), make_stations, make_attendants(plan))

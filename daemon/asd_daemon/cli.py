@@ -151,7 +151,7 @@ def devices(as_json: bool) -> None:
     if not found:
         click.echo("no microphone: this box has no sound input", err=True)
     for device in found:
-        usb = f"  usb-id:{device.usb_id}" if device.usb_id else ""
+        usb = f"  {device.identity} usb-path:{device.usb_path}" if device.usb_id else ""
         default = "  (default)" if device.is_default else ""
         click.echo(f"device:{device.name}  {device.channels} channel(s), {device.rate_hz:g} Hz{usb}{default}")
 
@@ -179,6 +179,39 @@ def check(seconds: float, as_json: bool, **words: Any) -> int:
         else:
             click.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.what}: {finding.detail}")
     return 0 if well else 1
+
+
+@cli.command()
+@_as_json
+def status(as_json: bool) -> int:
+    """Show how the daemons on this box are doing, machine by machine; exit code 1 unless all are well.
+
+    Those of this user, and those of systemd's services, for which it may need sudo.
+    """
+    from datetime import UTC, datetime
+
+    from asd_daemon.errors import CannotStartError
+    from asd_daemon.settings import state_folder
+    from asd_daemon.status import read_statuses, status_folder
+
+    try:
+        found = read_statuses(status_folder(state_folder()), datetime.now(UTC))
+    except PermissionError as e:
+        raise CannotStartError(f"{e.filename}: is not ours to read; try sudo asd-daemon status") from e
+    if as_json:
+        entries = [{"well": s.well, "trouble": s.trouble, "file": str(s.file), **s.content} for s in found]
+        click.echo(json.dumps(entries, ensure_ascii=False))
+    elif not found:
+        click.echo("no daemon is running here", err=True)
+    for one in () if as_json else found:
+        click.echo(f"{one.content.get('node', '?')}: {one.trouble or 'running'}  ({one.file})")
+        for name, machine in one.content.get("machines", {}).items():
+            counts = machine["counts"]
+            score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
+            reason = f" ({machine['reason']})" if machine["reason"] else ""
+            click.echo(f"  {name}: {machine['state']}{reason} since {machine['since']}{score}")
+            click.echo("    " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
+    return 0 if found and all(s.well for s in found) else 1
 
 
 @cli.command("sample-config")

@@ -35,6 +35,8 @@ _EXAMPLES: dict[str, Any] = {
     "machines.fan.source.simulate": "fan?fail=blade_chip&fail_after=60",
     "machines.fan.source.channel": 0,
     "machines.fan.source.rate_hz": 48000,
+    "health.metrics_port": 9187,
+    "health.ping_url": "https://hc-ping.com/your-uuid",
     "mqtt.port": 8883,
     "mqtt.ca_file": "/etc/asd-daemon/ca.crt",
     "mqtt.cert_file": "/etc/asd-daemon/line-3.crt",

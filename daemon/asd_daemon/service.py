@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 
 from asd_daemon.errors import AsdError
 from asd_daemon.health import Counts, Notifier
+from asd_daemon.report import Attendant, MachineReport
 from asd_daemon.station import Station, StationNews
 from asd_daemon.tell.teller import Teller
 
@@ -40,11 +41,15 @@ class Service:
     """Runs stations until they end, a signal comes, or something can't go on."""
 
     def __init__(
-        self, teller: Teller, notifier: Notifier, make_stations: Callable[[StationNews], Sequence[Station]]
+        self,
+        teller: Teller,
+        notifier: Notifier,
+        make_stations: Callable[[StationNews], Sequence[Station]],
+        attendants: Sequence[Attendant] = (),
     ) -> None:
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._news: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
-        self._teller, self._notifier = teller, notifier
+        self._teller, self._notifier, self._attendants = teller, notifier, attendants
         news = StationNews(self._on_running, self._on_progress, lambda m: self._news.put(_Ended(m)), self._on_failure)
         self.stations = list(make_stations(news))
         self._running: set[str] = set()
@@ -53,6 +58,10 @@ class Service:
     def counts(self) -> Counts:
         """What all stations have counted."""
         return sum((station.counters.now for station in self.stations), Counts())
+
+    def reports(self) -> dict[str, MachineReport]:
+        """How each machine and the way to it are now; from any thread."""
+        return {s.machine: MachineReport(s.state, s.counters.now, s.vitals) for s in self.stations}
 
     def stop(self, why: str = "asked to") -> None:
         """End `run` soon; from any thread."""
@@ -69,6 +78,8 @@ class Service:
             AsdError: something can't start or go on.
         """
         with _Signals(self.stop):
+            for attendant in self._attendants:
+                attendant.start(self.reports)
             self._teller.start(self.fail)
             for station in self.stations:
                 self._notifier.expect(station.machine)
@@ -105,6 +116,8 @@ class Service:
             if not station.join(max(0.0, deadline_s - time.monotonic())):
                 _LOG.error("%s: does not stop in %g s; left behind", station.machine, _STATIONS_STOP_S)
             station.say_stopped()
+        for attendant in self._attendants:
+            attendant.close()
         self._teller.close(_TELLER_STOP_S)
 
     def _sum_up(self) -> None:
@@ -123,6 +136,8 @@ class Service:
     def _on_progress(self, machine: str) -> None:
         self._notifier.status(self._status())
         self._notifier.progressed(machine)
+        for attendant in self._attendants:
+            attendant.progressed()
 
     def _on_failure(self, machine: str, error: Exception) -> None:
         if not isinstance(error, AsdError | BrokenPipeError):

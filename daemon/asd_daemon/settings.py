@@ -46,7 +46,9 @@ class SourceSettings(_Section):
     """Where the sound of a machine comes from: exactly one of device, file, folder, command and simulate."""
 
     device: str | None = Field(
-        None, min_length=1, description="microphone: a name or a part of one, default, or usb-id:VVVV:PPPP"
+        None,
+        min_length=1,
+        description="microphone: a name or a part of one, default, usb-id:VVVV:PPPP[:SERIAL], or usb-path:1-1.2 for a port",
     )
     file: Path | None = Field(None, description="one recording, played once")
     folder: Path | None = Field(None, description="every recording below a folder, in the order of their paths")
@@ -110,6 +112,20 @@ class AlarmSettings(_Section):
         return self
 
 
+class QualitySettings(_Section):
+    """When a window is not judged, beyond silence, gaps, clipping and the like."""
+
+    below_db: float = Field(
+        20.0, ge=3, le=200, description="so many dB below the machine's usual level a window is not judged"
+    )
+    above_db: float = Field(
+        40.0, ge=3, le=200, description="so many dB above it; wide, since machines that fail are louder too"
+    )
+    deaf_after_s: float = Field(
+        600.0, ge=10, le=604_800, description="so many seconds without a usable window are an event of their own"
+    )
+
+
 class MachineSettings(_Section):
     """One machine that is listened to."""
 
@@ -121,6 +137,24 @@ class MachineSettings(_Section):
         10.0, ge=0.5, le=10, description="seconds from the start of one window of 10 s to the start of the next"
     )
     alarm: AlarmSettings = Field(default_factory=AlarmSettings, description="when an alert opens and closes")
+    quality: QualitySettings = Field(default_factory=QualitySettings, description="when a window is fit to judge")
+
+
+class HealthSettings(_Section):
+    """How the daemon itself is watched."""
+
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="TCP port for Prometheus at /metrics; unset: none is opened"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="address to answer on; 0.0.0.0 for all networks of this box"
+    )
+    ping_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None = Field(
+        None, description="a URL that is asked for while every machine is judged; when it stays out, raise alarm there"
+    )
+    ping_every_s: float = Field(
+        60.0, ge=1, le=86_400, description="seconds from ping to ping; windows come every 10 s, so 30 or more"
+    )
 
 
 class MqttSettings(_Section):
@@ -168,6 +202,7 @@ class Settings(_Section):
         None, description="folder with the models; unset: the bundle that comes with the program"
     )
     mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
+    health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
     log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
 
     def machine(self, name: str, where: str = "the configuration") -> MachineSettings:
@@ -281,7 +316,13 @@ def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
 
 def _keys_at(location: list[Any]) -> list[str]:
     """The keys that a section may have, found by walking the models along a path of keys."""
-    models: dict[str, type[BaseModel]] = {"mqtt": MqttSettings, "source": SourceSettings, "alarm": AlarmSettings}
+    models: dict[str, type[BaseModel]] = {
+        "mqtt": MqttSettings,
+        "source": SourceSettings,
+        "alarm": AlarmSettings,
+        "quality": QualitySettings,
+        "health": HealthSettings,
+    }
     if not location:
         return list(Settings.model_fields)
     if location[0] == "machines" and len(location) == 2:

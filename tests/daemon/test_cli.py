@@ -324,7 +324,15 @@ def commands(group: click.Group, name: str = "") -> list[tuple[str, click.Comman
 
 
 def test_every_command_and_option_has_help() -> None:
-    assert {name for name, _ in commands(cli)} == {"run", "score", "devices", "check", "sample-config", "bundle verify"}
+    assert {name for name, _ in commands(cli)} == {
+        "run",
+        "score",
+        "devices",
+        "check",
+        "status",
+        "sample-config",
+        "bundle verify",
+    }
     for name, command in commands(cli):
         assert command.help, name
         for parameter in command.params:

@@ -1,0 +1,43 @@
+"""What a running daemon can say of each machine, and the interface of those who pass it on: status file, metrics, dead-man ping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from asd_daemon.health import Counts
+from asd_daemon.hear.capture import Vitals
+from asd_daemon.tell.messages import MachineState
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """How a machine and the way to it are at this moment."""
+
+    state: MachineState
+    counts: Counts
+    vitals: Vitals
+
+
+Reports = Callable[[], Mapping[str, MachineReport]]
+
+
+class Attendant(Protocol):
+    """Looks on while the service runs and tells somebody; it never holds the service up."""
+
+    def start(self, reports: Reports) -> None:
+        """Begin.
+
+        Args:
+            reports: gives the machines' reports, from any thread.
+
+        Raises:
+            CannotStartError: it can't do what it was asked for.
+        """
+
+    def progressed(self) -> None:
+        """A window, or the lack of one, went all the way; from any thread."""
+
+    def close(self) -> None:
+        """End within a second or so."""
