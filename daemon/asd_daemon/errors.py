@@ -6,6 +6,7 @@
     ├── RecordingError          exit 2   a sound file that can't be read or holds no usable sound
     ├── DataSetError            exit 2   a folder that is no data set, or one with nothing to learn from
     ├── StageError              exit 2   a stage of a run that is missing or does not fit its recipe
+    ├── FetchError              exit 3   the archive of the public data sets can't be reached, or sends something else
     ├── CannotStartError        exit 3
     │   ├── BundleError                  missing, broken, too new or tampered bundle
     │   ├── UnknownMachineError          the bundle does not know the machine
@@ -53,6 +54,12 @@ class StageError(AsdError):
     """A stage of a run that is missing, broken, or made by another recipe."""
 
     exit_code = 2
+
+
+class FetchError(AsdError):
+    """The archive of the public data sets can't be reached, or sends something else than it announced; another try may do."""
+
+    exit_code = 3
 
 
 class CannotStartError(AsdError):

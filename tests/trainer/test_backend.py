@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, StageError
 from asd_daemon.judge.mel import eat_input, log_mel
-from asd_trainer.backend import by_machine, embed_clips, score_run
-from asd_trainer.dataset import ClipTable, load_clip, read_dataset
-from asd_trainer.embedder import Embedder, load_embedder
+from asd_trainer import embeddings
+from asd_trainer.backend import embed_clips, leave_one_out, score_run, scores_of
+from asd_trainer.dataset import Clip, ClipTable, load_clip, read_dataset
+from asd_trainer.embedder import Embedder, load_embedder, save_embedder
 from asd_trainer.recipe import load_recipe
 from asd_trainer.stages import run_stages
 from rig.tones import write_tones
@@ -50,7 +54,7 @@ def test_embeddings_come_in_order_and_equal_those_made_one_by_one(run: Path, tab
 
 def test_score_is_the_smallest_cosine_distance_to_the_normal_clips_of_the_machine(run: Path, table: ClipTable) -> None:
     embedder = load_embedder(run)
-    scored = score_run(run, table)
+    scored = score_run(run, table).test
     assert {one.clip for one in scored} == set(table.select(split="test"))
     for machine in table.machines:
         bank = one_by_one(embedder, table, table.select(split="train", machine=machine))
@@ -61,14 +65,14 @@ def test_score_is_the_smallest_cosine_distance_to_the_normal_clips_of_the_machin
 
 def test_clean_and_noise_clips_stay_out_of_the_bank(run: Path, tmp_path: Path) -> None:
     root = write_tones(tmp_path / "tones", train=2, test=1)
-    before = {one.clip.path.name: one.score for one in score_run(run, read_dataset([root]))}
+    before = {one.clip.path.name: one.score for one in score_run(run, read_dataset([root])).test}
     for machine in ("hummer", "singer"):
         (root / machine / "supplemental").mkdir()
         anomaly = next((root / machine / "test").glob("*anomaly*"))
         shutil.copy(anomaly, root / machine / "supplemental" / "section_00_machine_0001_.wav")
     grown = read_dataset([root])
     assert grown.select(split="supplemental")
-    assert {one.clip.path.name: one.score for one in score_run(run, grown)} == before
+    assert {one.clip.path.name: one.score for one in score_run(run, grown).test} == before
 
 
 def test_data_without_test_clips_is_refused(run: Path, table: ClipTable) -> None:
@@ -87,7 +91,82 @@ def test_run_that_is_not_trained_is_refused(table: ClipTable, tmp_path: Path) ->
         score_run(tmp_path, table)
 
 
-def test_clips_are_grouped_by_machine_in_their_order(table: ClipTable) -> None:
-    grouped = by_machine(table.clips[::-1])
-    assert list(grouped) == ["hummer", "singer"]
-    assert grouped["singer"] == list(table.select(machine="singer"))[::-1]
+def test_each_section_and_year_has_a_bank_of_its_own() -> None:
+    """Two fans of other years, and two sections of one: a test clip is near its own bank only, and far from the others."""
+    rng = np.random.default_rng(0)
+    units = [("fan", 2020, "00"), ("fan", 2023, "00"), ("fan", 2023, "01"), ("valve", 2023, "00")]
+    train, test, rows, queries = [], [], [], []
+    for number, (machine, year, section) in enumerate(units):
+        own = np.eye(8)[number] + 0.05 * rng.normal(size=(5, 8))
+        for row in range(4):
+            train.append(Clip(Path(f"{number}_{row}"), machine, section, "train", None, "normal", (), None, year))
+            rows.append(own[row])
+        test.append(Clip(Path(f"{number}_t"), machine, section, "test", None, "normal", (), None, year))
+        queries.append(own[4])
+    embedded = np.array([*rows, *queries], np.float32)
+    embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
+    scores = scores_of(train, test, embedded)
+    assert [one.clip for one in scores.test] == test
+    for number, one in enumerate(scores.test):
+        bank = embedded[4 * number : 4 * number + 4]
+        assert one.score == pytest.approx(1 - float((bank @ embedded[16 + number]).max()), abs=1e-6)
+    crossed = [*test[1:], test[0]]  # each clip claims to be of the next unit
+    assert min(one.score for one in scores_of(train, crossed, embedded).test) > 0.5
+    alone = scores_of(
+        train[4:8], [test[2]], embedded[[4, 5, 6, 7, 18]]
+    )  # no bank of its section: that of its machine and year
+    assert alone.test[0].score == pytest.approx(1 - float((embedded[4:8] @ embedded[18]).max()), abs=1e-6)
+
+
+def test_training_scores_leave_the_clip_itself_out() -> None:
+    rng = np.random.default_rng(1)
+    bank = rng.normal(size=(30, 6)).astype(np.float32)
+    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    bank[7] = bank[3]  # copies are each other's neighbours
+    bank[9] = bank[3]
+    distances = 1 - bank.astype(np.float64) @ bank.T.astype(np.float64)
+    np.fill_diagonal(distances, np.inf)
+    np.testing.assert_allclose(leave_one_out(bank), distances.min(axis=1), atol=1e-6)
+    assert np.isnan(leave_one_out(bank[:1])).all()
+
+
+def test_scores_carry_training_scores_and_embeddings_of_each_machine(run: Path, table: ClipTable) -> None:
+    scores = score_run(run, table)
+    assert {one.clip for one in scores.training} == set(table.select(split="train"))
+    for machine, (clips, embedded) in scores.embeddings.items():
+        assert set(clips) == set(table.select(machine=machine))
+        assert embedded.shape == (len(clips), 128)
+        own = [one for one in scores.training if one.clip.machine == machine]
+        bank = np.stack([row for clip, row in zip(clips, embedded, strict=True) if clip.split == "train"])
+        np.testing.assert_allclose([one.score for one in own], leave_one_out(bank), atol=1e-6)
+
+
+def test_a_second_call_embeds_nothing_until_model_or_clips_change(
+    run: Path, table: ClipTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "run"
+    shutil.copytree(run, own, ignore=shutil.ignore_patterns("scores", "features"))
+    first = score_run(own, table)
+    calls: list[int] = []
+    original = embed_clips
+
+    def counting(embedder: Embedder, clips: Sequence[Clip], *rest: object) -> NDArray[np.float32]:
+        calls.append(len(clips))
+        return original(embedder, clips)
+
+    monkeypatch.setattr(embeddings, "embed_clips", counting)
+    assert score_run(own, table).test == first.test
+    assert calls == []
+    score_run(own, ClipTable(table.select(machine="singer")))
+    assert calls == [30]
+    assert len(list((own / "scores").glob("*.npy"))) == 2
+    (kept, *_) = (own / "scores").glob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:1000])  # cut off by a full disk or a crash
+    changed = load_embedder(own)
+    with torch.no_grad():
+        next(iter(changed.parameters())).add_(0.01)
+    save_embedder(changed, own / "stages" / "finetune")
+    score_run(own, table)
+    assert calls == [30, 60]
+    (only,) = (own / "scores").glob("*.npy")  # those of the old model are gone
+    assert json.loads(only.with_suffix(".json").read_text())["rows"][0]["machine"] == "hummer"

@@ -180,6 +180,7 @@ def test_a_table_that_contradicts_names_is_named_and_the_names_are_used(tmp_path
     table = read_dataset([tmp_path])
     assert [c.attributes for c in table.clips] == [(("ac", "0.10"),), (("ac", "0.20"),), (("ac", "0.30"),)]
     assert "disagrees with the names of 2 train file(s)" in reasons(table)["attributes_00.csv"]
+    assert table.report().startswith("1 contradiction(s); the clips are used:\n")
 
 
 def test_withheld_attributes_stay_withheld(tmp_path: Path) -> None:

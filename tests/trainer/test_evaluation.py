@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,34 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from asd_daemon.errors import DataSetError, StageError
+from asd_daemon.errors import DataSetError
 from asd_trainer.backend import ScoredClip
 from asd_trainer.dataset import Clip
-from asd_trainer.evaluation import (
-    MachineResult,
-    evaluation_json,
-    machine_results,
-    omega,
-    print_evaluation,
-    write_evaluation,
-)
-
-# Table 1 of the paper, in percent: AUC source, AUC target, pAUC of each machine; baseline MSE, baseline Mahalanobis, the paper's system
-TABLE_1 = {
-    "ToyCar": [(71.05, 53.52, 49.70), (73.17, 50.91, 49.05), (96.82, 78.84, 63.57)],
-    "ToyTrain": [(61.76, 56.46, 50.19), (50.87, 46.15, 48.32), (57.96, 62.72, 49.89)],
-    "bearing": [(66.53, 53.15, 61.12), (63.63, 59.03, 61.86), (55.80, 63.84, 53.68)],
-    "fan": [(70.96, 38.75, 49.46), (77.99, 38.56, 50.82), (56.44, 58.60, 52.05)],
-    "gearbox": [(64.80, 50.49, 52.49), (73.26, 51.61, 55.07), (80.16, 76.08, 62.05)],
-    "slider": [(70.10, 48.77, 52.32), (73.79, 50.27, 53.61), (78.50, 62.94, 54.05)],
-    "valve": [(63.53, 67.18, 57.35), (56.22, 61.00, 52.53), (78.62, 86.70, 67.94)],
-}
+from asd_trainer.evaluation import MachineResult, machine_results, omega, shown_figures, year_scores
+from asd_trainer.naming import Domain, Label
+from asd_trainer.published import table_1
 
 
 def scored(
     score: float,
-    label: Literal["normal", "anomaly"] | None,
-    domain: Literal["source", "target"] | None = "source",
+    label: Label | None,
+    domain: Domain | None = "source",
     *,
     machine: str = "fan",
     section: str = "00",
@@ -108,11 +90,9 @@ def test_figures_of_random_scores_with_ties_equal_their_definitions(
 @pytest.mark.parametrize(("column", "total"), [(0, 56.26), (1, 55.334), (2, 64.411)])
 def test_omega_of_the_papers_table_is_its_total_score(column: int, total: float) -> None:
     """The table prints 55.33 for the second column and 64.41 for the third; from its rounded numbers 55.335 and 64.411 follow."""
-    results = {}
-    for name, columns in TABLE_1.items():
-        source, target, pauc = (value / 100 for value in columns[column])
-        results[name] = MachineResult(source, target, pauc)
-    assert 100 * omega(results) == pytest.approx(total, abs=0.006)
+    published = table_1()[column]
+    assert 100 * omega(published.results) == pytest.approx(total, abs=0.006)
+    assert published.total == pytest.approx(total / 100, abs=6e-5)
 
 
 def test_perfect_and_reversed_scores_give_one_and_the_floor() -> None:
@@ -146,17 +126,14 @@ def test_sections_and_years_of_a_machine_have_results_of_their_own() -> None:
     assert list(machine_results(clips)) == ["fan_section_00", "fan_section_01", "slider_2023", "slider_2024", "valve"]
 
 
-def test_a_machine_without_target_clips_has_the_other_figures_and_says_so(tmp_path: Path) -> None:
-    results = machine_results([scored(0.1, "normal"), scored(0.2, "normal"), scored(0.15, "anomaly")])
-    assert results["fan"].auc_source == 0.5
-    assert results["fan"].auc_target is None
-    content = json.loads(write_evaluation(tmp_path, results).read_text())
-    assert content["machines"]["fan"].keys() == {"auc_source", "pauc"}
-    assert "target" in content["notes"]["fan"]
-    assert content["omega"] == pytest.approx(omega(results))
+def test_a_machine_without_target_clips_has_the_other_figures_and_says_so() -> None:
+    result = machine_results([scored(0.1, "normal"), scored(0.2, "normal"), scored(0.15, "anomaly")])["fan"]
+    assert result.figures().keys() == {"auc_source", "pauc"}
+    assert result.auc_source == 0.5
+    assert "target" in result.note
 
 
-def test_a_machine_without_anomalies_is_noted_beside_one_with_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_anomalies_is_noted_beside_one_with_figures() -> None:
     clips = [
         scored(0.1, "normal"),
         scored(0.1, "normal", "target"),
@@ -167,10 +144,74 @@ def test_a_machine_without_anomalies_is_noted_beside_one_with_figures(capsys: py
     assert results["lathe"].figures() == {}
     assert "no anomalous test clips" in results["lathe"].note
     assert omega(results) == 1.0
-    print_evaluation(results)
-    printed = capsys.readouterr().out
-    assert "lathe: no anomalous test clips" in printed
-    assert "–" in printed
+
+
+def random_unit(
+    rng: np.random.Generator, machine: str, year: int | None, section: str, domains: Sequence[Domain | None]
+) -> list[ScoredClip]:
+    labels: tuple[Label, ...] = ("normal", "anomaly")
+    return [
+        scored(
+            float(rng.integers(0, 12)) + (label == "anomaly"),
+            label,
+            domain,
+            machine=machine,
+            section=section,
+            year=year,
+        )
+        for domain in domains
+        for label in labels
+        for _ in range(15)
+    ]
+
+
+def of(clips: Sequence[ScoredClip], label: Label, *domains: Domain | None) -> list[float]:
+    return [
+        one.score for one in clips if one.clip.label == label and one.clip.domain in (domains or (one.clip.domain,))
+    ]
+
+
+def test_the_score_of_2020_is_the_mean_over_ids_then_machines_of_auc_and_pauc() -> None:
+    rng = np.random.default_rng(0)
+    units = {
+        ("fan", "00"): random_unit(rng, "fan", 2020, "00", [None]),
+        ("fan", "02"): random_unit(rng, "fan", 2020, "02", [None]),
+        ("pump", "00"): random_unit(rng, "pump", 2020, "00", [None]),
+    }
+    means = {}
+    for key, clips in units.items():
+        normal, anomalous = of(clips, "normal"), of(clips, "anomaly")
+        means[key] = (auc_by_pairs(normal, anomalous) + pauc_by_trapezoids(normal, anomalous)) / 2
+    expected = ((means["fan", "00"] + means["fan", "02"]) / 2 + means["pump", "00"]) / 2
+    results = machine_results([one for clips in units.values() for one in clips])
+    assert omega(results) == pytest.approx(expected, abs=1e-9)
+    assert year_scores(results) == {2020: omega(results)}
+    assert shown_figures(results) == {"auc_source": "AUC", "pauc": "pAUC"}
+
+
+def test_figures_of_2021_stay_within_each_domain() -> None:
+    clips = random_unit(np.random.default_rng(1), "fan", 2021, "00", ["source", "target"])
+    results = machine_results(clips)
+    figures = results["fan"].figures()
+    expected = {}
+    domains: tuple[Domain, ...] = ("source", "target")
+    for domain in domains:
+        expected[f"auc_{domain}"] = auc_by_pairs(of(clips, "normal", domain), of(clips, "anomaly", domain))
+        expected[f"pauc_{domain}"] = pauc_by_trapezoids(of(clips, "normal", domain), of(clips, "anomaly", domain))
+    assert figures == pytest.approx(expected, abs=1e-9)
+    assert omega(results) == pytest.approx(4 / sum(1 / value for value in expected.values()), abs=1e-9)
+    assert list(shown_figures(results)) == ["auc_source", "auc_target", "pauc_source", "pauc_target"]
+
+
+def test_several_years_have_a_score_each_and_one_machine_name_is_two_machines() -> None:
+    rng = np.random.default_rng(2)
+    old, new = random_unit(rng, "fan", 2020, "00", [None]), random_unit(rng, "fan", 2023, "00", ["source", "target"])
+    results = machine_results([*old, *new])
+    assert list(results) == ["fan_2020", "fan_2023"]
+    years = year_scores(results)
+    assert years[2020] == pytest.approx(omega(machine_results(old)), abs=1e-12)
+    assert years[2023] == pytest.approx(omega(machine_results(new)), abs=1e-12)
+    assert omega(results) == pytest.approx(2 / (1 / years[2020] + 1 / years[2023]), abs=1e-12)
 
 
 def test_clips_without_domains_stand_under_source_and_unlabelled_ones_are_counted() -> None:
@@ -194,41 +235,6 @@ def test_clips_without_domains_stand_under_source_and_unlabelled_ones_are_counte
 def test_data_that_allows_no_figure_is_refused_with_its_reason(clips: list[ScoredClip], reason: str) -> None:
     with pytest.raises(DataSetError, match=reason):
         machine_results(clips)
-
-
-RESULTS = {"fan": MachineResult(0.5644, 0.586, 0.5205), "valve": MachineResult(0.7862, 0.867, 0.6794)}
-
-
-def test_evaluation_json_has_the_contract_and_replaces_an_older_one(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, {"old": MachineResult(0.5, 0.5, 0.5)})
-    path = write_evaluation(tmp_path, RESULTS)
-    assert json.loads(path.read_text()) == {
-        "omega": omega(RESULTS),
-        "machines": {
-            "fan": {"auc_source": 0.5644, "auc_target": 0.586, "pauc": 0.5205},
-            "valve": {"auc_source": 0.7862, "auc_target": 0.867, "pauc": 0.6794},
-        },
-    }
-    assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
-
-
-def test_evaluation_json_in_a_missing_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"gone/evaluation\.json"):
-        write_evaluation(tmp_path / "gone", RESULTS)
-
-
-def test_the_printed_table_has_percent_with_two_decimals_and_the_total(capsys: pytest.CaptureFixture[str]) -> None:
-    print_evaluation(RESULTS)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert ["fan", "AUC", "(source)", "56.44"] in lines
-    assert ["AUC", "(target)", "58.60"] in lines
-    assert ["pAUC", "52.05"] in lines
-    assert ["total", "score", "Ω", f"{100 * omega(RESULTS):.2f}"] in lines
-
-
-def test_the_printed_json_is_what_the_file_holds(capsys: pytest.CaptureFixture[str]) -> None:
-    print_evaluation(RESULTS, as_json=True)
-    assert json.loads(capsys.readouterr().out) == evaluation_json(RESULTS)
 
 
 def test_omega_of_nothing_is_refused() -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
-from asd_daemon.errors import DataSetError, UsageError
+from asd_daemon.errors import DataSetError, FetchError, UsageError
 from asd_trainer.archive import Archive
+from asd_trainer.cli import main
 from asd_trainer.fetch import PARTS, RECORDS, Plan, Step, fetch, machine_files, plan
 from rig.archive import ArchiveServer, Cut, Excess, Fault, Garble, Refuse, WrongRange, running_archive, zip_of
 
@@ -161,9 +163,9 @@ def test_plan_of_an_answer_that_is_no_record_names_what_is_wrong(server: Archive
         "metadata": {"title": "x"},
         "files": [{"key": FAN, "checksum": "sha1:00", "size": 1}],
     }
-    with pytest.raises(DataSetError, match=r"records/15097779: the answer is no record .*sha1:00"):
+    with pytest.raises(FetchError, match=r"records/15097779: the answer is no record .*sha1:00"):
         plan(2025, ["dev"], [], tmp_path, base_url=server.url)
-    with pytest.raises(DataSetError, match="records/15392814: the archive answers 404"):
+    with pytest.raises(FetchError, match="records/15392814: the archive answers 404"):
         plan(2025, ["train"], [], tmp_path, base_url=server.url)
 
 
@@ -171,7 +173,7 @@ def test_record_over_https_with_a_file_elsewhere_over_http_is_not_followed(
     server: ArchiveServer, tmp_path: Path
 ) -> None:
     file = replace(Archive(server.url).record(RECORDS[2025]["dev"]).files[0])
-    with pytest.raises(DataSetError, match="only https"):
+    with pytest.raises(FetchError, match="only https"):
         Archive("https://archive.example").download(file, tmp_path / FAN, lambda _: None)
 
 
@@ -250,7 +252,7 @@ def test_fetch_over_a_cut_connection_goes_on_where_it_broke(
 
 def test_fetch_killed_half_way_goes_on_in_the_next_call(server: ArchiveServer, clock: Clock, tmp_path: Path) -> None:
     server.fail(FAN, Cut(1234), *[Refuse(500)] * 4)
-    with pytest.raises(DataSetError, match=r"dev_fan.zip/content: the archive answers 500 .*4 times in a row"):
+    with pytest.raises(FetchError, match=r"dev_fan.zip/content: the archive answers 500 .*4 times in a row"):
         fetch(plan_fan(server, clock, tmp_path))
     assert recordings(tmp_path) == {}
     fetch(plan_fan(server, clock, tmp_path))
@@ -262,7 +264,7 @@ def test_fetch_of_a_changed_file_does_not_continue_the_old_one(
     server: ArchiveServer, clock: Clock, tmp_path: Path
 ) -> None:
     server.fail(FAN, Cut(1234), *[Refuse(500)] * 4)
-    with pytest.raises(DataSetError):
+    with pytest.raises(FetchError):
         fetch(plan_fan(server, clock, tmp_path))
     changed = {name: body + b"!" for name, body in FILES.items()}
     server.publish(RECORDS[2025]["dev"], {FAN: zip_of(changed)})
@@ -297,7 +299,7 @@ def test_fetch_with_a_wrong_checksum_gives_up_after_the_second_time_and_leaves_n
     server.fail(FAN, Garble(), Garble(), Garble())
     what = plan_fan(server, clock, tmp_path)
     with pytest.raises(
-        DataSetError,
+        FetchError,
         match=rf"arrived broken twice: its md5 is [0-9a-f]{{32}}, the archive states {what.files[0].remote.md5}",
     ):
         fetch(what)
@@ -310,7 +312,7 @@ def test_fetch_from_a_server_that_always_sends_too_much_ends(
     server: ArchiveServer, clock: Clock, tmp_path: Path
 ) -> None:
     server.fail(FAN, *[Excess()] * 10)
-    with pytest.raises(DataSetError, match=r"its record says \d+, 4 times in a row"):
+    with pytest.raises(FetchError, match=r"its record says \d+, 4 times in a row"):
         fetch(plan_fan(server, clock, tmp_path))
 
 
@@ -338,14 +340,14 @@ def test_fetch_from_a_busy_archive_waits_as_long_as_it_is_told(
 
 def test_fetch_told_to_wait_for_hours_says_so_instead(server: ArchiveServer, clock: Clock, tmp_path: Path) -> None:
     server.fail(FAN, Refuse(429, {"Retry-After": "7200"}))
-    with pytest.raises(DataSetError, match=r"429 Too Many Requests and asks to wait 120 minutes; call again then"):
+    with pytest.raises(FetchError, match=r"429 Too Many Requests and asks to wait 120 minutes; call again then"):
         fetch(plan_fan(server, clock, tmp_path))
     assert clock.slept == []
 
 
 def test_fetch_of_a_file_that_is_gone_is_not_tried_again(server: ArchiveServer, clock: Clock, tmp_path: Path) -> None:
     server.fail(FAN, Refuse(410))
-    with pytest.raises(DataSetError, match="dev_fan.zip/content: the archive answers 410"):
+    with pytest.raises(FetchError, match="dev_fan.zip/content: the archive answers 410"):
         fetch(plan_fan(server, clock, tmp_path))
     assert len(server.asked(FAN)) == 1
 
@@ -353,7 +355,7 @@ def test_fetch_of_a_file_that_is_gone_is_not_tried_again(server: ArchiveServer, 
 def test_plan_without_a_network_names_the_address(clock: Clock, tmp_path: Path) -> None:
     with running_archive() as gone:
         url = gone.url
-    with pytest.raises(DataSetError, match=rf"{url}/api/records/15097779: can't be reached: .*, 3 times in a row"):
+    with pytest.raises(FetchError, match=rf"{url}/api/records/15097779: can't be reached: .*, 3 times in a row"):
         plan(2025, ["dev"], [], tmp_path, Archive(url, 3, 5.0, clock.sleep, clock.now))
     assert clock.slept == [1, 2]
 
@@ -530,3 +532,62 @@ def test_fetch_after_a_kill_while_unpacking_leaves_no_half_recording(
     fetch(plan_fan(server, clock, tmp_path))
     assert recordings(tmp_path) == FILES
     assert len(server.asked(FAN)) == 1, "the zip had arrived whole"
+
+
+# --- asd-train fetch
+
+
+def invoke(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, ["fetch", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_command_tells_title_licence_and_size_first_and_fetches_once(server: ArchiveServer, tmp_path: Path) -> None:
+    server.publish(RECORDS[2025]["dev"], {FAN: zip_of(FILES)}, licence="cc-by-nc-sa-4.0", title="Dev 2025")
+    call = ("2025", "--to", tmp_path, "--part", "dev", "--machine", "fan", "--base-url", f"{server.url}/")
+    first = invoke(*call)
+    assert first.exit_code == 0, first.output
+    assert first.stdout.splitlines()[:3] == ["Dev 2025", "licence: cc-by-nc-sa-4.0", "files:   1, 0.0 MB"]
+    assert "missing: 1, 0.0 MB" in first.stdout
+    root = tmp_path / "dcase2025t2"
+    assert f"1 files fetched, 0 kept: {root}" in first.stdout
+    assert f"next: asd-train run smoke --data {root}" in first.stdout
+    assert recordings(tmp_path) == FILES
+    again = invoke(*call)
+    assert "missing: none" in again.stdout
+    assert f"0 files fetched, 1 kept: {root}" in again.stdout
+    assert len(server.asked(FAN)) == 1
+
+
+def test_command_with_dry_run_fetches_nothing(server: ArchiveServer, tmp_path: Path) -> None:
+    result = invoke("2025", "--to", tmp_path / "data", "--part", "dev", "--base-url", server.url, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "missing: 2" in result.stdout
+    assert not (tmp_path / "data").exists()
+    assert not server.asked(FAN)
+
+
+def test_command_logs_its_progress(server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert invoke("2025", "--to", tmp_path, "--part", "dev", "--base-url", server.url).exit_code == 0
+    for zipped in (FAN, "dev_valve.zip"):
+        for action in ("download", "unpack"):
+            assert any(f"{action} {zipped} (MB): 1 of 1" in message for message in caplog.messages), caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["2019"], 2, "error: there is no data set of 2019; known years: 2020 to 2026"),
+        (["2025", "--machine", "kettle", "--part", "dev"], 2, "error: --machine kettle: not in these parts of 2025"),
+        (["2024", "--part", "dev"], 3, "error: http://127.0.0.1"),
+    ],
+)
+def test_command_that_can_not_fetch_says_why_in_one_line(
+    server: ArchiveServer, tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    result = invoke(*arguments, "--to", tmp_path, "--base-url", server.url)
+    assert result.exit_code == exit_code
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(message)

@@ -31,7 +31,8 @@ from asd_trainer.figures import embedding_map, groups_by
 from asd_trainer.maps import EmbeddedMachine, attribute_words, project
 from asd_trainer.mistakes import worst_mistakes
 from asd_trainer.naming import Domain, Label, Split
-from asd_trainer.report import ReferenceColumn, ReportData, StageTime, flat_settings, render, roc_curves, write_report
+from asd_trainer.published import ReferenceColumn
+from asd_trainer.report import ReportData, StageTime, flat_settings, render, roc_curves, write_report
 from asd_trainer.threshold import decide_sections
 
 F32 = NDArray[np.float32]

@@ -39,7 +39,7 @@ def scored(
     return ScoredClip(clip, score)
 
 
-def normal_scores(count: int = 50, **where: str) -> list[ScoredClip]:
+def normal_scores(count: int = 50, **where: str | int | None) -> list[ScoredClip]:
     draws = np.random.default_rng(0).gamma(9.0, 0.02, size=count)
     return [scored(f"t{i}.wav", float(s), split="train", **where) for i, s in enumerate(draws)]  # type: ignore[arg-type]
 
@@ -108,7 +108,7 @@ def test_write_submission_names_files_as_each_year_wants_them(
         scored("a.wav", 0.3, section=section, domain=None if year == 2020 else "source", year=year),
         scored("b.wav", 0.2, section=section, domain=None if year == 2020 else "target", year=year),
     ]
-    written = write_submission(tmp_path, decide_sections(clips, normal_scores()), {})
+    written = write_submission(tmp_path, decide_sections(clips, normal_scores(year=year)), {})
     assert sorted(p.name for p in written if p.suffix == ".csv") == sorted(expected)
 
 
@@ -196,7 +196,7 @@ def test_write_submission_over_another_machines_files_is_refused(tmp_path: Path)
 
 def test_write_submission_of_several_years_with_one_machine_is_refused(tmp_path: Path) -> None:
     clips = [scored("a.wav", 0.1, year=2023), scored("a.wav", 0.2, year=2024)]
-    sections = decide_sections(clips, normal_scores())
+    sections = decide_sections(clips, [*normal_scores(year=2023), *normal_scores(year=2024)])
     assert [section.title for section in sections] == ["fan 2023", "fan 2024"]
     with pytest.raises(
         DataSetError, match="anomaly_score_fan_section_00_test.csv would be written twice, for fan 2024 of several"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from asd_daemon.errors import DataSetError
+from asd_daemon.errors import FetchError
 
 ZENODO = "https://zenodo.org"
 CHUNK_BYTES = 1 << 18
@@ -84,7 +84,7 @@ class Archive:
         """Ask what a record holds.
 
         Raises:
-            DataSetError: the archive can't be reached, has no such record, or answers with something else.
+            FetchError: the archive can't be reached, has no such record, or answers with something else.
         """
         url = f"{self.base_url}/api/records/{number}"
         for failures in range(1, self.attempts + 1):
@@ -107,7 +107,7 @@ class Archive:
             progress: called with the number of bytes that are on disk, from time to time and after each new start.
 
         Raises:
-            DataSetError: it can't be had, is not what the record says twice in a row.
+            FetchError: it can't be had, is not what the record says twice in a row.
             OSError: the disk refuses.
         """
         if to.exists() and to.stat().st_size == file.size_bytes:
@@ -126,7 +126,7 @@ class Archive:
                 stream.truncate(0)
                 if spoilt:
                     part.unlink()
-                    raise DataSetError(
+                    raise FetchError(
                         f"{file.url}: arrived broken twice: its md5 is {found}, the archive states {file.md5}; try again later"
                     )
 
@@ -162,7 +162,7 @@ class Archive:
     @contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
         if urlsplit(url).scheme not in {"https", urlsplit(self.base_url).scheme} & {"https", "http"}:
-            raise DataSetError(f"{url}: only https addresses are fetched")
+            raise FetchError(f"{url}: only https addresses are fetched")
         request = urllib.request.Request(url, headers={"User-Agent": f"asd-edge/{version('asd-edge')}", **headers})  # noqa: S310 - checked above
         try:
             answer = urllib.request.urlopen(request, timeout=self.timeout_s)  # noqa: S310 - checked above
@@ -173,8 +173,8 @@ class Archive:
                         f"the archive answers {e.code} {e.reason}", self._asked_wait_s(e.headers)
                     ) from e
                 if e.code == 416:  # our part is longer than the file there
-                    raise DataSetError(f"{url}: is shorter than its record says (416); try again later") from e
-                raise DataSetError(f"{url}: the archive answers {e.code} {e.reason}") from e
+                    raise FetchError(f"{url}: is shorter than its record says (416); try again later") from e
+                raise FetchError(f"{url}: the archive answers {e.code} {e.reason}") from e
         except (urllib.error.URLError, http.client.HTTPException, OSError) as e:
             raise _PassingError(f"can't be reached: {getattr(e, 'reason', e)}") from e
         with answer:
@@ -194,12 +194,12 @@ class Archive:
 
     def _wait(self, url: str, failure: _PassingError, failures: int) -> None:
         if failures >= self.attempts:
-            raise DataSetError(
+            raise FetchError(
                 f"{url}: {failure}, {failures} times in a row; the next call goes on from there"
             ) from failure
         wait_s = min(2.0 ** (failures - 1), 60.0) if failure.wait_s is None else max(failure.wait_s, 0.0)
         if wait_s > LONGEST_WAIT_S:
-            raise DataSetError(
+            raise FetchError(
                 f"{url}: {failure} and asks to wait {wait_s / 60:.0f} minutes; call again then"
             ) from failure
         self.sleep(wait_s)
@@ -216,7 +216,7 @@ class Archive:
                 files=tuple(self._file(entry) for entry in data["files"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise DataSetError(
+            raise FetchError(
                 f"{url}: the answer is no record ({type(e).__name__}: {e}); is {self.base_url} the archive?"
             ) from e
 

@@ -1,91 +1,124 @@
 """From embeddings to anomaly scores of test clips, as the paper does it (section 2.3).
 
-Owns what only evaluation needs; the search is asd_daemon.judge.index, the same as on the edge. Higher scores are more abnormal.
+Owns what only evaluation needs: banks of a run's training clips, a section and year at a time, and leave-one-out scores of those clips. The
+search is asd_daemon.judge.index, the same as on the edge; embeddings are kept by `embeddings`. Higher scores are more abnormal.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.index import ExactIndex
-from asd_daemon.judge.mel import eat_input
 from asd_trainer.classification import training_clips
+from asd_trainer.clip import Unit
 from asd_trainer.dataset import Clip, ClipTable
-from asd_trainer.embedder import Embedder, load_embedder
-from asd_trainer.features import clip_log_mels
+from asd_trainer.embeddings import embed_clips, run_embeddings
 
-BATCH_CLIPS = 16
+__all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """A test clip with its score."""
+    """A clip with its score."""
 
     clip: Clip
     score: float
-    """Cosine distance to the nearest normal training clip of its machine, in [0, 2]; higher is more abnormal."""
+    """Cosine distance to the nearest normal training clip of its machine and section, in [0, 2]; higher is more abnormal."""
 
 
-def embed_clips(embedder: Embedder, clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """Embeddings (N, D) of clips in order, each of unit length.
+@dataclass(frozen=True)
+class RunScores:
+    """What a run makes of a data set."""
+
+    test: tuple[ScoredClip, ...]
+    training: tuple[ScoredClip, ...]
+    """Training clips by their distance to the others of their bank; none of a bank that has one clip."""
+    embeddings: Mapping[str, tuple[tuple[Clip, ...], F32]]
+    """Training and test clips of each machine with their embeddings (N, D)."""
+
+
+def score_run(
+    run: Path, table: ClipTable, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> RunScores:
+    """Score every test clip against the normal training clips of its machine, year and section (k = 1, cosine).
+
+    A section without training clips is compared with those of the machine's other sections in that year. Embeddings are kept in the
+    run, so that a second call embeds nothing.
+
+    Args:
+        run: the run folder.
+        table: training and test clips.
+        progress: told how many clips are embedded, of how many.
 
     Raises:
-        RecordingError: a clip can't be read; names the file.
-    """
-    device = next(embedder.parameters()).device
-    embedded = np.empty((len(clips), embedder.shape.dimensions), np.float32)
-    inputs = (eat_input(features) for features in clip_log_mels(clips))
-    with torch.inference_mode():
-        for start, batch in enumerate(_batches(inputs)):
-            rows = embedder(torch.from_numpy(batch).to(device))
-            embedded[start * BATCH_CLIPS : start * BATCH_CLIPS + len(batch)] = rows.cpu().numpy()
-    return embedded
-
-
-def _batches(inputs: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    while batch := list(islice(inputs, BATCH_CLIPS)):
-        yield np.stack(batch)
-
-
-def score_run(run: Path, table: ClipTable) -> tuple[ScoredClip, ...]:
-    """Score every test clip against all normal training clips of its machine (k = 1, cosine).
-
-    Raises:
-        StageError: the run holds no trained embedder.
+        StageError: the run holds no trained embedder, or can't be written to.
         DataSetError: there are no test clips, or a machine has test clips and no training clips.
         RecordingError: a clip can't be read.
     """
-    embedder = load_embedder(run)
-    train, test = by_machine(training_clips(table)), by_machine(table.select(split="test"))
+    test = table.select(split="test")
     if not test:
         raise DataSetError(
             "the data has no test clips, so there is nothing to evaluate; expected files under <machine>/test/"
         )
-    unknown = sorted(set(test) - set(train))
-    if unknown:
+    tested = {(clip.machine, clip.year) for clip in test}
+    train = tuple(clip for clip in training_clips(table) if (clip.machine, clip.year) in tested)
+    missing = sorted(
+        {clip.machine for clip in test if (clip.machine, clip.year) not in {(c.machine, c.year) for c in train}}
+    )
+    if missing:
         raise DataSetError(
-            f"{', '.join(unknown)}: test clips without any normal training clip of the machine to compare them with"
+            f"{', '.join(missing)}: test clips without any normal training clip of the machine to compare them with"
         )
-    scored: list[ScoredClip] = []
-    for machine, clips in test.items():
-        index = ExactIndex(embed_clips(embedder, train[machine]))
-        distances, _ = index.nearest(embed_clips(embedder, clips), k=1)
-        scored.extend(ScoredClip(clip, float(distance)) for clip, distance in zip(clips, distances[:, 0], strict=True))
-    return tuple(scored)
+    clips = (*train, *test)
+    return scores_of(train, test, run_embeddings(run, clips, progress))
 
 
-def by_machine(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-    """Clips of each machine, machines in alphabetical order, clips in the order given."""
-    machines: defaultdict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        machines[clip.machine].append(clip)
-    return dict(sorted(machines.items()))
+def scores_of(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> RunScores:
+    """Scores from embeddings (N, D) of the training clips followed by the test clips."""
+    bank_rows, query_rows = _rows(train), _rows(test)
+    scores = np.full(len(train) + len(test), np.nan)
+    for rows in bank_rows.values():
+        scores[rows] = leave_one_out(embeddings[rows])
+    for unit, rows in query_rows.items():
+        own = bank_rows.get(unit)
+        if own is None:
+            own = np.concatenate([r for u, r in bank_rows.items() if (u.machine, u.year) == (unit.machine, unit.year)])
+        distances, _ = ExactIndex(embeddings[own]).nearest(embeddings[len(train) + rows], k=1)
+        scores[len(train) + rows] = distances[:, 0]
+    clips = (*train, *test)
+    scored = [ScoredClip(clip, float(score)) for clip, score in zip(clips, scores, strict=True)]
+    machines = {}
+    for machine in sorted({clip.machine for clip in test}):
+        rows = np.array([row for row, clip in enumerate(clips) if clip.machine == machine])
+        machines[machine] = (tuple(clips[row] for row in rows), embeddings[rows])
+    return RunScores(
+        test=tuple(scored[len(train) :]),
+        training=tuple(one for one in scored[: len(train)] if not np.isnan(one.score)),
+        embeddings=machines,
+    )
+
+
+def leave_one_out(bank: F32) -> F64:
+    """The distance of each vector of a bank (N, D) to the nearest other, (N,); not a number where there is no other."""
+    if bank.shape[0] < 2:
+        return np.full(bank.shape[0], np.nan)
+    distances, positions = ExactIndex(bank).nearest(bank, k=2)
+    itself_first = positions[:, 0] == np.arange(bank.shape[0])
+    return np.where(itself_first, distances[:, 1], distances[:, 0]).astype(np.float64)
+
+
+def _rows(clips: Sequence[Clip]) -> dict[Unit, NDArray[np.int64]]:
+    rows: defaultdict[Unit, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        rows[clip.unit].append(row)
+    return {unit: np.array(of_unit, np.int64) for unit, of_unit in sorted(rows.items())}

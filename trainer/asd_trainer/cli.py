@@ -15,9 +15,9 @@ from typing import NoReturn
 import click
 
 from asd_daemon.console import CommandGroup
-from asd_trainer.cli_data import simulate
-from asd_trainer.cli_results import evaluate, models
-from asd_trainer.cli_run import finetune, run
+from asd_trainer.cli_data import fetch, simulate
+from asd_trainer.cli_results import evaluate, models, report
+from asd_trainer.cli_run import finetune, pretrain, run, separate, synthesize
 from asd_trainer.interruption import Interrupted
 
 
@@ -34,7 +34,8 @@ def main(verbose: bool) -> None:
       asd-train evaluate runs/smoke --data data
 
     \b
-    Exit codes: 0 well; 2 wrong usage, recipe or data; 130 or 143 stopped by a signal (the same command goes on).
+    Exit codes: 0 well; 2 wrong usage, recipe or data; 3 the archive of data sets does not answer; 130 or 143 stopped by a
+    signal (the same command goes on).
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -51,5 +52,5 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number, f"by {signal.Signals(number).name}; what was finished stays")
 
 
-for command in (simulate, run, finetune, evaluate, models):
+for command in (simulate, fetch, run, separate, synthesize, pretrain, finetune, evaluate, report, models):
     main.add_command(command)

@@ -1,16 +1,22 @@
-"""asd-train simulate: where recordings come from.
+"""asd-train simulate and fetch: where recordings come from.
 
-Owns the words and the output of the commands that write data sets. The work is done in `simulation`.
+Owns the words and the output of the commands that write data sets. The work is done in `simulation` and `fetch`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from asd_trainer.fetch import Plan, Step
+    from asd_trainer.progress import Advance
 
 
 @click.command()
@@ -54,3 +60,82 @@ def simulate(out: Path, small: bool, jobs: int | None, **sizes: Any) -> None:
         summary = write_dataset(out, plan, jobs=jobs or os.cpu_count() or 1, progress=progress)
     click.echo(f"{summary.written} clips written, {summary.kept} kept: {summary.root}")
     click.echo(f"next: asd-train run smoke --data {out} --out runs/smoke")
+
+
+@click.command()
+@click.argument("year", type=int)
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder that gets dcase<YEAR>t2."
+)
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["dev", "train", "eval"]),
+    help="Development data, additional training data, evaluation test data. May be given several times. [default: all]",
+)
+@click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine. May be given several times."
+)
+@click.option("--base-url", default="https://zenodo.org", show_default=True, metavar="URL", help="The archive to ask.")
+@click.option("--dry-run", is_flag=True, help="Say what there is and how large it is, and fetch nothing.")
+def fetch(year: int, to: Path, parts: Sequence[str], machines: Sequence[str], base_url: str, dry_run: bool) -> None:
+    """Fetch the public data sets of DCASE Task 2 of YEAR, 2020 to 2026.
+
+    Sizes and checksums are verified. What is there already is not fetched again; broken off, the same command goes on.
+
+    \b
+    Examples:
+      asd-train fetch 2025 --to data --part dev
+      asd-train fetch 2025 --to data --part train --part eval --machine ToyPet
+    """
+    from asd_trainer.fetch import fetch as fetch_files
+    from asd_trainer.fetch import plan
+
+    what = plan(year, parts, machines, to, base_url=base_url.rstrip("/"))
+    _print_plan(what)
+    if not dry_run:
+        with _fetching() as told:
+            fetch_files(what, told)
+    root = to / f"dcase{year}t2"
+    if not dry_run:
+        click.echo(f"{len(what.missing)} files fetched, {len(what.files) - len(what.missing)} kept: {root}")
+        click.echo(f"next: asd-train run smoke --data {root} --out runs/{year}")
+
+
+def _print_plan(what: Plan) -> None:
+    for title in what.titles:
+        click.echo(title)
+    click.echo(f"licence: {', '.join(what.licences)}")
+    click.echo(f"files:   {len(what.files)}, {_size(what.size_bytes)}")
+    if not what.missing:
+        click.echo("missing: none")
+    else:
+        needed = f"needs about {_size(what.needed_bytes)} of disk while it works"
+        click.echo(f"missing: {len(what.missing)}, {_size(what.missing_bytes)}; {needed}")
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
+@contextmanager
+def _fetching() -> Iterator[Callable[[Step], None]]:
+    """Progress of one file after the other, in megabytes."""
+    from asd_trainer.progress import counted_steps
+
+    shown: tuple[str, str] | None = None
+    advance: Advance
+    with ExitStack() as bars:
+
+        def tell(step: Step) -> None:
+            nonlocal shown, advance
+            if (step.key, step.action) != shown:
+                bars.close()
+                shown = (step.key, step.action)
+                name, total = f"{step.action} {step.key} (MB)", -(-step.total_bytes // 10**6)
+                advance = bars.enter_context(counted_steps(name, total, step.done_bytes // 10**6))
+            finished = step.done_bytes == step.total_bytes
+            advance(-(-step.total_bytes // 10**6) if finished else step.done_bytes // 10**6, {})
+
+        yield tell

@@ -50,15 +50,20 @@ def with_threads(command: Callable[..., None]) -> Callable[..., None]:
     return threaded
 
 
-def read_table(roots: Sequence[Path]) -> ClipTable:
+def read_table(roots: Sequence[Path], labels: Sequence[Path] = ()) -> ClipTable:
     """The clips of the folders; what can't be used is listed on stderr in one report.
 
+    Args:
+        roots: folders of recordings.
+        labels: published lists of what anonymous test clips are.
+
     Raises:
-        DataSetError: no data set there, or nothing usable in it.
+        DataSetError: no data set there, nothing usable in it, or a list that can't be read or does not fit.
     """
     from asd_trainer.dataset import read_dataset
+    from asd_trainer.labels import with_labels
 
-    table = read_dataset(roots)
+    table = with_labels(read_dataset(roots), labels)
     if table.problems:
         click.echo(table.report(), err=True)
     if not table.clips:

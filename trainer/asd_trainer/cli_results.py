@@ -1,40 +1,162 @@
-"""asd-train evaluate and models: what a run is worth, and what networks cost.
+"""asd-train evaluate, report and models: what a run is worth, and what networks cost.
 
-Owns their words and output. The work is done in `backend`, `evaluation` and `catalogue`.
+Owns their words and output. The work is done in `backend`, `scoresheet`, `submission`, `report` and `catalogue`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from asd_daemon.errors import UsageError
 from asd_trainer.cli_options import Data, Json, Run, noted_data, read_table, with_threads
+
+if TYPE_CHECKING:
+    from asd_trainer.backend import RunScores
+    from asd_trainer.dataset import ClipTable
+    from asd_trainer.scoresheet import Scoresheet
+    from asd_trainer.submission import Description
+
+SEED = 0  # of the draws for intervals and of the maps: the same call gives the same figures
+
+Labels = click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Published list of what anonymous test clips are (eval_data_list_<year>.csv). May be given several times.",
+)
 
 
 @click.command()
 @Run
 @Data
+@Labels
+@click.option(
+    "--against", type=click.Path(path_type=Path), metavar="RUN2", help="Also score RUN2 on these clips, and compare."
+)
+@click.option(
+    "--submission", type=click.Path(path_type=Path), metavar="DIR", help="Write the challenge's files into DIR."
+)
+@click.option(
+    "--description",
+    type=click.Path(path_type=Path),
+    metavar="YAML",
+    help="Who submits what: authors, system, label; for the meta file of --submission.",
+)
 @Json
 @with_threads
-def evaluate(run: Path, roots: Sequence[Path], as_json: bool) -> None:
-    """Score the test clips with RUN and print AUC (source, target), pAUC and their harmonic mean Ω.
+def evaluate(
+    run: Path,
+    roots: Sequence[Path],
+    labels: Sequence[Path],
+    against: Path | None,
+    submission: Path | None,
+    description: Path | None,
+    as_json: bool,
+) -> None:
+    """Score the test clips with RUN and print each year's official figures: AUC (source, target), pAUC and Ω.
 
     The recordings are those of `asd-train run` unless --data names them. Figures are also written to RUN/evaluation.json.
+    The interval of Ω says how far other test clips of the same machines could have moved it.
 
     \b
     Examples:
       asd-train evaluate runs/smoke
       asd-train evaluate runs/smoke --data data --json
+      asd-train evaluate runs/a --against runs/b
+      asd-train evaluate runs/a --data data/dcase2025t2/eval_data --labels eval_data_list_2025.csv --submission out
     """
-    from asd_trainer.backend import score_run
-    from asd_trainer.evaluation import machine_results, print_evaluation, write_evaluation
+    from asd_trainer.scoresheet import print_evaluation, write_evaluation
+    from asd_trainer.submission import read_description
 
-    results = machine_results(score_run(run, read_table(roots or noted_data(run))))
-    write_evaluation(run, results)
-    print_evaluation(results, as_json=as_json)
+    if description is not None and submission is None:
+        raise UsageError("--description: is for the files of --submission DIR; give that too")
+    described = read_description(description) if description is not None else None
+    table = _labelled_table(run, roots, labels)
+    scores = _scores(run, table)
+    sheet = _sheet(scores, (str(against), _scores(against, table)) if against is not None else None, table)
+    if sheet is None and submission is None:
+        sheet = _measured(scores, None)  # says what is missing
+    if sheet is not None:
+        write_evaluation(run, sheet)
+    if submission is not None:
+        _write_submission(submission, scores, sheet, described)
+    if sheet is not None:
+        print_evaluation(sheet, as_json=as_json)
+
+
+@click.command()
+@Run
+@Data
+@Labels
+@with_threads
+def report(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Write RUN/report.html: one page with figures, curves, maps, and the worst mistakes to look at and listen to.
+
+    The recordings are those of `asd-train run` unless --data names them. Clips that `asd-train evaluate` embedded are not embedded again.
+
+    \b
+    Examples:
+      asd-train report runs/smoke
+      asd-train report runs/smoke --data data
+    """
+    import numpy as np
+
+    from asd_trainer.dataset import load_clip
+    from asd_trainer.report import write_report
+    from asd_trainer.summary import report_data
+
+    table = _labelled_table(run, roots, labels)
+    scores = _scores(run, table)
+    data = report_data(run, scores, _sheet(scores, None, table), datetime.now(UTC))
+    path = run / "report.html"
+    write_report(data, path, load_clip, np.random.default_rng(SEED))
+    click.echo(f"report: {path}")
+
+
+def _labelled_table(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> ClipTable:
+    return read_table(roots or noted_data(run), labels)
+
+
+def _scores(run: Path, table: ClipTable) -> RunScores:
+    from asd_trainer.backend import score_run
+    from asd_trainer.progress import counted
+
+    with counted(f"embed for {run.name}", "clips") as progress:
+        return score_run(run, table, progress)
+
+
+def _sheet(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:
+    """The figures; none where no test clip has a label."""
+    if all(clip.label is None for clip in table.select(split="test")):
+        return None
+    return _measured(scores, against)
+
+
+def _measured(scores: RunScores, against: tuple[str, RunScores] | None) -> Scoresheet:
+    import numpy as np
+
+    from asd_trainer.scoresheet import scoresheet
+
+    return scoresheet(scores, np.random.default_rng(SEED), against)
+
+
+def _write_submission(
+    folder: Path, scores: RunScores, sheet: Scoresheet | None, description: Description | None
+) -> None:
+    from asd_trainer.submission import write_submission
+    from asd_trainer.threshold import decide_sections
+
+    sections = decide_sections(scores.test, scores.training)
+    results = {name: result for name, result in (sheet.results if sheet else {}).items() if result.figures()}
+    paths = write_submission(folder, sections, results, description)
+    click.echo(f"{len(paths)} files of a submission written: {folder}", err=True)
 
 
 @click.command()

@@ -26,16 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.waveform import fit_length, read_waveform
-from asd_trainer.clip import Clip, Problem
+from asd_trainer.clip import Clip, Problem, Unit
 from asd_trainer.listing import Listing
 from asd_trainer.naming import Domain, Label, Split, Supplement
 
-__all__ = ["Clip", "ClipTable", "Problem", "class_labels", "load_clip", "read_dataset"]
+__all__ = ["Clip", "ClipTable", "Problem", "Unit", "class_labels", "load_clip", "read_dataset"]
 
 
 @dataclass(frozen=True)
 class ClipTable:
-    """All clips, sorted by machine, split and path, and all that could not be used."""
+    """All clips, sorted by machine, split and path, and all that could not be used, or contradicts itself."""
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...] = ()
@@ -63,11 +63,15 @@ class ClipTable:
         return tuple(clip for clip in self.clips if all(getattr(clip, name) == value for name, value in wanted))
 
     def report(self) -> str:
-        """Every problem on a line of its own, under a heading; empty where there is none."""
-        if not self.problems:
-            return ""
-        lines = [f"  {problem.path}: {problem.reason}" for problem in self.problems]
-        return "\n".join([f"{len(lines)} file(s) or folder(s) can't be used:", *lines])
+        """Every problem on a line of its own, under headings; empty where there is none."""
+        lines: list[str] = []
+        for used, heading in (
+            (False, "file(s) or folder(s) can't be used"),
+            (True, "contradiction(s); the clips are used"),
+        ):
+            reasons = [f"  {problem.path}: {problem.reason}" for problem in self.problems if problem.used == used]
+            lines += [f"{len(reasons)} {heading}:", *reasons] if reasons else []
+        return "\n".join(lines)
 
 
 def read_dataset(roots: Sequence[Path]) -> ClipTable:

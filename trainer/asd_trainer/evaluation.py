@@ -1,32 +1,41 @@
-"""How well scores tell anomalies from normal sound: AUC, pAUC and Ω of DCASE Task 2, and their table.
+"""How well scores tell anomalies from normal sound: AUC, pAUC and each year's official score of DCASE Task 2.
 
-Owns the metrics as the challenge defines them (Nishida et al., arXiv 2506.10097, and the baseline's evaluator) and evaluation.json. It
-computes no score. Higher scores are more abnormal.
+Owns the metrics as the challenge defines them. It computes no score and writes nothing. Higher scores are more abnormal.
+
+    2020            AUC and pAUC of each machine id; arithmetic means over ids, machines and the two (Koizumi et al., arXiv 2006.05822)
+    2021            AUC and pAUC within each domain: its normal clips against its own anomalies; harmonic mean (Kawaguchi et al., arXiv
+                    2106.04492)
+    2022 and later  AUC of each domain's normal clips against the anomalies of both, pAUC of all clips; harmonic mean Ω (Nishida et al.,
+                    arXiv 2506.10097, and the baseline's evaluator)
+
+Recordings without a year are measured as those of 2022 and later.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import DataSetError, StageError
+from asd_daemon.errors import DataSetError
+from asd_trainer.clip import Unit, unit_words
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
+    from asd_trainer.clip import Clip
 
-EVALUATION_FILE = "evaluation.json"
+F64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
 MAX_FPR = 0.1  # pAUC: the part of the curve with at most one false alarm in ten normal clips
 FIGURES = {"auc_source": "AUC (source)", "auc_target": "AUC (target)", "pauc": "pAUC"}
+FIGURES_2021 = {**FIGURES, "pauc_source": "pAUC (source)", "pauc_target": "pAUC (target)"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +43,58 @@ class MachineResult:
     """Figures of one machine (or one of its sections), as fractions in [0, 1]; None where the test clips allow none."""
 
     auc_source: float | None
-    """Normal clips of the source domain against all anomalies of both domains; all normal clips where there are no domains."""
+    """Of the source domain, as the year defines it; all normal clips against all anomalies where there are no domains."""
     auc_target: float | None
-    """Normal clips of the target domain against all anomalies of both domains."""
+    """Of the target domain."""
     pauc: float | None
-    """All clips, up to a false alarm rate of 0.1, standardised after McClish: 0.5 is chance."""
+    """All clips, up to a false alarm rate of 0.1, standardised after McClish: 0.5 is chance. None in 2021."""
     note: str = ""
     """Why a figure is missing, and how many clips have no label."""
+    pauc_source: float | None = None
+    """In 2021: the source domain's clips alone."""
+    pauc_target: float | None = None
+    unit: Unit | None = field(default=None, compare=False)
+    """What was measured."""
+    domains: bool = field(default=True, compare=False)
+    """Whether its clips have domains."""
 
     def figures(self) -> dict[str, float]:
         """The figures that there are, by name."""
-        return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
+        return {name: value for name in FIGURES_2021 if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A figure as a comparison of clips: which normal ones with which anomalous ones, and up to which false alarm rate."""
+
+    normal: Mask
+    anomalous: Mask
+    max_fpr: float | None = None
+
+
+def contrasts(clips: Sequence[Clip]) -> dict[str, Contrast]:
+    """The official figures of one unit's clips, all of which have a label; those for which there are clips, by name."""
+    anomalous = np.array([clip.label == "anomaly" for clip in clips], np.bool_)
+    target = np.array([clip.domain == "target" for clip in clips], np.bool_)
+    normal = ~anomalous
+    if not any(clip.domain for clip in clips):
+        wanted = {"auc_source": Contrast(normal, anomalous), "pauc": Contrast(normal, anomalous, MAX_FPR)}
+    elif clips[0].year == 2021:
+        wanted = {}
+        for domain, inside in (("source", ~target), ("target", target)):
+            wanted[f"auc_{domain}"] = Contrast(normal & inside, anomalous & inside)
+            wanted[f"pauc_{domain}"] = Contrast(normal & inside, anomalous & inside, MAX_FPR)
+    else:
+        wanted = {
+            "auc_source": Contrast(normal & ~target, anomalous),
+            "auc_target": Contrast(normal & target, anomalous),
+            "pauc": Contrast(normal, anomalous, MAX_FPR),
+        }
+    return {name: one for name, one in wanted.items() if one.normal.any() and one.anomalous.any()}
 
 
 def machine_results(scored: Sequence[ScoredClip]) -> dict[str, MachineResult]:
-    """Figures of every section; keys are machines, or <machine>_section_<number> for machines with several sections.
+    """Figures of every unit; keys are machines, with year and section_<number> where there are several of them.
 
     Clips without a label are left out. A figure for which there are no clips is None and its `note` says why.
 
@@ -58,128 +104,117 @@ def machine_results(scored: Sequence[ScoredClip]) -> dict[str, MachineResult]:
     for one in scored:
         if not math.isfinite(one.score):
             raise DataSetError(f"{one.clip.path}: its score is {one.score}; figures need finite scores")
-    sections: defaultdict[tuple[str, int, str], list[ScoredClip]] = defaultdict(list)
+    units: defaultdict[Unit, list[ScoredClip]] = defaultdict(list)
     for one in scored:
-        sections[one.clip.machine, one.clip.year or 0, one.clip.section].append(one)
-    units: defaultdict[str, set[tuple[str, int, str]]] = defaultdict(set)
-    for key in sections:
-        units[key[0]].add(key)
-    results = {_name(key, units[key[0]]): _section_result(clips) for key, clips in sorted(sections.items())}
+        units[one.clip.unit].append(one)
+    results = {unit_name(unit, units): _unit_result(unit, clips) for unit, clips in sorted(units.items())}
     if not any(result.figures() for result in results.values()):
         reasons = "; ".join(f"{name}: {result.note}" for name, result in results.items()) or "there are no test clips"
         raise DataSetError(f"nothing to evaluate: {reasons}")
     return results
 
 
-def omega(results: Mapping[str, MachineResult]) -> float:
-    """Ω: the harmonic mean of all figures of all machines and sections, each floored at the machine epsilon.
-
-    Raises:
-        DataSetError: there is no figure.
-    """
-    figures = [value for result in results.values() for value in result.figures().values()]
-    if not figures:
-        raise DataSetError("there are no figures to take a mean of")
-    return len(figures) / sum(1 / max(value, sys.float_info.epsilon) for value in figures)
+def unit_name(unit: Unit, among: Mapping[Unit, object]) -> str:
+    """The key of a unit in results: fan, fan_section_01, fan_2020_section_01."""
+    return "_".join(unit_words(unit, among, "section_"))
 
 
-def evaluation_json(results: Mapping[str, MachineResult]) -> dict[str, object]:
-    """What evaluation.json holds: omega, machines with the figures that there are, and notes where some are missing."""
-    notes = {name: result.note for name, result in results.items() if result.note}
-    machines = {name: result.figures() for name, result in results.items()}
-    return {"omega": omega(results), "machines": machines, **({"notes": notes} if notes else {})}
-
-
-def write_evaluation(run: Path, results: Mapping[str, MachineResult]) -> Path:
-    """Write evaluation.json into a run folder, whole or not at all.
-
-    Raises:
-        StageError: the folder is missing or can't be written.
-        DataSetError: there is no figure.
-    """
-    path = run / EVALUATION_FILE
-    text = json.dumps(evaluation_json(results), indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(f".{EVALUATION_FILE}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as e:
-        raise StageError(f"{path}: can't be written: {e.strerror}") from e
-    return path
-
-
-def print_evaluation(results: Mapping[str, MachineResult], *, as_json: bool = False) -> None:
-    """Print the figures on stdout: as the paper's Table 1, in percent, or as evaluation.json holds them.
-
-    Raises:
-        DataSetError: there is no figure.
-    """
-    import click
-
-    if as_json:
-        click.echo(json.dumps(evaluation_json(results), indent=2, allow_nan=False))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
-    table.add_column("machine", footer="total score", no_wrap=True)
-    table.add_column("", footer="Ω", no_wrap=True)
-    table.add_column("%", footer=_percent(omega(results)), justify="right", no_wrap=True)
-    for name, result in results.items():
-        for position, (figure, title) in enumerate(FIGURES.items()):
-            last = position == len(FIGURES) - 1
-            table.add_row("" if position else name, title, _percent(getattr(result, figure)), end_section=last)
-    console = Console(highlight=False)
-    console.print(table)
-    for name, result in results.items():
-        if result.note:
-            console.print(f"{name}: {result.note}", markup=False, soft_wrap=True)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
-
-
-def _name(key: tuple[str, int, str], of_machine: set[tuple[str, int, str]]) -> str:
-    machine, year, section = key
-    parts = [machine]
-    if len({other for _, other, _ in of_machine}) > 1:
-        parts.append(str(year) if year else "other")
-    if len({other for _, _, other in of_machine}) > 1:
-        parts.append(f"section_{section}")
-    return "_".join(parts)
-
-
-def _section_result(scored: Sequence[ScoredClip]) -> MachineResult:
+def _unit_result(unit: Unit, scored: Sequence[ScoredClip]) -> MachineResult:
     known = [one for one in scored if one.clip.label is not None]
-    scores = np.array([one.score for one in known], np.float64)
-    anomalous = np.array([one.clip.label == "anomaly" for one in known], np.bool_)
-    target = np.array([one.clip.domain == "target" for one in known], np.bool_)
+    labels = {one.clip.label for one in known}
     notes = []
     if unknown := len(scored) - len(known):
         notes.append(f"{unknown} of {len(scored)} test clips have no label and are left out")
-    missing = [word for word, there in (("anomalous", anomalous.any()), ("normal", not anomalous.all())) if not there]
-    if missing or not known:
-        notes.append(f"no {' and no '.join(missing or ['labelled'])} test clips, so there are no figures")
-        return MachineResult(None, None, None, "; ".join(notes))
-    auc: dict[str, float | None] = {}
-    for domain, of_domain in (("source", ~target), ("target", target)):
-        normal = of_domain & ~anomalous
-        auc[domain] = _auc(scores, anomalous, normal | anomalous) if normal.any() else None
-    if not any(one.clip.domain for one in known):
+    if missing := [word for word, label in (("anomalous", "anomaly"), ("normal", "normal")) if label not in labels]:
+        wanting = "labelled" if not known else " and no ".join(missing)
+        notes.append(f"no {wanting} test clips, so there are no figures")
+        return MachineResult(None, None, None, "; ".join(notes), unit=unit)
+    scores = np.array([one.score for one in known], np.float64)
+    found = contrasts([one.clip for one in known])
+    domains = any(one.clip.domain for one in known)
+    if not domains:
         notes.append("no domains: the AUC of all clips stands under source")
     else:
-        absent = [domain for domain, value in auc.items() if value is None]
+        absent = [domain for domain in ("source", "target") if f"auc_{domain}" not in found]
         notes.extend(f"no normal test clips of the {domain} domain, so no AUC ({domain})" for domain in absent)
-    everything = np.ones_like(anomalous)
-    return MachineResult(auc["source"], auc["target"], _auc(scores, anomalous, everything, MAX_FPR), "; ".join(notes))
+    values: dict[str, float | None] = {name: _auc(scores, one) for name, one in found.items()}
+    values = {"auc_source": None, "auc_target": None, "pauc": None, **values}
+    return MachineResult(**values, note="; ".join(notes), unit=unit, domains=domains)
 
 
-def _auc(
-    scores: NDArray[np.float64], anomalous: NDArray[np.bool_], chosen: NDArray[np.bool_], max_fpr: float | None = None
-) -> float:
+def _auc(scores: F64, contrast: Contrast) -> float:
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(anomalous[chosen], scores[chosen], max_fpr=max_fpr))
+    chosen = contrast.normal | contrast.anomalous
+    return float(roc_auc_score(contrast.anomalous[chosen], scores[chosen], max_fpr=contrast.max_fpr))
+
+
+def omega(results: Mapping[str, MachineResult]) -> float:
+    """The official score of all machines and sections: Ω, for data of 2020 the arithmetic mean; over years, the harmonic mean of theirs.
+
+    Raises:
+        DataSetError: there is no figure.
+    """
+    return _harmonic([np.array(score) for score in year_scores(results).values()]).item()
+
+
+def year_scores(results: Mapping[str, MachineResult]) -> dict[int, float]:
+    """The official score of each year, 0 standing for recordings without a year.
+
+    Raises:
+        DataSetError: there is no figure.
+    """
+    figures = {
+        (result.unit or Unit(name, 0, "")): {figure: np.array(value) for figure, value in result.figures().items()}
+        for name, result in results.items()
+    }
+    return {year: score.item() for year, score in official_scores(figures).items()}
+
+
+def official_scores(figures: Mapping[Unit, Mapping[str, F64]]) -> dict[int, F64]:
+    """The official score of each year from the figures of its units; figures may be arrays of one shape, each element a case of its own.
+
+    Harmonic means floor each figure at the machine epsilon.
+
+    Raises:
+        DataSetError: there is no figure.
+    """
+    by_year: defaultdict[int, list[tuple[str, list[F64]]]] = defaultdict(list)
+    for unit, of_unit in sorted(figures.items()):
+        if of_unit:
+            by_year[unit.year].append((unit.machine, list(of_unit.values())))
+    if not by_year:
+        raise DataSetError("there are no figures to take a mean of")
+    return {
+        year: _mean_of_machines(units)
+        if year == 2020
+        else _harmonic([value for _, values in units for value in values])
+        for year, units in by_year.items()
+    }
+
+
+def overall_score(scores: Mapping[int, F64]) -> F64:
+    """One number for several years: the harmonic mean of their scores."""
+    return _harmonic(list(scores.values()))
+
+
+def _mean_of_machines(units: Sequence[tuple[str, Sequence[F64]]]) -> F64:
+    ids: defaultdict[str, list[F64]] = defaultdict(list)
+    for machine, values in units:
+        ids[machine].append(np.mean(values, axis=0))
+    return np.asarray(np.mean([np.mean(of_machine, axis=0) for of_machine in ids.values()], axis=0), np.float64)
+
+
+def _harmonic(values: Sequence[F64]) -> F64:
+    floored = [np.maximum(value, sys.float_info.epsilon) for value in values]
+    return np.asarray(len(floored) / np.sum([1 / value for value in floored], axis=0), np.float64)
+
+
+def shown_figures(results: Mapping[str, MachineResult]) -> dict[str, str]:
+    """Names and titles of the figures to show: the usual three, those of 2021 where there are any; AUC alone where there are no domains."""
+    if results and not any(result.domains for result in results.values()):
+        return {"auc_source": "AUC", "pauc": "pAUC"}
+    shown = {name for result in results.values() for name in result.figures()}
+    if shown & (FIGURES_2021.keys() - FIGURES.keys()):
+        return {name: title for name, title in FIGURES_2021.items() if name in shown}
+    return dict(FIGURES)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from asd_daemon.errors import DataSetError, UsageError
+from asd_daemon.errors import DataSetError, FetchError, UsageError
 from asd_trainer.archive import ZENODO, Archive, RemoteFile
 from asd_trainer.unpacking import unpack, unpacked_bytes
 
@@ -153,7 +153,7 @@ def plan(
 
     Raises:
         UsageError: an unknown year or part, or a machine that no part has.
-        DataSetError: the archive can't be reached or answers with something else.
+        FetchError: the archive can't be reached or answers with something else.
     """
     if year not in RECORDS:
         raise UsageError(f"there is no data set of {year}; known years: {YEARS[0]} to {YEARS[-1]}")
@@ -169,7 +169,7 @@ def plan(
         titles.append(record.title)
         named = machine_files(part, record.files)
         if not named:
-            raise DataSetError(
+            raise FetchError(
                 f"record {record.number} ({record.title}) holds no {part} data of {year} that is known by its name"
             )
         known |= set(named)
@@ -202,8 +202,8 @@ def fetch(what: Plan, progress: Progress = lambda _: None) -> None:
     """Download and unpack what is missing, zip by zip; what is there already is left alone, so it can be called again after any failure.
 
     Raises:
-        DataSetError: no room, no network, a broken or unsafe zip, a file that would be overwritten, another fetch at work, or a disk
-            that refuses.
+        FetchError: the archive can't be reached, or sends something else than it announced.
+        DataSetError: no room, a broken or unsafe zip, a file that would be overwritten, another fetch at work, or a disk that refuses.
     """
     if not what.missing:
         return

@@ -179,7 +179,7 @@ class Listing:
             what = (
                 f"disagrees with the names of {len(contradictions)} {split} file(s), first {first}; the names were used"
             )
-            self.problems.append(Problem(machine / f"attributes_{section}.csv", what))
+            self.problems.append(Problem(machine / f"attributes_{section}.csv", what, used=True))
 
     def _plain(self, sounds: Sequence[Path], machine: str, split: Split, label: Label | None) -> None:
         for path in sounds:

@@ -17,11 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from asd_daemon.errors import StageError
-from asd_trainer.evaluation import FIGURES, MAX_FPR, MachineResult
+from asd_trainer.evaluation import MAX_FPR, MachineResult, shown_figures
 from asd_trainer.figures import Curve, DomainScores, Picture, roc, score_histogram
 from asd_trainer.maps import EmbeddedMachine, MachineMaps, machine_maps
 from asd_trainer.mistakes import worst_mistakes
 from asd_trainer.progress import spoken_time
+from asd_trainer.published import ReferenceColumn
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
@@ -42,15 +43,6 @@ class StageTime:
 
     name: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class ReferenceColumn:
-    """Published results to stand beside the run's, as the paper's Table 1 has them; total is Ω in [0, 1]."""
-
-    name: str
-    results: Mapping[str, MachineResult]
-    total: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ def render(data: ReportData, load: Callable[[Clip], F32], rng: np.random.Generat
     labelled = any(one.clip.label is not None for section in data.sections for one in section.scored)
     return environment.get_template("report.html").render(
         data=data,
-        metrics=FIGURES,
+        metrics=shown_figures(data.results),
         labelled=labelled,
         test_clips=sum(len(section.scored) for section in data.sections),
         panels=_panels(data, rng),

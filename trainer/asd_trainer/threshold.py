@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.calibration import DECISION_EXCEEDANCE, GammaFit
+from asd_trainer.clip import Unit, unit_words
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
@@ -59,20 +60,21 @@ def decide_sections(scored: Sequence[ScoredClip], normal: Sequence[ScoredClip]) 
 
     Args:
         scored: test clips.
-        normal: training clips with their leave-one-out scores; a section without any takes those of its whole machine.
+        normal: training clips with their leave-one-out scores; a section without any takes those of its machine's
+            other sections of the year.
 
     Raises:
         DataSetError: a machine has no training scores, or they allow no threshold; names it.
     """
-    by_section: defaultdict[tuple[str, int, str], list[ScoredClip]] = defaultdict(list)
+    by_unit: defaultdict[Unit, list[ScoredClip]] = defaultdict(list)
     for one in scored:
-        by_section[_key(one)].append(one)
+        by_unit[one.clip.unit].append(one)
     decided = []
-    for key, clips in sorted(by_section.items()):
-        machine, year, section = key
-        of_machine = [one for one in normal if one.clip.machine == machine]
-        training = tuple(one.score for one in of_machine if _key(one) == key) or tuple(one.score for one in of_machine)
-        title = _title(key, by_section)
+    for unit, clips in sorted(by_unit.items()):
+        of_machine = [one for one in normal if one.clip.machine == unit.machine and one.clip.unit.year == unit.year]
+        training = tuple(one.score for one in of_machine if one.clip.unit == unit)
+        training = training or tuple(one.score for one in of_machine)
+        title = " ".join(unit_words(unit, by_unit))
         try:
             threshold = decision_threshold(np.array(training))
         except DataSetError as e:
@@ -81,24 +83,11 @@ def decide_sections(scored: Sequence[ScoredClip], normal: Sequence[ScoredClip]) 
         verdicts = tuple(one.score > threshold for one in ordered)
         quality = _quality(ordered, verdicts)
         decided.append(
-            SectionDecisions(machine, year or None, section, title, threshold, training, ordered, verdicts, quality)
+            SectionDecisions(
+                unit.machine, unit.year or None, unit.section, title, threshold, training, ordered, verdicts, quality
+            )
         )
     return tuple(decided)
-
-
-def _key(one: ScoredClip) -> tuple[str, int, str]:
-    return one.clip.machine, one.clip.year or 0, one.clip.section
-
-
-def _title(key: tuple[str, int, str], among: Iterable[tuple[str, int, str]]) -> str:
-    machine, year, section = key
-    of_machine = [other for other in among if other[0] == machine]
-    words = [machine]
-    if len({other[1] for other in of_machine}) > 1:
-        words.append(str(year or "without a year"))
-    if len({other[2] for other in of_machine}) > 1:
-        words.append(f"section {section}")
-    return " ".join(words)
 
 
 def _quality(scored: Sequence[ScoredClip], verdicts: Sequence[bool]) -> dict[str, DecisionQuality]:

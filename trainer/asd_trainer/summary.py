@@ -1,0 +1,86 @@
+"""What a run has to show: gathered from its folder and its scores for the report.
+
+Owns where times, settings and versions are found, and when published results may stand beside a run's. It draws nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asd_trainer.maps import EmbeddedMachine
+from asd_trainer.published import ReferenceColumn, references
+from asd_trainer.recipe import read_run_recipe
+from asd_trainer.report import ReportData, StageTime
+from asd_trainer.threshold import decide_sections
+
+if TYPE_CHECKING:
+    from asd_trainer.backend import RunScores
+    from asd_trainer.scoresheet import Scoresheet
+
+PACKAGES = ("asd-edge", "torch", "numpy", "scipy", "scikit-learn", "accelerate", "matplotlib")
+STAGES = ("separate", "synthesize", "pretrain", "finetune")
+SIMULATION_NOTE = "simulation.json"
+
+
+def report_data(run: Path, scores: RunScores, sheet: Scoresheet | None, now: datetime) -> ReportData:
+    """Everything that a report of this run shows; `sheet` is None where the test clips have no labels.
+
+    Raises:
+        SettingsError, StageError: the run's recipe can't be read.
+        DataSetError: a machine's training scores allow no threshold.
+    """
+    return ReportData(
+        name=str(run),
+        created_at=now,
+        sections=(sheet.decisions if sheet else ()) or decide_sections(scores.test, scores.training),
+        results=sheet.results if sheet else {},
+        omega=sheet.omega if sheet else None,
+        interval=(sheet.interval.low, sheet.interval.high) if sheet and sheet.interval else None,
+        machines=tuple(EmbeddedMachine(m, clips, rows) for m, (clips, rows) in scores.embeddings.items()),
+        stages=stage_times(run),
+        settings=read_run_recipe(run).model_dump(mode="json"),
+        versions=versions(),
+        references=_references(scores, sheet),
+    )
+
+
+def stage_times(run: Path) -> tuple[StageTime, ...]:
+    """How long each stage of a run took, as its done mark says; stages whose marks say nothing are left out."""
+    names = [path.parent.name for path in (run / "stages").glob("*/done")]
+    order = {name: position for position, name in enumerate(STAGES)}
+    times = []
+    for name in sorted(names, key=lambda name: (order.get(name, len(STAGES)), name)):
+        try:
+            seconds = float(json.loads((run / "stages" / name / "done").read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        times.append(StageTime(name, seconds))
+    return tuple(times)
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of what figures depend on, and of the machine that they were made on."""
+    found = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _references(scores: RunScores, sheet: Scoresheet | None) -> tuple[ReferenceColumn, ...]:
+    """Published columns, unless the recordings are simulated or of another year: those machines share names only."""
+    clips = [one.clip for one in scores.test]
+    folders = {parent for folder in {clip.path.parent for clip in clips} for parent in folder.parents}
+    if sheet is None or {clip.year for clip in clips} - {None, 2025}:
+        return ()
+    if any((folder / SIMULATION_NOTE).exists() for folder in folders):
+        return ()
+    return references(sheet.results)
