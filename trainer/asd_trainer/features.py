@@ -5,11 +5,15 @@ Owns the cache of a run. The features themselves are asd_daemon.judge.mel's; aug
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from asd_daemon.judge.mel import FEATURE, MEL_BINS, log_mel
 from asd_daemon.judge.spectrum import frame_count
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.dataset import Clip, load_clip
+from asd_trainer.progress import counted_steps
 
 log = logging.getLogger(__name__)
 
@@ -54,29 +59,74 @@ def cached_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
     """Log-mels (N, 998, 128) of clips, mapped read-only from a file in the folder that is made when it is not there yet.
 
     The file's name follows from the clips (path, size, time of change) and the feature's definition, so that a cache never serves
-    other sound than it was made from.
+    other sound than it was made from. Of several processes that want the same, one makes it and the others wait.
 
     Raises:
         RecordingError: a clip can't be read.
         StageError: the cache can't be written (no space, no rights).
     """
     path = folder / f"log-mel-{clips_digest(clips)}.npy"
-    if not path.exists():
-        log.info("computing the log-mels of %d clips", len(clips))
-        partial = path.with_suffix(".partial")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            cache = np.lib.format.open_memmap(
-                partial, mode="w+", dtype=np.float32, shape=(len(clips), CLIP_FRAMES, MEL_BINS)
-            )
-            for row, features in enumerate(clip_log_mels(clips)):
-                cache[row] = features
-            cache.flush()
-            os.replace(partial, path)
-        except OSError as e:
-            raise StageError(f"{partial}: the cache of log-mels can't be written: {e.strerror}") from e
-    mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    shape = (len(clips), CLIP_FRAMES, MEL_BINS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _claimed(path.with_suffix(".lock")):
+            mapped = _mapped(path, shape)
+            if mapped is None:
+                _make_room(folder, 4 * math.prod(shape))
+                _write(path, clips, shape)
+                mapped = _mapped(path, shape)
+    except OSError as e:
+        raise StageError(f"{path}: the cache of log-mels can't be written: {e.strerror or e}") from e
+    if mapped is None:
+        raise StageError(f"{path}: the cache of log-mels can't be read back; is the disk sound?")
     return mapped
+
+
+def _write(path: Path, clips: Sequence[Clip], shape: tuple[int, int, int]) -> None:
+    """Row after row, so that memory stays flat and a full disk is an error rather than a dead process (as through a map)."""
+    log.info("computing the log-mels of %d clips (%.1f GB)", len(clips), 4e-9 * math.prod(shape))
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file, counted_steps("log-mels (clips)", len(clips)) as advance:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            for row, features in enumerate(clip_log_mels(clips), start=1):
+                file.write(np.ascontiguousarray(features, np.float32).data)
+                advance(row, {})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _mapped(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
+    """The file mapped read-only, if it is there and whole."""
+    try:
+        mapped: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return mapped if mapped.shape == shape and mapped.dtype == np.float32 else None
+
+
+def _make_room(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise StageError(
+            f"{folder}: the cache of log-mels needs {needed_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room there"
+        )
+
+
+@contextmanager
+def _claimed(lock: Path) -> Iterator[None]:
+    """Hold a lock among processes; it goes with the process that holds it."""
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def clips_digest(clips: Sequence[Clip]) -> str:
