@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError, StageError
 from asd_daemon.judge.mel import eat_input, log_mel
 from asd_trainer import embeddings
-from asd_trainer.backend import embed_clips, leave_one_out, score_run, scores_of
+from asd_trainer.backend import Separated, embed_clips, leave_one_out, score_run, scores_of
 from asd_trainer.dataset import Clip, ClipTable, load_clip, read_dataset
 from asd_trainer.embedder import Embedder, load_embedder, save_embedder
 from asd_trainer.recipe import load_recipe
@@ -170,3 +170,27 @@ def test_a_second_call_embeds_nothing_until_model_or_clips_change(
     assert calls == [30, 60]
     (only,) = (own / "scores").glob("*.npy")  # those of the old model are gone
     assert json.loads(only.with_suffix(".json").read_text())["rows"][0]["machine"] == "hummer"
+
+
+def test_the_separated_sounds_distance_is_added_for_machines_that_are_separated() -> None:
+    rng = np.random.default_rng(2)
+    clips = [
+        Clip(Path(f"{machine}{split}{n}"), machine, "00", split, None, "normal", (), None, None)
+        for split in ("train", "test")
+        for machine in ("fan", "valve")
+        for n in range(5)
+    ]
+    train, test = clips[:10], clips[10:]
+    heard, alone = (rng.normal(size=(20, 6)).astype(np.float32) for _ in range(2))
+    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
+    alone /= np.linalg.norm(alone, axis=1, keepdims=True)
+    fans = [row for row, clip in enumerate(clips) if clip.machine == "fan"]
+    order = rng.permutation(fans)
+    separated = Separated(tuple(clips[row] for row in order), alone[order])
+    plain, both = scores_of(train, test, heard), scores_of(train, test, heard, separated)
+    added = np.array([b.score - p.score for p, b in zip(plain.test, both.test, strict=True)])
+    np.testing.assert_allclose(added[:5], 1 - (alone[10:15] @ alone[:5].T).max(axis=1), atol=1e-6)
+    assert (added[5:] == 0).all()
+    added = np.array([b.score - p.score for p, b in zip(plain.training, both.training, strict=True)])
+    np.testing.assert_allclose(added[:5], leave_one_out(alone[:5]), atol=1e-6)
+    assert (added[5:] == 0).all()

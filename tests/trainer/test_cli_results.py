@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from asd_trainer import embeddings, summary
+from asd_trainer import embeddings
+from asd_trainer.backend import RunScores, ScoredClip
 from asd_trainer.cli import main
+from asd_trainer.clip import Clip
+from asd_trainer.naming import Domain, Label
 from asd_trainer.published import references, table_1
 from asd_trainer.recipe import claim_run, load_recipe
-from asd_trainer.summary import stage_times, versions
+from asd_trainer.scoresheet import scoresheet
+from asd_trainer.stage_mark import write_mark
+from asd_trainer.summary import report_data, stage_times, versions
 from rig.recordings import write_trained_run
 from rig.tones import write_tones
 
@@ -143,7 +150,7 @@ def test_a_wrong_word_gives_one_line(
 
 def test_report_after_evaluate_embeds_nothing_and_shows_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads(invoke("evaluate", run, "--json", "--threads", "1").stdout)
-    (run / "stages" / "finetune" / "done").write_text(json.dumps({"seconds": 83}))
+    write_mark(run / "stages" / "finetune", 83.0, "cpu", 1)
 
     def refuse(*_: object) -> None:
         raise AssertionError("embedded again")
@@ -159,18 +166,46 @@ def test_report_after_evaluate_embeds_nothing_and_shows_the_run(run: Path, monke
 
 
 def test_stage_times_come_in_order_and_only_from_marks_that_tell(tmp_path: Path) -> None:
-    marks = {
-        "finetune": '{"seconds": 12.5}',
-        "pretrain": '{"seconds": 3}',
-        "separate": "",
-        "odd": "[1]",
-        "none": '{"seconds": null}',
-    }
-    for stage, text in marks.items():
+    for stage, seconds in (("finetune", 12.5), ("pretrain", 3.0)):
+        (tmp_path / "stages" / stage).mkdir(parents=True)
+        write_mark(tmp_path / "stages" / stage, seconds, "cpu", 1)
+    for stage, text in (("separate", ""), ("odd", "[1]"), ("none", '{"schema": 1, "stage": "none", "seconds": null}')):
         (tmp_path / "stages" / stage).mkdir(parents=True)
         (tmp_path / "stages" / stage / "done").write_text(text)
     assert [(time.name, time.seconds) for time in stage_times(tmp_path)] == [("pretrain", 3.0), ("finetune", 12.5)]
     assert versions()["asd-edge"] != "not installed"
+
+
+@pytest.mark.parametrize(("simulated", "year", "columns"), [(False, 2025, 3), (True, 2025, 0), (False, 2023, 0)])
+def test_published_columns_stand_beside_the_papers_recordings_only(
+    simulated: bool, year: int, columns: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dev_data" / "raw"
+    folder.mkdir(parents=True)
+    if simulated:
+        (tmp_path / "simulation.json").touch()
+    domains: tuple[Domain, ...] = ("source", "target")
+    labels: tuple[Label, ...] = ("normal", "anomaly")
+    test = tuple(
+        ScoredClip(
+            Clip(folder / m / "test" / f"{d}{w}.wav", m, "00", "test", d, w, (), None, year), float(w == "anomaly")
+        )
+        for m in table_1()[0].results
+        for d in domains
+        for w in labels
+    )
+    train = tuple(
+        ScoredClip(Clip(folder / m / "train" / f"{n}.wav", m, "00", "train", None, "normal", (), None, year), 0.1 * n)
+        for m in table_1()[0].results
+        for n in range(3)
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    claim_run(run, load_recipe("smoke", []))
+    scores = RunScores(test, train, {})
+    data = report_data(run, scores, scoresheet(scores, np.random.default_rng(0)), datetime.now(UTC))
+    assert len(data.references) == columns
+    assert data.omega == 1.0
 
 
 def test_published_columns_stand_beside_the_papers_machines_only() -> None:
@@ -178,4 +213,3 @@ def test_published_columns_stand_beside_the_papers_machines_only() -> None:
     assert [column.name for column in references(machines)] == ["baseline (MSE)", "baseline (Mahalanobis)", "the paper"]
     assert references(machines[1:]) == ()
     assert references([*machines, "lathe"]) == ()
-    assert summary.SIMULATION_NOTE == "simulation.json"

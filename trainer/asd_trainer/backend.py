@@ -20,6 +20,7 @@ from asd_trainer.classification import training_clips
 from asd_trainer.clip import Unit
 from asd_trainer.dataset import Clip, ClipTable
 from asd_trainer.embeddings import embed_clips, run_embeddings
+from asd_trainer.separation_stage import separated_twins
 
 __all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
 
@@ -33,7 +34,8 @@ class ScoredClip:
 
     clip: Clip
     score: float
-    """Cosine distance to the nearest normal training clip of its machine and section, in [0, 2]; higher is more abnormal."""
+    """Cosine distance to the nearest normal training clip of its machine and section, in [0, 2], plus that of the separated sound where
+    the run separates the machine; higher is more abnormal."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def score_run(
 ) -> RunScores:
     """Score every test clip against the normal training clips of its machine, year and section (k = 1, cosine).
 
-    A section without training clips is compared with those of the machine's other sections in that year. Embeddings are kept in the
-    run, so that a second call embeds nothing.
+    Where the run separates a machine, the distance of the separated sound is added. A section without training clips is compared with
+    those of the machine's other sections in that year. Embeddings are kept in the run, so that a second call embeds nothing.
 
     Args:
         run: the run folder.
@@ -80,22 +82,36 @@ def score_run(
             f"{', '.join(missing)}: test clips without any normal training clip of the machine to compare them with"
         )
     clips = (*train, *test)
-    return scores_of(train, test, run_embeddings(run, clips, progress))
+    twins = separated_twins(run, clips)
+    separated = {clip: one.machine for clip, one in zip(clips, twins, strict=True) if one is not None}
+    heard = run_embeddings(run, clips, progress)
+    alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
+    return scores_of(train, test, heard, Separated(tuple(separated), alone) if alone is not None else None)
 
 
-def scores_of(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> RunScores:
-    """Scores from embeddings (N, D) of the training clips followed by the test clips."""
-    bank_rows, query_rows = _rows(train), _rows(test)
-    scores = np.full(len(train) + len(test), np.nan)
-    for rows in bank_rows.values():
-        scores[rows] = leave_one_out(embeddings[rows])
-    for unit, rows in query_rows.items():
-        own = bank_rows.get(unit)
-        if own is None:
-            own = np.concatenate([r for u, r in bank_rows.items() if (u.machine, u.year) == (unit.machine, unit.year)])
-        distances, _ = ExactIndex(embeddings[own]).nearest(embeddings[len(train) + rows], k=1)
-        scores[len(train) + rows] = distances[:, 0]
+@dataclass(frozen=True)
+class Separated:
+    """Clips whose machine was separated from its noise, with the embeddings (S, D) of the machine alone."""
+
+    clips: tuple[Clip, ...]
+    embeddings: F32
+
+
+def scores_of(
+    train: Sequence[Clip], test: Sequence[Clip], embeddings: F32, separated: Separated | None = None
+) -> RunScores:
+    """Scores from embeddings (N, D) of the training clips followed by the test clips.
+
+    Where machines were separated, the distance of the separated sound to that of the training clips is added, as on the edge.
+    """
     clips = (*train, *test)
+    scores = np.concatenate(_distances(train, test, embeddings))
+    if separated is not None:
+        row = {clip: number for number, clip in enumerate(separated.clips)}
+        own_train, own_test = ([clip for clip in part if clip in row] for part in (train, test))
+        alone = separated.embeddings[[row[clip] for clip in (*own_train, *own_test)]]
+        at = [number for number, clip in enumerate(clips) if clip in row]
+        scores[at] += np.concatenate(_distances(own_train, own_test, alone))
     scored = [ScoredClip(clip, float(score)) for clip, score in zip(clips, scores, strict=True)]
     machines = {}
     for machine in sorted({clip.machine for clip in test}):
@@ -106,6 +122,19 @@ def scores_of(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> R
         training=tuple(one for one in scored[: len(train)] if not np.isnan(one.score)),
         embeddings=machines,
     )
+
+
+def _distances(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> tuple[F64, F64]:
+    """Distances of the training clips, each left out of its bank, and of the test clips; a bank to each machine, year and section."""
+    banks = {unit: embeddings[rows] for unit, rows in _rows(train).items()}
+    left_out, distances = np.empty(len(train)), np.empty(len(test))
+    for unit, rows in _rows(train).items():
+        left_out[rows] = leave_one_out(banks[unit])
+    for unit, rows in _rows(test).items():
+        others = [bank for other, bank in banks.items() if (other.machine, other.year) == (unit.machine, unit.year)]
+        bank = banks[unit] if unit in banks else np.concatenate(others)
+        distances[rows] = ExactIndex(bank).nearest(embeddings[len(train) + rows], k=1)[0][:, 0]
+    return left_out, distances
 
 
 def leave_one_out(bank: F32) -> F64:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from asd_daemon.errors import DataSetError, StageError
 from asd_trainer.evaluation import MachineResult, machine_results, omega, shown_figures, unit_name, year_scores
 from asd_trainer.resampling import LEVEL, RESAMPLES, Interval, interval, resampled_scores
 from asd_trainer.threshold import SectionDecisions, decide_sections
+from asd_trainer.whole_file import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,11 +127,8 @@ def write_evaluation(run: Path, sheet: Scoresheet) -> Path:
         DataSetError: there is no figure.
     """
     path = run / EVALUATION_FILE
-    text = json.dumps(sheet.as_json(), indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(f".{EVALUATION_FILE}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(sheet.as_json(), indent=2, allow_nan=False) + "\n")
     except OSError as e:
         raise StageError(f"{path}: can't be written: {e.strerror}") from e
     return path

@@ -5,7 +5,6 @@ Owns where times, settings and versions are found, and when published results ma
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,10 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asd_daemon.errors import StageError
 from asd_trainer.maps import EmbeddedMachine
 from asd_trainer.published import ReferenceColumn, references
 from asd_trainer.recipe import read_run_recipe
 from asd_trainer.report import ReportData, StageTime
+from asd_trainer.stage_mark import MARK, read_mark
 from asd_trainer.threshold import decide_sections
 
 if TYPE_CHECKING:
@@ -51,17 +52,16 @@ def report_data(run: Path, scores: RunScores, sheet: Scoresheet | None, now: dat
 
 
 def stage_times(run: Path) -> tuple[StageTime, ...]:
-    """How long each stage of a run took, as its done mark says; stages whose marks say nothing are left out."""
-    names = [path.parent.name for path in (run / "stages").glob("*/done")]
-    order = {name: position for position, name in enumerate(STAGES)}
-    times = []
-    for name in sorted(names, key=lambda name: (order.get(name, len(STAGES)), name)):
+    """How long each stage of a run took, as its done mark says; stages whose marks tell nothing are left out."""
+    marks = []
+    for path in (run / "stages").glob(f"*/{MARK}"):
         try:
-            seconds = float(json.loads((run / "stages" / name / "done").read_text(encoding="utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        times.append(StageTime(name, seconds))
-    return tuple(times)
+            marks.append(read_mark(path.parent))
+        except StageError:
+            continue  # a time that is not shown is no reason to show nothing
+    order = {name: position for position, name in enumerate(STAGES)}
+    told = [StageTime(mark.stage, mark.seconds) for mark in marks if mark is not None and mark.seconds is not None]
+    return tuple(sorted(told, key=lambda time: (order.get(time.name, len(STAGES)), time.name)))
 
 
 def versions() -> Mapping[str, str]:
