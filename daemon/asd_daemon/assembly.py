@@ -5,6 +5,7 @@ Owns what overrides what (command line over configuration over defaults). Nothin
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.tell.mqtt import BrokerAddress
     from asd_daemon.tell.teller import Teller
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,15 @@ def make_plan(wishes: Wishes) -> Plan:
     sources = {name: machine.source.spec() for name, machine in machines.items()}
     if wishes.source is not None and wishes.machine is not None:
         sources[wishes.machine] = parse_source(wishes.source)
-    if wishes.bundle is None and settings.bundle is None:
-        from asd_daemon.judge.bundle import default_bundle
+    return Plan(settings, file, machines, sources, wishes.bundle or settings.bundle or usual_bundle())
 
-        return Plan(settings, file, machines, sources, default_bundle())
-    return Plan(settings, file, machines, sources, wishes.bundle or settings.bundle or Path())
+
+def usual_bundle() -> Path:
+    """The bundle that was installed on this box, else the one that comes with the program."""
+    from asd_daemon.judge.bundle import default_bundle
+
+    installed = state_folder() / "bundles" / "current"
+    return installed if installed.exists() else default_bundle()
 
 
 def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
@@ -176,21 +184,24 @@ def memory_of(machine: str, spec: SourceSpec) -> SourceMemory | None:
 class BundleShelf:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, key: Path | None = None) -> None:
+        self._path, self._key = path, key
         self._lock = threading.Lock()
         self._bundle: Bundle | None = None
 
     def bundle(self) -> Bundle:
-        """The verified bundle.
+        """The verified and tested bundle; where the installed one can't be used, the one before it.
 
         Raises:
             BundleError: it can't be used.
         """
-        from asd_daemon.judge.bundle import load_bundle
+        from asd_daemon.judge.installation import load_or_roll_back
 
         with self._lock:
-            self._bundle = self._bundle or load_bundle(self._path)
+            if self._bundle is None:
+                self._bundle, reason = load_or_roll_back(self._path, self._key)
+                if reason is not None:
+                    _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
 
     def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
@@ -260,7 +271,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     Raises:
         AsdError: something of it can't be made.
     """
-    shelf = BundleShelf(plan.bundle)
+    shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
     teller = make_teller(plan)
 
     def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asd_daemon.cli_bundle import bundle
 from asd_daemon.console import CommandGroup, leave
-from asd_daemon.errors import BundleError, RecordingError
+from asd_daemon.errors import RecordingError
 
 if TYPE_CHECKING:
     from asd_daemon.assembly import Plan
@@ -97,11 +98,12 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
 
     A recording that can't be read is named on stderr and the others are scored; the exit code is 2 then.
     """
-    from asd_daemon.judge.bundle import default_bundle, load_bundle
+    from asd_daemon.assembly import usual_bundle
+    from asd_daemon.judge.bundle import load_bundle
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.waveform import fit_length, read_waveform
 
-    scorer = Scorer(load_bundle(bundle or default_bundle()), machine)
+    scorer = Scorer(load_bundle(bundle or usual_bundle()), machine)
     refused = 0
     for path in _recordings(paths):
         try:
@@ -222,41 +224,7 @@ def sample_config() -> None:
     click.echo(sample_text(), nl=False)
 
 
-@cli.group()
-def bundle() -> None:
-    """Look after bundles of models."""
-
-
-@bundle.command()
-@click.argument("path", type=_PATH)
-@_as_json
-def verify(path: Path, as_json: bool) -> int:
-    """Check every file of a bundle against its hash, and its reference scores on this box; exit code 1 if it is wrong."""
-    from asd_daemon.judge.bundle import load_bundle
-    from asd_daemon.judge.scorer import self_test
-
-    try:
-        found = load_bundle(path)
-        compared = self_test(found)
-    except BundleError as e:
-        if as_json:
-            click.echo(json.dumps({"path": str(path), "well": False, "reason": str(e)}, ensure_ascii=False))
-            return 1
-        leave(str(e), 1)
-    facts = {
-        "path": str(path),
-        "well": True,
-        "name": found.name,
-        "version": found.version,
-        "machines": list(found.machines),
-        "reference_scores": compared,
-    }
-    if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
-    else:
-        click.echo(f"{path}: {found.name} {found.version} is whole; machines: {', '.join(found.machines)}")
-        click.echo(f"{compared} reference scores reached on this box")
-    return 0
+cli.add_command(bundle)
 
 
 def main(words: Sequence[str] | None = None) -> None:

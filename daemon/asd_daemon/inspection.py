@@ -32,7 +32,7 @@ def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
     """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
     names = ", ".join(plan.machines)
     yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
-    shelf = BundleShelf(plan.bundle)
+    shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
     yield _try("bundle", lambda: _bundle(shelf))
     yield _try("state folder", _state_folder)
     for name, machine in plan.machines.items():
@@ -98,7 +98,7 @@ def _listen(spec: SourceSpec, listen_s: float) -> str:
 def _broker(plan: Plan) -> str:
     if plan.settings.mqtt is None:
         return "none: events are printed as JSON lines"
-    from asd_daemon.tell.mqtt import try_broker
+    from asd_daemon.tell.connection import try_broker
 
     address = broker_address(plan.settings, ["check"])
     try_broker(address)

@@ -28,6 +28,7 @@ _ACTIVE: dict[str, Any] = {"machines.fan.source.device": "default", "mqtt.host":
 _EXAMPLES: dict[str, Any] = {
     "node": "line-3",
     "bundle": "/var/lib/asd-daemon/bundles/current",
+    "bundle_key": "/etc/asd-daemon/bundle-key.pem",
     "machines.fan.model": "fan",
     "machines.fan.source.file": "/tmp/fan.wav",  # noqa: S108  # a text, never opened
     "machines.fan.source.folder": "/srv/recordings",
@@ -42,7 +43,8 @@ _EXAMPLES: dict[str, Any] = {
     "mqtt.cert_file": "/etc/asd-daemon/line-3.crt",
     "mqtt.key_file": "/etc/asd-daemon/line-3.key",
     "mqtt.username": "line-3",
-    "mqtt.password_file": "/run/credentials/asd-daemon@fan.service/mqtt-password",
+    "mqtt.password_file": "/etc/asd-daemon/mqtt-password",
+    "mqtt.password_credential": "mqtt-password",
 }
 _SECTIONS: dict[str, type[BaseModel]] = {"mqtt": MqttSettings, "machines.fan": MachineSettings}
 

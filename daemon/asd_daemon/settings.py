@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from asd_daemon.errors import SettingsError
+from asd_daemon.errors import SettingsError, UsageError
 from asd_daemon.hear.capture import KINDS, SourceSpec, parse_source
 
 SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")
@@ -74,6 +74,10 @@ class SourceSettings(_Section):
             raise ValueError(f"channel has no meaning for {given[0]}")
         if self.rate_hz is not None and given[0] != "device":
             raise ValueError(f"rate_hz has no meaning for {given[0]}")
+        try:
+            self.spec()
+        except UsageError as e:  # it knows no file; here it becomes one of the file's mistakes
+            raise ValueError(str(e)) from e
         return self
 
     def spec(self) -> SourceSpec:
@@ -101,6 +105,10 @@ class AlarmSettings(_Section):
         le=86_400,
         description="an open alert is told anew at most this often, in seconds, when its peak rises",
     )
+    hysteresis: float = Field(
+        0.05, ge=0, lt=1, description="an open alert closes on scores that lie this fraction below the threshold"
+    )
+    cool_down_s: float = Field(60.0, ge=0, le=604_800, description="after a close no alert opens for so many seconds")
     false_alarms_per_week: float = Field(
         1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
     )
@@ -140,6 +148,38 @@ class MachineSettings(_Section):
     quality: QualitySettings = Field(default_factory=QualitySettings, description="when a window is fit to judge")
 
 
+class KeepSettings(_Section):
+    """What is kept on disk, in the state folder."""
+
+    store_sound: bool = Field(
+        True, description="false: no sound that was heard is ever written to disk, whatever else is configured"
+    )
+    clips: Literal["alerts", "none"] = Field("alerts", description="keep the sound around alerts, or none")
+    clip_before_s: float = Field(
+        30.0, ge=0, le=300, description="seconds of sound before an alert opened; held in memory at 32 kB a second"
+    )
+    clip_after_s: float = Field(10.0, ge=0, le=300, description="seconds of sound after it")
+    clips_mb: float = Field(
+        500.0, gt=0, le=1e6, description="megabytes of clips, all machines together; the oldest go first"
+    )
+    clips_days: float = Field(30.0, gt=0, le=36_500, description="days after which a clip is deleted")
+    scores_every_s: float = Field(
+        300.0, ge=1, le=86_400, description="seconds from one writing of scores to the next; a power cut costs so many"
+    )
+    scores_days: float = Field(90.0, gt=0, le=36_500, description="days after which a score is deleted")
+    alerts_waiting: int = Field(
+        10_000,
+        ge=10,
+        le=1_000_000,
+        description="so many messages wait for the broker; then the oldest updates go first",
+    )
+
+    @property
+    def keeps_clips(self) -> bool:
+        """Whether sound around alerts is kept."""
+        return self.store_sound and self.clips == "alerts"
+
+
 class HealthSettings(_Section):
     """How the daemon itself is watched."""
 
@@ -168,8 +208,18 @@ class MqttSettings(_Section):
     key_file: Path | None = Field(None, description="its private key")
     username: str | None = Field(None, min_length=1, description="name to log in with")
     password_file: Path | None = Field(None, description="file whose first line is the password")
+    password_credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = Field(
+        None, description="or the name of a systemd credential (LoadCredential=NAME:…) that holds it"
+    )
     prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] = Field(
         "asd", description="first part of all topics"
+    )
+    discovery_prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] | None = Field(
+        "homeassistant", description="first part of Home Assistant's discovery topics; null: it is told nothing"
+    )
+    commands: bool = Field(
+        False,
+        description="heed mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
     )
     keepalive_s: int = Field(
         15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
@@ -181,8 +231,14 @@ class MqttSettings(_Section):
             raise ValueError("ca_file, cert_file and key_file have a meaning with tls: true only")
         if self.cert_file is None and self.key_file is not None:
             raise ValueError("key_file needs cert_file")
+        if self.password_file is not None and self.password_credential is not None:
+            raise ValueError(
+                "give password_file or password_credential, not both; each needs one place for the password"
+            )
         if self.password_file is not None and self.username is None:
             raise ValueError("password_file needs username")
+        if self.password_credential is not None and self.username is None:
+            raise ValueError("password_credential needs username")
         return self
 
     @property
@@ -199,9 +255,13 @@ class Settings(_Section):
         default_factory=dict, description="the machines that are listened to, by name"
     )
     bundle: Path | None = Field(
-        None, description="folder with the models; unset: the bundle that comes with the program"
+        None, description="folder with the models; unset: the bundle that was installed, else the program's own"
+    )
+    bundle_key: Path | None = Field(
+        None, description="Ed25519 public key (PEM) that must have signed the bundle; unset: no signature is asked for"
     )
     mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
+    keep: KeepSettings = Field(default_factory=KeepSettings, description="what is kept on disk, in the state folder")
     health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
     log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
 
@@ -217,21 +277,29 @@ class Settings(_Section):
         return self.machines[name]
 
 
-def read_password(mqtt: MqttSettings) -> str | None:
-    """The password, from its file.
+def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The password, from its file or from systemd's credential.
 
     Raises:
-        SettingsError: the file can't be read or is empty.
+        SettingsError: there is none, it can't be read, or it is empty.
     """
-    if mqtt.password_file is None:
+    key, file = "mqtt.password_file", mqtt.password_file
+    if mqtt.password_credential is not None:
+        key, folder = "mqtt.password_credential", environment.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise SettingsError(
+                f"{key}: systemd passed no credentials; add LoadCredential={mqtt.password_credential}:FILE"
+            )
+        file = Path(folder) / mqtt.password_credential
+    if file is None:
         return None
     try:
-        lines = mqtt.password_file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
-        raise SettingsError(f"mqtt.password_file: {mqtt.password_file} can't be read: {reason}") from e
+        raise SettingsError(f"{key}: {file} can't be read: {reason}") from e
     if not lines or not lines[0]:
-        raise SettingsError(f"mqtt.password_file: {mqtt.password_file} is empty; its first line is the password")
+        raise SettingsError(f"{key}: {file} is empty; its first line is the password")
     return lines[0]
 
 
@@ -322,6 +390,7 @@ def _keys_at(location: list[Any]) -> list[str]:
         "alarm": AlarmSettings,
         "quality": QualitySettings,
         "health": HealthSettings,
+        "keep": KeepSettings,
     }
     if not location:
         return list(Settings.model_fields)

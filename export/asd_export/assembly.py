@@ -35,6 +35,7 @@ from asd_daemon.judge.bundle import (
 from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.mel import FEATURE
 from asd_daemon.judge.scorer import EmbedderSession, self_test, window_features
+from asd_daemon.judge.signature import read_private_key, sign_manifest
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_export.graphs import export_embedder
 from asd_export.indexes import write_machine
@@ -73,7 +74,15 @@ class ExportReport:
 
 
 def export_run(
-    embedder: Embedder, table: ClipTable, target: Path, *, label: Label, fp32: bool, budget: Budget, progress: Progress
+    embedder: Embedder,
+    table: ClipTable,
+    target: Path,
+    *,
+    label: Label,
+    fp32: bool,
+    budget: Budget,
+    progress: Progress,
+    key: Path | None = None,
 ) -> ExportReport:
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
@@ -85,8 +94,10 @@ def export_run(
         fp32: listen with the unquantised model.
         budget: what the int8 model must hold.
         progress: told of each step.
+        key: the Ed25519 private key to sign with; None: not signed.
 
     Raises:
+        BundleError: the key can't be used.
         ExportError: ONNX differs from torch, int8 misses its budget, a machine has no two normal clips, or `target` is something else.
     """
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -95,11 +106,15 @@ def export_run(
     for machine, clips in banks.items():
         if len(clips) < 2:
             raise ExportError(f"machine {machine}: has {len(clips)} normal training clip(s); a bank needs at least 2")
+    if key is not None:
+        read_private_key(key)  # before the work, not after it
     building = target.with_name(f".{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
         report = _build(embedder, table, banks, building, label, fp32, budget, progress)
+        if key is not None:
+            sign_manifest(building / MANIFEST, key)
         _replace(target, building)
     finally:
         shutil.rmtree(building, ignore_errors=True)

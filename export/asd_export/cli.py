@@ -50,6 +50,13 @@ if TYPE_CHECKING:
 @click.option(
     "--licence", default="unspecified", show_default=True, help="Under what the bundle may be used, for its manifest."
 )
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Sign the manifest with this Ed25519 private key (PEM, `openssl genpkey -algorithm ed25519`).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 def main(
     run: Path,
@@ -61,6 +68,7 @@ def main(
     name: str | None,
     bundle_version: str | None,
     licence: str,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Write BUNDLE, a folder that asd-daemon listens with, from the trained RUN.
@@ -92,7 +100,14 @@ def main(
     )
     with _progress(quiet=as_json) as progress:
         report = export_run(
-            embedder, table, bundle, label=label, fp32=fp32, budget=Budget(score_error=score_error), progress=progress
+            embedder,
+            table,
+            bundle,
+            label=label,
+            fp32=fp32,
+            budget=Budget(score_error=score_error),
+            progress=progress,
+            key=key,
         )
     for problem in report.unread:
         click.echo(f"left out: {problem}", err=True)

@@ -105,17 +105,25 @@ def test_load_bundle_file_without_a_hash_is_refused(bundle: Path) -> None:
 
 def test_bank_of_another_shape_is_refused(bundle: Path) -> None:
     file = bundle / "machines/fan/bank.npy"
-    np.save(file, np.zeros((3, 16), np.float32))
+    np.save(file, np.zeros((16, 24), np.float32))
     manifest: dict[str, Any] = read_manifest(bundle)
     manifest["files"]["machines/fan/bank.npy"] = file_entry(file).model_dump()
     write_manifest(bundle, manifest)
-    with pytest.raises(BundleError, match=r"holds float32 \(3, 16\), the manifest says float32 \(24, 16\)"):
+    with pytest.raises(BundleError, match=r"holds float32 \(16, 24\), the manifest says float32 \(24, 16\)"):
+        load_bundle(bundle).bank("fan")
+
+
+def test_bank_of_another_size_is_refused_before_it_is_loaded(bundle: Path) -> None:
+    manifest: dict[str, Any] = read_manifest(bundle)
+    manifest["machines"]["fan"]["vectors"] = 19_000_000
+    write_manifest(bundle, manifest)
+    with pytest.raises(BundleError, match=r"bank\.npy: has \d+ bytes, which float32 \(19000000, 16\) can't have"):
         load_bundle(bundle).bank("fan")
 
 
 def test_bank_that_is_a_pickle_is_refused(bundle: Path) -> None:
     file = bundle / "machines/fan/bank.npy"
-    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(file, np.array([{"a": "b" * 1536}], dtype=object), allow_pickle=True)
     manifest: dict[str, Any] = read_manifest(bundle)
     manifest["files"]["machines/fan/bank.npy"] = file_entry(file).model_dump()
     write_manifest(bundle, manifest)

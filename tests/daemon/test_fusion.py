@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.fusion import CHANGES, Candidate, FittedView, Fusion, changed_windows, choose
+from asd_daemon.judge.changes import KINDS, changed_windows, steady_part
+from asd_daemon.judge.fusion import Candidate, FittedView, Fusion, choose, read_fusion, write_fusion
 from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.spectral import F32
 
@@ -87,13 +88,51 @@ def test_changed_windows_keep_length_and_differ_and_repeat_with_the_seed(rng: np
     waveform = (0.05 * rng.standard_normal(160_000)).astype(np.float32)
     waveform.reshape(40, 4000)[:, :640] *= 6
     once, again = (changed_windows(waveform, np.random.default_rng(1)) for _ in range(2))
-    assert set(once) == set(CHANGES)
+    assert set(once) == set(KINDS)
     for kind, changed in once.items():
         assert changed.shape == waveform.shape
         assert changed.dtype == np.float32
         assert np.isfinite(changed).all()
-        assert np.abs(changed - waveform).max() > 0.01, kind
+        assert np.abs(changed - waveform).max() > 0.005, kind
         np.testing.assert_array_equal(changed, again[kind])
+
+
+def test_steady_part_is_the_hum_and_not_the_bursts(rng: np.random.Generator) -> None:
+    t = np.arange(160_000) / 16_000
+    hum = (0.05 * np.sin(2 * np.pi * 437.5 * t)).astype(np.float32)
+    bursts = (0.3 * rng.standard_normal(160_000) * (t % 1 < 0.5)).astype(np.float32)
+    steady = steady_part(hum + bursts)
+    assert np.corrcoef(steady, hum)[0, 1] > 0.8
+    assert np.std(steady) < 1.3 * np.std(hum)
+
+
+def test_fusion_file_is_read_as_it_was_written(rng: np.random.Generator, tmp_path: Path) -> None:
+    vectors = {"a": _vectors(rng, 5)}
+    fusion = Fusion.fit({Candidate("a"): 1.0, Candidate("a", None): 2.0}, vectors, DOMAINS)
+    write_fusion(fusion, tmp_path / "fusion.npz")
+    again = read_fusion(tmp_path / "fusion.npz", fusion.names(), 10**6)
+    np.testing.assert_allclose(
+        again.score({"a": vectors["a"][:, 0]}), fusion.score({"a": vectors["a"][:, 0]}), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("damage", ["bytes", "large", "compressed", "pickle", "names"])
+def test_fusion_file_that_is_damaged_is_refused(rng: np.random.Generator, tmp_path: Path, damage: str) -> None:
+    file, names, most = tmp_path / "fusion.npz", ["a"], 10**6
+    fusion = Fusion.fit({Candidate("a"): 1.0}, {"a": _vectors(rng, 5)}, DOMAINS)
+    write_fusion(fusion, file)
+    if damage == "bytes":
+        file.write_bytes(file.read_bytes()[:-30])
+    elif damage == "compressed":
+        np.savez_compressed(file, **fusion.arrays())  # type: ignore[arg-type]
+    elif damage == "pickle":
+        np.savez(file, bank=np.array([{}], dtype=object))
+    elif damage == "large":
+        most = 100
+    else:
+        names = ["a", "b"]
+    with pytest.raises(BundleError):
+        read_fusion(file, names, most)
 
 
 def test_nothing_to_fuse_or_choose_raises_value_error(rng: np.random.Generator) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import soundfile
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from asd_daemon.judge.bundle import MANIFEST, Bundle, Manifest, ModelEntry, file_entry, load_bundle
 from asd_daemon.judge.mel import EAT_FRAMES, FEATURE, MEL_BINS
-from asd_daemon.judge.scorer import EmbedderSession
-from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_daemon.judge.scorer import EmbedderSession, Scorer
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, read_waveform
 from asd_export.indexes import write_machine
 
 F32 = NDArray[np.float32]
@@ -88,6 +89,21 @@ def write_tiny_bundle(folder: Path, machines: Mapping[str, float] | None = None,
     )
     write_manifest(folder, manifest.model_dump(mode="json", by_alias=True))
     return load_bundle(folder)
+
+
+def add_reference(folder: Path) -> None:
+    """Give a bundle a reference sound with the scores it gets here."""
+    (folder / "reference").mkdir()
+    file = folder / "reference" / "noise.flac"
+    soundfile.write(str(file), healthy_noise(np.random.default_rng(77)), SAMPLE_RATE_HZ, subtype="PCM_16")
+    bundle, sound = load_bundle(folder), read_waveform(file)
+    scores = {machine: Scorer(bundle, machine).score(sound).score for machine in bundle.machines}
+    manifest = read_manifest(folder)
+    manifest["reference"] = [{"file": "reference/noise.flac", "scores": scores, "tolerance": 0.005}]
+    files = manifest["files"]
+    assert isinstance(files, dict)
+    files["reference/noise.flac"] = file_entry(file).model_dump(mode="json")
+    write_manifest(folder, manifest)
 
 
 def write_manifest(folder: Path, manifest: dict[str, object]) -> None:

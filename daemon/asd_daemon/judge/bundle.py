@@ -5,7 +5,11 @@
     machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length
     machines/<name>/index.hnsw           the same as hnswlib's graph
     machines/<name>/calibration.json     the tail of normal scores
+    machines/<name>/separated.npy        embeddings of the separated sound, rows as in bank.npy; where the machine is scored with it
+    machines/<name>/fusion.npz           fitted views; where the machine is scored with them instead of the nearest neighbour alone
+    separator.onnx                       optional: heard waveform to the machine's own
     reference/*.flac                     sounds with the scores they must get on every box
+    manifest.sig                         optional: Ed25519 over manifest.json (signature.py)
 
 The exporter writes it with these classes and the edge reads it with them. Nothing in it is a pickle; no path leaves the folder.
 """
@@ -14,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -26,13 +31,27 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from asd_daemon.errors import BundleError, UnknownMachineError
 from asd_daemon.judge.calibration import Calibration
+from asd_daemon.judge.fusion import Fusion, read_fusion
 from asd_daemon.judge.index import ExactIndex, HnswIndex, NeighbourIndex
 from asd_daemon.judge.mel import FEATURE, FeatureSpec
+from asd_daemon.judge.signature import check_signature
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 2 * 2**30
+MAX_BUNDLE_BYTES = 8 * 2**30
+MAX_CALIBRATION_BYTES = 2**20
+MAX_FUSION_BYTES = 256 * 2**20
+NPY_HEADER_BYTES = 16_384
+BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
+    "bank.npy",
+    "separated.npy",
+    "index.hnsw",
+    "calibration.json",
+    "fusion.npz",
+)
 MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -56,7 +75,7 @@ class FileEntry(_Part):
     """One file of the bundle."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
 
 
 class ModelEntry(_Part):
@@ -67,15 +86,34 @@ class ModelEntry(_Part):
     dim: int = Field(ge=1, le=65_536)
 
 
+class SeparatorEntry(_Part):
+    """The ONNX separator: float32 waveforms (B, 160 000) in, the machine's own (B, 160 000) out."""
+
+    file: BundlePath
+    precision: Literal["fp32", "int8"]
+
+
 class MachineEntry(_Part):
     """A machine that the bundle knows."""
 
     folder: BundlePath
-    vectors: int = Field(ge=2)
+    vectors: int = Field(ge=2, le=20_000_000)
     search: Literal["hnsw", "exact"] = Field(description="which search the exporter found to give the exact neighbour")
     ef: int = Field(ge=1, le=100_000, description="hnswlib's search width that reached the stated recall")
     recall: float = Field(ge=0, le=1, description="share of clips at hand whose hnsw neighbour is the exact one")
     separated: bool = Field(description="whether the separated sound's distance is added; false: the heard sound alone")
+    views: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="views of fusion.npz in its order; null: the nearest neighbour alone",
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that its folder must hold."""
+        optional = {INDEX: self.search == "hnsw", SEPARATED: self.separated, FUSION: self.views is not None}
+        return (BANK, CALIBRATION, *(name for name, needed in optional.items() if needed))
 
 
 class ReferenceEntry(_Part):
@@ -99,6 +137,7 @@ class Manifest(_Part):
     window_samples: int
     embedder: ModelEntry
     embedder_fp32: ModelEntry | None = None
+    separator: SeparatorEntry | None = None
     machines: dict[MachineName, MachineEntry] = Field(min_length=1)
     reference: tuple[ReferenceEntry, ...] = ()
     files: dict[BundlePath, FileEntry]
@@ -136,6 +175,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    enrolled: Mapping[str, tuple[Path, MachineEntry]] = field(default_factory=dict)
+    """Machines learned on this box: where their folders lie, and what is in them. They go before the bundle's own."""
 
     @property
     def name(self) -> str:
@@ -150,7 +191,7 @@ class Bundle:
     @cached_property
     def machines(self) -> tuple[str, ...]:
         """Names of the machines it knows, sorted."""
-        return tuple(sorted(self.manifest.machines))
+        return tuple(sorted({*self.manifest.machines, *self.enrolled}))
 
     def machine(self, name: str) -> MachineEntry:
         """A machine's entry.
@@ -158,12 +199,26 @@ class Bundle:
         Raises:
             UnknownMachineError: the bundle does not know it; lists those it knows.
         """
-        try:
-            return self.manifest.machines[name]
-        except KeyError:
+        return self._found(name)[1]
+
+    def folder(self, machine: str) -> Path:
+        """Where a machine's files lie.
+
+        Raises:
+            UnknownMachineError: as `machine`.
+        """
+        root, entry = self._found(machine)
+        return root / entry.folder
+
+    def _found(self, name: str) -> tuple[Path, MachineEntry]:
+        if name in self.enrolled:
+            return self.enrolled[name]
+        if name not in self.manifest.machines:
             raise UnknownMachineError(
-                f"{self.path}: knows no machine {name!r}; it knows {', '.join(self.machines)}"
-            ) from None
+                f"{self.path}: knows no machine {name!r}; it knows {', '.join(self.machines)};"
+                f" `asd-daemon enroll --machine {name}` teaches it"
+            )
+        return self.path, self.manifest.machines[name]
 
     def bank(self, machine: str) -> NDArray[np.float32]:
         """A machine's normal embeddings, float32 (N, D), memory-mapped.
@@ -171,24 +226,47 @@ class Bundle:
         Raises:
             BundleError: the file is not such an array.
         """
-        entry = self.machine(machine)
-        path = self.path / entry.folder / "bank.npy"
+        return self._array(machine, BANK)
+
+    def _array(self, machine: str, name: str) -> NDArray[np.float32]:
+        path = self.folder(machine) / name
+        expected = (self.machine(machine).vectors, self.manifest.embedder.dim)
         try:
+            size = path.stat().st_size
+            if not 0 <= size - 4 * expected[0] * expected[1] <= NPY_HEADER_BYTES:
+                raise BundleError(f"{path}: has {size} bytes, which float32 {expected} can't have")
             bank = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, EOFError) as e:
             raise BundleError(f"{path}: is not a readable array: {e}") from e
-        expected = (entry.vectors, self.manifest.embedder.dim)
-        if bank.shape != expected or bank.dtype != np.float32:
-            raise BundleError(f"{path}: holds {bank.dtype} {bank.shape}, the manifest says float32 {expected}")
+        if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype != np.float32:
+            found = f"{bank.dtype} {bank.shape}" if isinstance(bank, np.ndarray) else "an archive"
+            raise BundleError(f"{path}: holds {found}, the manifest says float32 {expected}")
         return np.asarray(bank)
 
     def index(self, machine: str) -> NeighbourIndex:
         """The machine's neighbours: hnswlib where the manifest trusts it and it is installed, else exact search."""
         entry = self.machine(machine)
         if entry.search == "hnsw" and HnswIndex.available():
-            file = self.path / entry.folder / "index.hnsw"
+            file = self.folder(machine) / INDEX
             return HnswIndex.load(file, size=entry.vectors, dim=self.manifest.embedder.dim, ef=entry.ef)
         return ExactIndex(self.bank(machine))
+
+    def separated_index(self, machine: str) -> NeighbourIndex:
+        """The neighbours of its separated sound, searched exactly.
+
+        Raises:
+            BundleError: the file is not such an array.
+        """
+        return ExactIndex(self._array(machine, SEPARATED))
+
+    def fusion(self, machine: str) -> Fusion | None:
+        """The machine's fitted views; None where the nearest neighbour alone is its score.
+
+        Raises:
+            BundleError: the file is not a fusion of the views that the manifest names.
+        """
+        views = self.machine(machine).views
+        return None if views is None else read_fusion(self.folder(machine) / FUSION, views, MAX_FUSION_BYTES)
 
     def calibration(self, machine: str) -> Calibration:
         """The tail of the machine's normal scores.
@@ -196,9 +274,13 @@ class Bundle:
         Raises:
             BundleError: the file is not a calibration.
         """
-        path = self.path / self.machine(machine).folder / "calibration.json"
+        path = self.folder(machine) / CALIBRATION
         try:
+            if path.stat().st_size > MAX_CALIBRATION_BYTES:
+                raise BundleError(f"{path}: is larger than {MAX_CALIBRATION_BYTES} bytes")
             return Calibration.model_validate_json(path.read_bytes())
+        except OSError as e:
+            raise BundleError(f"{path}: can't be read: {e.strerror}") from e
         except ValidationError as e:
             first = e.errors(include_url=False)[0]
             raise BundleError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
@@ -209,8 +291,12 @@ def default_bundle() -> Path:
     return Path(str(resources.files("asd_daemon"))) / "bundles" / "default"
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, key: Path | None = None) -> Bundle:
     """Read and verify a bundle: manifest, that every file is there with its size and SHA-256, and that this program's features fit.
+
+    Args:
+        path: its folder.
+        key: the public key that must have signed it; None: no signature is asked for.
 
     Raises:
         BundleError: what is wrong, in which file, and what to do.
@@ -220,14 +306,15 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: is no bundle: there is no such folder; make one with `asd-export RUN {path}`")
     if not manifest_path.is_file():
         raise BundleError(f"{path}: is no bundle: it has no {MANIFEST}")
-    if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{manifest_path}: is larger than {MAX_MANIFEST_BYTES} bytes")
-    manifest = Manifest.parse(manifest_path.read_bytes(), manifest_path)
+    text = _read_manifest(manifest_path)
+    if key is not None:
+        check_signature(text, path, key)
+    manifest = Manifest.parse(text, manifest_path)
     if manifest.feature != FEATURE:
         theirs, ours = manifest.feature.model_dump(), FEATURE.model_dump()
-        key = next(k for k in ours if ours[k] != theirs[k])
+        wrong = next(k for k in ours if ours[k] != theirs[k])
         raise BundleError(
-            f"{manifest_path}: feature.{key}: {theirs[key]}, but this asd-daemon computes {ours[key]}; export the bundle anew"
+            f"{manifest_path}: feature.{wrong}: {theirs[wrong]}, but this asd-daemon computes {ours[wrong]}; export the bundle anew"
         )
     if manifest.window_samples != WINDOW_SAMPLES:
         raise BundleError(
@@ -236,9 +323,26 @@ def load_bundle(path: Path) -> Bundle:
     for name in _needed_files(manifest):
         if name not in manifest.files:
             raise BundleError(f"{manifest_path}: files: {name} is used but not listed with its hash")
+    for name, machine in manifest.machines.items():
+        if machine.separated and manifest.separator is None:
+            raise BundleError(f"{manifest_path}: machines.{name}.separated: true, but the bundle has no separator")
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"{manifest_path}: files: {total} bytes in all are more than {MAX_BUNDLE_BYTES}")
     for name, entry in manifest.files.items():
-        _verify_file(path, name, entry)
+        verify_file(path, name, entry)
     return Bundle(path, manifest)
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as f:
+            text = f.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as e:
+        raise BundleError(f"{path}: can't be read: {e.strerror}") from e
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes")
+    return text
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -251,23 +355,31 @@ def file_entry(path: Path) -> FileEntry:
 
 
 def _needed_files(manifest: Manifest) -> list[str]:
-    names = [m.file for m in (manifest.embedder, manifest.embedder_fp32) if m is not None]
+    models = (manifest.embedder, manifest.embedder_fp32, manifest.separator)
+    names = [m.file for m in models if m is not None]
     names += [reference.file for reference in manifest.reference]
     for entry in manifest.machines.values():
-        names += [f"{entry.folder}/bank.npy", f"{entry.folder}/calibration.json"]
-        if entry.search == "hnsw":
-            names.append(f"{entry.folder}/index.hnsw")
+        names += [f"{entry.folder}/{name}" for name in entry.files]
     return names
 
 
-def _verify_file(root: Path, name: str, entry: FileEntry) -> None:
+def verify_file(root: Path, name: str, entry: FileEntry) -> None:
+    """Refuse a file that is not what its entry says.
+
+    Raises:
+        BundleError: it is missing, leads out of `root`, or has another size or SHA-256.
+    """
     file = root / name
-    if not file.is_file():
-        raise BundleError(f"{file}: is missing; copy the bundle again or export it anew")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise BundleError(f"{file}: leads out of the bundle")
-    size = file.stat().st_size
-    if size != entry.bytes:
-        raise BundleError(f"{file}: has {size} bytes, the manifest says {entry.bytes}; copy the bundle again")
-    if file_entry(file).sha256 != entry.sha256:
+    try:
+        if not file.is_file():
+            raise BundleError(f"{file}: is missing; copy the bundle again or export it anew")
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise BundleError(f"{file}: leads out of the bundle")
+        size = file.stat().st_size
+        if size != entry.bytes:
+            raise BundleError(f"{file}: has {size} bytes, the manifest says {entry.bytes}; copy the bundle again")
+        found = file_entry(file)
+    except (OSError, ValueError) as e:  # ValueError: a name that no file system takes
+        raise BundleError(f"{file}: can't be read: {e}") from e
+    if found.sha256 != entry.sha256:
         raise BundleError(f"{file}: does not have the SHA-256 that the manifest says; it was changed or damaged")

@@ -1,15 +1,16 @@
 """Several views of a window → one score, and the choice of views for a machine from its normal sound alone.
 
-Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, and the choice by
-pseudo-anomalies: normal windows changed as failing machines change, scored by views that have not seen them (after "Pseudo AUC",
-FIELD: model selection without anomalies). A view is any vector of a window; where it comes from is not known here. NumPy only.
+Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, its file, and the
+choice by pseudo-anomalies: normal windows changed as failing machines change (changes.py), scored by views that have not seen them. A
+view is any vector of a window; where it comes from is not known here. NumPy only.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.density import TINY, Density, Normalisation
 from asd_daemon.judge.spectral import F32, Whitening, euclidean
-from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 I64 = NDArray[np.int64]
 FOLDS = 8
 PICKS = 6
+SHARPNESS = 4
+LEAST_WEIGHT = 0.02  # a view of less is not worth its time
 DECIMALS = 3  # of a pseudo-AUC: less is chance
 
 
@@ -54,6 +56,11 @@ class FittedView:
         Raises:
             ValueError: fewer than four windows, or what `Whitening.fit` and `Density.fit` refuse.
         """
+        return cls.fit_held_out(candidate, vectors, domains)[0]
+
+    @classmethod
+    def fit_held_out(cls, candidate: Candidate, vectors: F32, domains: I64) -> tuple[FittedView, F32]:
+        """As `fit`; and what the windows themselves (N,) score by views fitted without them: the ground of thresholds."""
         n = vectors.shape[0]
         if n < 4 or vectors.ndim != 3 or domains.shape != (n,):
             raise ValueError(
@@ -66,14 +73,14 @@ class FittedView:
             scores[out] = fitted._raw(vectors[out, 0])
             distances[out] = fitted._distances(vectors[out, 0]).min(axis=1)
         whole = cls._fit(candidate, vectors, domains)
-        return cls(
-            whole.view,
-            whole.whitening,
-            whole.bank,
-            whole.density,
-            float(np.median(scores)),
-            max(float(np.median(distances)), TINY),
-        )
+        centre, unit = float(np.median(scores)), max(float(np.median(distances)), TINY)
+        fitted = cls(whole.view, whole.whitening, whole.bank, whole.density, centre, unit)
+        return fitted, np.asarray(1 + (scores - centre) / unit, np.float32)
+
+    @property
+    def dimensions(self) -> int:
+        """D of the vectors it scores."""
+        return int(self.bank.shape[1])
 
     @classmethod
     def _fit(cls, candidate: Candidate, vectors: F32, domains: I64) -> FittedView:
@@ -111,19 +118,35 @@ class Fusion:
         Raises:
             ValueError: nothing chosen, a weight that is not positive, a view without vectors, or too few windows.
         """
+        return cls.fit_held_out(chosen, vectors, domains)[0]
+
+    @classmethod
+    def fit_held_out(
+        cls, chosen: Mapping[Candidate, float], vectors: Mapping[str, F32], domains: I64
+    ) -> tuple[Fusion, F32]:
+        """As `fit`; and what the windows themselves (N,) score by views fitted without them."""
         if not chosen or min(chosen.values()) <= 0:
             raise ValueError("a fusion needs at least one view, and positive weights")
         missing = sorted({c.view for c in chosen} - set(vectors))
         if missing:
             raise ValueError(f"no vectors of view {', '.join(missing)}")
         total = sum(chosen.values())
-        views = tuple(FittedView.fit(c, vectors[c.view], domains) for c in chosen)
-        return cls(views, tuple(w / total for w in chosen.values()))
+        weights = tuple(w / total for w in chosen.values())
+        fitted = [FittedView.fit_held_out(c, vectors[c.view], domains) for c in chosen]
+        held_out = _weighted([scores for _, scores in fitted], weights)
+        return cls(tuple(view for view, _ in fitted), weights), held_out
+
+    def each(self, vectors: Mapping[str, F32]) -> tuple[F32, ...]:
+        """Every view's own scores (Q,), in the order of `views`."""
+        return tuple(view.score(vectors[view.view]) for view in self.views)
 
     def score(self, vectors: Mapping[str, F32]) -> F32:
         """Scores (Q,) ≥ 0 of windows, view → (Q, D); about 1 is normal, higher is more abnormal."""
-        scores = [w * view.score(vectors[view.view]) for view, w in zip(self.views, self.weights, strict=True)]
-        return np.asarray(np.maximum(np.sum(scores, axis=0), 0), np.float32)
+        return self.join(self.each(vectors))
+
+    def join(self, each: Sequence[F32]) -> F32:
+        """What `each` gave, (Q,) a view, as one score (Q,)."""
+        return _weighted(each, self.weights)
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Everything but names, as plain arrays: <position>/<name>."""
@@ -159,11 +182,45 @@ class Fusion:
             if bank.shape[0] != density.offset.shape[0] or (whitening and whitening.mean.shape[0] != bank.shape[1]):
                 raise BundleError(f"view {name}: a bank {bank.shape} does not fit its density or whitening")
             centre, unit, weight = (float(c) for c in constants)
+            if not all(np.isfinite(array).all() for array in own.values()) or not (unit > 0 and weight > 0):
+                raise BundleError(f"view {name}: its numbers must be finite, unit and weight positive; make it again")
             views.append(FittedView(name, whitening, np.asarray(bank, np.float32), density, centre, unit))
             weights.append(weight)
         if not views:
             raise BundleError("a fusion without views; make the bundle again")
         return cls(tuple(views), tuple(weights))
+
+
+def write_fusion(fusion: Fusion, file: Path) -> None:
+    """Write a fusion's arrays as an uncompressed .npz; its names are kept elsewhere."""
+    with file.open("wb") as f:
+        np.savez(f, **fusion.arrays())  # type: ignore[arg-type]
+
+
+def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
+    """Read what `write_fusion` wrote, with the names it had.
+
+    Raises:
+        BundleError: the file is no such archive, unpacks to more than `most_bytes`, or holds other views.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > most_bytes or any(entry.compress_type for entry in entries):
+            raise BundleError(f"{file}: is compressed, or larger than {most_bytes} bytes; make the bundle again")
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = {key: np.asarray(saved[key]) for key in saved.files}
+        numeric = all(array.dtype.kind == "f" for array in arrays.values())
+        if not numeric:
+            raise BundleError(f"{file}: must hold floating-point arrays only; make the bundle again")
+        return Fusion.from_arrays(names, arrays)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+        raise BundleError(f"{file}: is no readable fusion: {e}") from e
+
+
+def _weighted(scores: Sequence[F32], weights: Sequence[float]) -> F32:
+    joined = np.sum([w * s for w, s in zip(weights, scores, strict=True)], axis=0)
+    return np.asarray(np.maximum(joined, 0), np.float32)
 
 
 def _metric(whitening: Whitening | None, vectors: F32) -> F32:
@@ -180,8 +237,10 @@ def choose(
 ) -> tuple[dict[Candidate, float], float]:
     """Choose views and weights from normal windows alone.
 
-    Candidates are added one after another, with repetition, while the mean AUC over the kinds of change grows (ensemble selection:
-    Caruana et al., ICML 2004). A window and its changed copies are scored by views fitted without it.
+    One half of the weights goes to candidates added one after another, with repetition, while the mean AUC over the kinds of change grows
+    (ensemble selection: Caruana et al., ICML 2004); it finds views that complete each other, but follows chance. The other half goes to
+    all by how far their own AUC lies above chance, to the power `SHARPNESS`. A window and its changed copies are scored by views fitted
+    without it.
 
     Args:
         candidates: what there is to choose from.
@@ -198,17 +257,30 @@ def choose(
     if not candidates:
         raise ValueError("there are no views to choose from")
     held_out = [_held_out(c, normal[c.view], changed[c.view], domains) for c in candidates]
-    picked: list[int] = []
-    best, total = 0.0, np.zeros_like(held_out[0])
+    each = np.array([_pseudo_auc(scores) for scores in held_out])
+    merit = np.maximum(each - 0.5, 0) ** SHARPNESS
+    greedy = _greedy(held_out)
+    weights = greedy if not merit.sum() else (greedy + merit / merit.sum()) / 2
+    weights[weights < LEAST_WEIGHT] = 0
+    weights /= weights.sum()
+    value = _pseudo_auc(np.asarray(np.tensordot(weights, np.stack(held_out), 1), np.float32))
+    return {c: float(w) for c, w in zip(candidates, weights, strict=True) if w > 0}, value
+
+
+def _greedy(held_out: Sequence[F32]) -> NDArray[np.float64]:
+    """Weights by ensemble selection; all to the first where nothing beats chance."""
+    weights = np.zeros(len(held_out))
+    best, total = 0.5, np.zeros_like(held_out[0])
     for _ in range(PICKS):
         values = [round(_pseudo_auc(total + scores), DECIMALS) for scores in held_out]
         if max(values) <= best:
             break
         best = max(values)
-        picked.append(values.index(best))
-        total = total + held_out[picked[-1]]
-    counts = Counter(picked)
-    return {candidates[n]: count / len(picked) for n, count in counts.items()}, best
+        weights[values.index(best)] += 1
+        total = total + held_out[values.index(best)]
+    if not weights.any():
+        weights[0] = 1
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def _held_out(candidate: Candidate, normal: F32, changed: F32, domains: I64) -> F32:
@@ -230,58 +302,3 @@ def _pseudo_auc(scores: F32) -> float:
     normal = np.sort(scores[0])
     below = np.searchsorted(normal, scores[1:], "left") + np.searchsorted(normal, scores[1:], "right")
     return float(below.mean() / (2 * normal.shape[0]))
-
-
-def changed_windows(waveform: F32, rng: np.random.Generator) -> dict[str, F32]:
-    """A normal window after each kind of change that failing machines make: kind → (N,), the same length."""
-    return {kind: change(waveform, rng) for kind, change in CHANGES.items()}
-
-
-def _coloured(waveform: F32, rng: np.random.Generator) -> F32:
-    """A resonance more or less: ±6 dB over half an octave, somewhere from 200 Hz to 6 kHz."""
-    spectrum = np.fft.rfft(waveform)
-    hz = np.fft.rfftfreq(waveform.shape[0], 1 / SAMPLE_RATE_HZ)
-    octaves = np.log2(np.maximum(hz, 1) / (200 * 30 ** rng.random()))
-    gain_db = 6 * rng.choice([-1, 1]) * np.exp(-0.5 * (octaves / 0.25) ** 2)
-    return np.asarray(np.fft.irfft(spectrum * 10 ** (gain_db / 20), waveform.shape[0]), np.float32)
-
-
-def _detuned(waveform: F32, rng: np.random.Generator) -> F32:
-    """Another speed: 4 % faster or slower."""
-    n = waveform.shape[0]
-    at = np.arange(n) * (1 + 0.04 * rng.choice([-1, 1]))
-    return np.asarray(np.interp(at % (n - 1), np.arange(n), waveform), np.float32)
-
-
-def _wobbling(waveform: F32, rng: np.random.Generator) -> F32:
-    """Out of balance: level up and down by half, 2 to 15 times a second."""
-    seconds = np.arange(waveform.shape[0]) / SAMPLE_RATE_HZ
-    turns = rng.uniform(2, 15) * seconds + rng.random()
-    return np.asarray(waveform * (1 + 0.5 * np.sin(2 * np.pi * turns)), np.float32)
-
-
-def _knocking(waveform: F32, rng: np.random.Generator) -> F32:
-    """Short ringing blows, 1 to 6 a second, each as loud as the window's loudest tenth."""
-    n = waveform.shape[0]
-    seconds = np.arange(n) / SAMPLE_RATE_HZ
-    phase = (seconds * rng.uniform(1, 6) + rng.random()) % 1
-    blow = np.exp(-phase * 30) * np.sin(2 * np.pi * rng.uniform(500, 5000) * seconds)
-    return np.asarray(waveform + np.percentile(np.abs(waveform), 90) * blow, np.float32)
-
-
-def _muffled(waveform: F32, rng: np.random.Generator) -> F32:
-    """Blows that fail: 20 ms pieces louder than most are brought down to 1.2 to 2 times the median piece."""
-    piece = SAMPLE_RATE_HZ // 50
-    loudness = np.sqrt((waveform[: waveform.shape[0] // piece * piece].reshape(-1, piece) ** 2).mean(axis=1)) + TINY
-    gain = np.minimum(1, rng.uniform(1.2, 2) * np.median(loudness) / loudness)
-    centres = (np.arange(gain.shape[0]) + 0.5) * piece
-    return np.asarray(waveform * np.interp(np.arange(waveform.shape[0]), centres, gain), np.float32)
-
-
-CHANGES: Mapping[str, Callable[[F32, np.random.Generator], F32]] = {
-    "coloured": _coloured,
-    "detuned": _detuned,
-    "wobbling": _wobbling,
-    "knocking": _knocking,
-    "muffled": _muffled,
-}

@@ -7,8 +7,9 @@ machines that click show in the loud moments instead. Which view is right is cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.mel import log_mel
-from asd_daemon.judge.spectrum import HOP_SAMPLES
+from asd_daemon.judge.spectrum import FRAME_SAMPLES, HOP_SAMPLES
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 F32 = NDArray[np.float32]
@@ -101,12 +102,16 @@ VIEW_NAMES = (*VIEWS, FINE_FLOOR)
 FRAMES_NEEDED = 100  # of a log-mel, so that each third still holds a quarter of a second
 
 
-def describe(waveform: F32, features: F32 | None = None) -> dict[str, F32]:
-    """Every view of a window: name → (1 + PARTS, D), the whole window first and then its thirds.
+def describe(
+    waveform: F32, features: F32 | None = None, *, views: Collection[str] = VIEW_NAMES, parts: bool = True
+) -> dict[str, F32]:
+    """Views of a window: name → (1 + PARTS, D), the whole window first and then its thirds.
 
     Args:
         waveform: float32 (N,) at 16 kHz.
         features: its log-mel (T, 128), where it is at hand.
+        views: which, all of them in VIEW_NAMES.
+        parts: whether the thirds are wanted; (1, D) without.
 
     Raises:
         ValueError: shorter than FRAMES_NEEDED frames of 10 ms.
@@ -116,13 +121,23 @@ def describe(waveform: F32, features: F32 | None = None) -> dict[str, F32]:
         raise ValueError(f"a view needs {FRAMES_NEEDED} frames of 10 ms, got {mel.shape[0]}")
     hearing = mel.copy()
     hearing[:, DEAF_BAND] = mel[:, DEAF_BAND + 1]
-    pieces = [Spectrogram.of(part) for part in _whole_and_parts(hearing)]
-    described = {name: np.stack([view(piece) for piece in pieces]) for name, view in VIEWS.items()}
-    power = _fine_power(waveform)
-    described[FINE_FLOOR] = np.stack(
-        [_level_free(floor(part, FINE_SMOOTHING_FRAMES)) for part in _whole_and_parts(power)]
-    )
+    count = 1 + PARTS if parts else 1
+    described: dict[str, F32] = {}
+    wanted = [name for name in VIEWS if name in views]
+    if wanted:
+        pieces = [Spectrogram.of(part) for part in _whole_and_parts(hearing)[:count]]
+        described = {name: np.stack([VIEWS[name](piece) for piece in pieces]) for name in wanted}
+    if FINE_FLOOR in views:
+        power = _whole_and_parts(_fine_power(waveform))[:count]
+        described[FINE_FLOOR] = np.stack([_level_free(floor(part, FINE_SMOOTHING_FRAMES)) for part in power])
     return described
+
+
+@cache
+def view_sizes() -> Mapping[str, int]:
+    """D of every view."""
+    noise = np.random.default_rng(0).normal(size=FRAMES_NEEDED * HOP_SAMPLES + FRAME_SAMPLES).astype(np.float32)
+    return {name: int(vectors.shape[1]) for name, vectors in describe(noise, parts=False).items()}
 
 
 def _whole_and_parts(spectrogram: F32) -> list[F32]:
