@@ -35,12 +35,13 @@ from asd_daemon.settings import (
 )
 from asd_daemon.station import Judge, Station, StationNews
 from asd_daemon.status import StatusFile, status_file, status_folder
+from asd_daemon.stores import Stores
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 
 if TYPE_CHECKING:
     from asd_daemon.judge.bundle import Bundle
     from asd_daemon.judge.scorer import Scorer
-    from asd_daemon.tell.mqtt import BrokerAddress
+    from asd_daemon.tell.connection import BrokerAddress
     from asd_daemon.tell.teller import Teller
 
 
@@ -150,7 +151,9 @@ def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[
 
 def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
     """The alarm that the settings describe."""
-    return AlarmRule(alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s)
+    return AlarmRule(
+        alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s, alarm.hysteresis, alarm.cool_down_s
+    )
 
 
 def fitness_limits(quality: QualitySettings) -> FitnessLimits:
@@ -226,7 +229,7 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     Raises:
         SettingsError: the password file can't be read, or there is no broker.
     """
-    from asd_daemon.tell.mqtt import BrokerAddress
+    from asd_daemon.tell.connection import BrokerAddress
 
     mqtt = settings.mqtt
     if mqtt is None:
@@ -245,20 +248,29 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     )
 
 
-def make_teller(plan: Plan) -> Teller:
+def make_teller(plan: Plan, stores: Stores) -> Teller:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
 
     Raises:
         SettingsError, BrokerError: password or certificate files that can't be used.
     """
-    if plan.settings.mqtt is None:
+    mqtt, machines = plan.settings.mqtt, list(plan.machines)
+    if mqtt is None:
         from asd_daemon.tell.teller import LinePrinter
 
-        return LinePrinter(sys.stdout, plan.settings.node)
+        return LinePrinter(sys.stdout, plan.settings.node, stores.outbox)
     from asd_daemon.tell.mqtt import MqttTeller
+    from asd_daemon.tell.post import Post
 
-    address = broker_address(plan.settings, list(plan.machines))
-    return MqttTeller(address, node=plan.settings.node, prefix=plan.settings.mqtt.prefix)
+    post = Post(
+        node=plan.settings.node,
+        machines=machines,
+        prefix=mqtt.prefix,
+        owns_node=set(machines) >= set(plan.settings.machines),
+        discovery_prefix=mqtt.discovery_prefix,
+        takes_commands=mqtt.commands,
+    )
+    return MqttTeller(broker_address(plan.settings, machines), post, waiting=stores.outbox)
 
 
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
@@ -272,7 +284,8 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
         AsdError: something of it can't be made.
     """
     shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
-    teller = make_teller(plan)
+    stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
+    teller = make_teller(plan, stores)
 
     def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:
         return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
@@ -292,10 +305,13 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
                 teller,
                 news,
                 rule=alarm_rule(machine.alarm),
+                keeper=stores.keeper(name),
                 fitness=Fitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             )
             for name, machine in plan.machines.items()
         ]
 
-    return Service(teller, Notifier(), make_stations, make_attendants(plan))
+    service = Service(teller, Notifier(), make_stations, make_attendants(plan), stores)
+    teller.commanded = service.command
+    return service

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,8 +191,6 @@ def status(as_json: bool) -> int:
 
     Those of this user, and those of systemd's services, for which it may need sudo.
     """
-    from datetime import UTC, datetime
-
     from asd_daemon.errors import CannotStartError
     from asd_daemon.settings import state_folder
     from asd_daemon.status import read_statuses, status_folder
@@ -214,6 +213,33 @@ def status(as_json: bool) -> int:
             click.echo(f"  {name}: {machine['state']}{reason} since {machine['since']}{score}")
             click.echo("    " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
     return 0 if found and all(s.well for s in found) else 1
+
+
+@cli.command()
+@click.option("--machine", required=True, metavar="NAME", help="Machine whose scores are played again.")
+@_config
+@click.option("--since", metavar="TIME", help="From when on: 12h, 2d, 1w ago or an ISO 8601 time.  [default: all]")
+@click.option("--threshold", type=float, metavar="SCORE", help="Judge by this one.  [default: that of the time]")
+@_as_json
+def replay(machine: str, config: Path | None, since: str | None, threshold: float | None, as_json: bool) -> None:
+    """Show what would have fired on the scores that were kept, with the alarm as it is configured now.
+
+    For choosing a threshold: no sound is needed, and nothing is told to anybody. The score log is in the state folder.
+    """
+    from asd_daemon.assembly import alarm_rule
+    from asd_daemon.replay import describe_replay, parse_since, play
+    from asd_daemon.settings import AlarmSettings, Settings, load_settings, settings_file, state_folder
+    from asd_daemon.stores import scores_file
+    from asd_daemon.tell.scores import read_scores
+
+    file = settings_file(config)
+    settings = load_settings(file) if file else Settings()
+    configured = settings.machines.get(machine)
+    rule = alarm_rule(configured.alarm if configured else AlarmSettings())
+    begin = parse_since(since, datetime.now(UTC)) if since else None
+    played = play(read_scores(scores_file(state_folder()), machine, begin), rule, threshold)
+    for line in describe_replay(played, settings.node, machine, as_json=as_json):
+        click.echo(line)
 
 
 @cli.command("sample-config")

@@ -1,7 +1,7 @@
 """The running daemon: its stations, whoever tells people, systemd and signals; the order of starting and of stopping.
 
 start   teller (connects in the background) → stations (sound first, the judge opens while the first window fills) → READY
-stop    STOPPING → sources → judges → state `stopped` → teller; within 5 s, whatever hangs
+stop    STOPPING → sources → judges → state `stopped` → teller → stores; within 5 s, whatever hangs
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from asd_daemon.errors import AsdError
 from asd_daemon.health import Counts, Notifier
 from asd_daemon.report import Attendant, MachineReport
 from asd_daemon.station import Station, StationNews
+from asd_daemon.stores import Stores
+from asd_daemon.tell.commands import Command
 from asd_daemon.tell.teller import Teller
 
 _LOG = logging.getLogger(__name__)
-_STATIONS_STOP_S, _TELLER_STOP_S = 2.5, 2.0
+_STATIONS_STOP_S, _TELLER_STOP_S, _STORES_STOP_S = 2.2, 2.0, 0.5
 _SIGNAL_POLL_S = 0.5  # a signal that the kernel gives to another thread does not wake the main one
 
 
@@ -46,10 +48,11 @@ class Service:
         notifier: Notifier,
         make_stations: Callable[[StationNews], Sequence[Station]],
         attendants: Sequence[Attendant] = (),
+        stores: Stores | None = None,
     ) -> None:
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._news: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
-        self._teller, self._notifier, self._attendants = teller, notifier, attendants
+        self._teller, self._notifier, self._attendants, self._stores = teller, notifier, attendants, stores
         news = StationNews(self._on_running, self._on_progress, lambda m: self._news.put(_Ended(m)), self._on_failure)
         self.stations = list(make_stations(news))
         self._running: set[str] = set()
@@ -58,6 +61,12 @@ class Service:
     def counts(self) -> Counts:
         """What all stations have counted."""
         return sum((station.counters.now for station in self.stations), Counts())
+
+    def command(self, machine: str, command: Command) -> None:
+        """Pass on what people ask a machine's alarm for; from any thread."""
+        for station in self.stations:
+            if station.machine == machine:
+                station.command(command)
 
     def reports(self) -> dict[str, MachineReport]:
         """How each machine and the way to it are now; from any thread."""
@@ -80,6 +89,8 @@ class Service:
         with _Signals(self.stop):
             for attendant in self._attendants:
                 attendant.start(self.reports)
+            if self._stores is not None:
+                self._stores.start()
             self._teller.start(self.fail)
             for station in self.stations:
                 self._notifier.expect(station.machine)
@@ -119,6 +130,8 @@ class Service:
         for attendant in self._attendants:
             attendant.close()
         self._teller.close(_TELLER_STOP_S)
+        if self._stores is not None:
+            self._stores.close(_STORES_STOP_S)
 
     def _sum_up(self) -> None:
         counts = self.counts

@@ -17,33 +17,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from asd_daemon.attention import Attention, AttentionRule, Verdict
 from asd_daemon.health import Counters
 from asd_daemon.hear.capture import Dead, Lost, Refused, Source, Vitals
 from asd_daemon.hear.fitness import Fitness
 from asd_daemon.hear.watch import watched
 from asd_daemon.hear.window import Window, WindowCutter
-from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertKind
+from asd_daemon.judge.alarm import AlarmRule
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.keeper import Keeper
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
 from asd_daemon.tell.teller import Teller
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 _LOG = logging.getLogger(__name__)
-
-
-class Verdict(Protocol):
-    """What a judge says of a window."""
-
-    @property
-    def score(self) -> float:
-        """Higher is more abnormal."""
-
-    @property
-    def threshold(self) -> float:
-        """Above it the window is anomalous."""
-
-    @property
-    def anomalous(self) -> bool:
-        """Whether it is."""
 
 
 class Judge(Protocol):
@@ -58,11 +45,11 @@ class WindowQueue:
 
     def __init__(self, limit: int = 6) -> None:
         self._limit = limit
-        self._items: deque[Window | Lost | Refused | Dead] = deque()
+        self._items: deque[Window | Lost | Refused | Dead | Command] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
 
-    def put(self, item: Window | Lost | Refused | Dead, *, may_wait: bool) -> int:
+    def put(self, item: Window | Lost | Refused | Dead | Command, *, may_wait: bool) -> int:
         """Add an item; how many windows were dropped for it. Waits for room where it may."""
         with self._changed:
             if may_wait:
@@ -79,7 +66,7 @@ class WindowQueue:
             self._changed.notify_all()
         return dropped
 
-    def get(self) -> Window | Lost | Refused | Dead | None:
+    def get(self) -> Window | Lost | Refused | Dead | Command | None:
         """The oldest item, waiting for one; None after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
@@ -134,6 +121,7 @@ class Station:
         news: StationNews,
         *,
         rule: AlarmRule,
+        keeper: Keeper | None = None,
         fitness: Fitness | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -141,13 +129,16 @@ class Station:
         self.machine = machine
         self.counters = Counters()
         self._source, self._open_judge, self._teller, self._news, self._now = source, open_judge, teller, news, now
-        self._alarm = Alarm(rule)
+        self._attention = Attention(
+            machine, AttentionRule(rule, hop_samples=hop_samples), teller, keeper, self.counters, resumes=source.live
+        )
         self._fitness = fitness or Fitness()
         self._cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
         self._queue = WindowQueue()
         self._dropped_said = 0  # of the windows that were dropped, how many have been told
         self._state = MachineState(Condition.STARTING, now())
         self._awake = threading.Event()  # the source has spoken, or never will
+        self._judged_until = now()
         self._has_spoken = False
         self._is_lost = False
         self._threads = [
@@ -167,7 +158,9 @@ class Station:
 
     def start(self) -> None:
         """Begin to listen; the judge is opened while the first window fills."""
+        self._state = self._attention.describe(self._state, self._now())
         self._teller.state(self.machine, self._state)
+        self._attention.begin()
         for thread in self._threads:
             thread.start()
 
@@ -182,8 +175,13 @@ class Station:
             thread.join(timeout_s)
         return not any(thread.is_alive() for thread in self._threads)
 
+    def command(self, command: Command) -> None:
+        """Do what people ask for, soon; from any thread."""
+        self._queue.put(command, may_wait=False)
+
     def say_stopped(self) -> None:
-        """Tell that nobody listens any more."""
+        """Remember everything, and tell that nobody listens any more."""
+        self._attention.end()
         self._become(Condition.STOPPED, None, self._now())
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -230,6 +228,10 @@ class Station:
                 self._become_deaf(condition, item.reason, self._now())
             elif isinstance(item, Dead):
                 self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
+            elif isinstance(item, Command):
+                at = self._now() if self._source.live else self._judged_until
+                self._attention.heed(item, at)
+                self._become(self._state.condition, self._state.reason, at)
             else:
                 self.counters.add(refused=1)
                 _LOG.error("%s: %s", self.machine, item.reason)
@@ -238,9 +240,12 @@ class Station:
 
     def _judge_window(self, judge: Judge, window: Window) -> None:
         """Judge one window and tell all there is to tell."""
+        self._judged_until = window.ended_at
+        self._attention.hear(window)
         reason = self._fitness.reason(window)
         if reason is not None:
             self.counters.add(unusable=1)
+            self._attention.unfit(window.ended_at, reason.value)
             self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
             return
         self._fitness.hears()
@@ -248,17 +253,13 @@ class Station:
         self.counters.add(scored=1)
         told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
         self._teller.score(self.machine, told)
-        event = self._alarm.judge(verdict.score, verdict.threshold, window.ended_at)
-        if event is not None:
-            _LOG.info("%s: alert %s, score %.4g of %.4g", self.machine, event.kind, event.score, event.threshold)
-            self.counters.add(opened=int(event.kind is AlertKind.OPEN))
-            self._teller.alert(self.machine, event)
+        self._attention.judged(window, verdict)
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
-        condition, reason_text = Condition.ALERT if self._alarm.open_alert else Condition.NORMAL, None
+        condition, reason_text = Condition.ALERT if self._attention.open_alert else Condition.NORMAL, None
         dropped = self.counters.now.dropped
         if dropped > self._dropped_said:
             reason_text, self._dropped_said = "cannot keep up: windows are dropped", dropped
-            condition = Condition.ALERT if self._alarm.open_alert else Condition.OVERLOADED
+            condition = Condition.ALERT if self._attention.open_alert else Condition.OVERLOADED
         self._become(condition, reason_text, window.ended_at)
 
     def _become_deaf(self, condition: Condition, reason: str, at: datetime) -> None:
@@ -270,9 +271,9 @@ class Station:
 
     def _become(self, condition: Condition, reason: str | None, at: datetime) -> None:
         """Change state, and tell so if it is a change."""
-        before, alert = self._state, self._alarm.open_alert
-        event_id = alert.event_id if alert else None
+        before = self._state
         since = before.since if condition is before.condition else at
-        self._state = replace(before, condition=condition, reason=reason, since=since, event_id=event_id)
-        if (condition, reason, event_id) != (before.condition, before.reason, before.event_id):
+        changed = replace(before, condition=condition, reason=reason, since=since)
+        self._state = self._attention.describe(changed, at)
+        if self._state != before:
             self._teller.state(self.machine, self._state)

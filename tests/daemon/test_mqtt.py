@@ -12,9 +12,11 @@ import pytest
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm import AlertEvent, AlertKind
+from asd_daemon.tell.connection import BrokerAddress, try_broker
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
-from asd_daemon.tell.mqtt import BrokerAddress, MqttTeller, try_broker
-from asd_daemon.tell.waiting import WaitingAlerts
+from asd_daemon.tell.mqtt import MqttTeller
+from asd_daemon.tell.outbox import Outbox
+from asd_daemon.tell.post import Post
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
@@ -49,8 +51,11 @@ class Failures:
         self.came.set()
 
 
-def start(address: BrokerAddress) -> tuple[MqttTeller, Failures]:
-    teller, failures = MqttTeller(address, node="line-3"), Failures()
+POST = Post("line-3", ["fan"])
+
+
+def start(address: BrokerAddress, post: Post = POST, waiting: Outbox | None = None) -> tuple[MqttTeller, Failures]:
+    teller, failures = MqttTeller(address, post, waiting=waiting), Failures()
     teller.start(failures)
     return teller, failures
 
@@ -78,6 +83,10 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "threshold": 0.4,
         "reason": None,
         "event_id": None,
+        "acknowledged": False,
+        "muted_until": None,
+        "drift": None,
+        "troubles": [],
     }
     assert score["at"] == "2026-01-31T12:00:00.123Z"
     assert score["anomalous"] is False
@@ -93,9 +102,8 @@ def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
     teller.close(4)
     with Subscriber(broker.port) as heard:
         assert heard.wait_for(lambda m: m.topic.endswith("fan/state")).retained
-        assert heard.wait_for(lambda m: m.topic.endswith("availability")) == Received(
-            "asd/line-3/availability", "stopped", retained=True
-        )
+        for topic in ("asd/line-3/availability", "asd/line-3/fan/availability"):
+            assert heard.wait_for(lambda m, t=topic: m.topic == t) == Received(topic, "stopped", retained=True)  # type: ignore[misc]
 
 
 def test_availability_when_connection_breaks_is_the_last_will(broker: Broker) -> None:
@@ -216,7 +224,7 @@ def test_ca_file_that_is_missing_or_no_certificate_is_named(tmp_path: Path) -> N
     nonsense.write_text("hello")
     for file in (nonsense, tmp_path / "none.crt"):
         with pytest.raises(BrokerError, match=str(file)):
-            MqttTeller(BrokerAddress(HOST, 1883, "x", tls=True, ca_file=file), node="n")
+            MqttTeller(BrokerAddress(HOST, 1883, "x", tls=True, ca_file=file), POST)
 
 
 def test_close_when_broker_is_unreachable_returns(caplog: pytest.LogCaptureFixture) -> None:
@@ -235,15 +243,3 @@ def test_try_broker_when_nobody_listens_says_so() -> None:
 def test_try_broker_with_wrong_password_says_so(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", password=True) as broker, pytest.raises(BrokerError, match="refuses us"):
         try_broker(address_of(broker))
-
-
-def test_waiting_alerts_when_full_drop_the_oldest_and_count() -> None:
-    waiting = WaitingAlerts(limit=3)
-    for number in range(5):
-        waiting.put("t", str(number).encode())
-    first = waiting.first()
-    assert first is not None
-    assert first.payload == b"2"
-    assert (len(waiting), waiting.dropped) == (3, 2)
-    waiting.delivered(first.key)
-    assert not waiting.wait_empty(0)

@@ -19,7 +19,8 @@ from asd_daemon.hear.capture import Block, Heard, Lost, Refused, ScriptedSource,
 from asd_daemon.judge.alarm import AlarmRule, AlertEvent
 from asd_daemon.service import Service
 from asd_daemon.station import Judge, Station, StationNews, WindowQueue
-from asd_daemon.tell.messages import MachineState, ScoreTold
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.messages import NO_DETAILS, AlertDetails, MachineState, ScoreTold
 
 N = 160_000
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -62,18 +63,29 @@ class RememberingTeller:
         self.alerts: list[tuple[str, AlertEvent]] = []
         self.closed = False
         self.failed: Callable[[Exception], None] = lambda _: None
+        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.details: list[AlertDetails] = []
+        self.resumed: list[AlertEvent] = []
+        self.told_states: list[MachineState] = []
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         self.failed = failed
 
     def state(self, machine: str, state: MachineState) -> None:
         self.states.append((machine, state.condition.value, state.reason))
+        self.told_states.append(state)
 
     def score(self, machine: str, told: ScoreTold) -> None:
         self.scores.append(told.score)
 
-    def alert(self, machine: str, event: AlertEvent) -> None:
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
         self.alerts.append((machine, event))
+        self.details.append(details)
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        self.resumed.append(event)
 
     def close(self, timeout_s: float) -> None:
         self.closed = True

@@ -1,7 +1,7 @@
-"""Scores → alerts that open, change and close: k of n windows to open, a row of normal ones to close.
+"""Scores → alerts that open, change and close: k of n windows to open, a row of normal ones to close, a rest after that.
 
 Pure: the clock and the maker of names are passed in, nothing is sent or kept on disk. It knows no microphone; a window that can't
-be judged neither opens nor closes anything.
+be judged neither opens nor closes anything. A clock that is set back never holds an alarm up: what would lie in the future is over.
 """
 
 from __future__ import annotations
@@ -31,15 +31,29 @@ class AlarmRule:
     of: int = 3
     """… among the last so many usable ones open an alert."""
     close_after: int = 6
-    """So many usable windows in a row that are not anomalous close it."""
+    """So many usable windows in a row that are quiet close it."""
     update_every_s: float = 60.0
     """An open alert is told anew at most this often, and only when its peak has risen."""
+    hysteresis: float = 0.0
+    """A window is quiet when its score is not above the threshold less this fraction of it: closing is harder than not opening."""
+    cool_down_s: float = 0.0
+    """After a close no alert opens for so long."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.open_after <= self.of or self.close_after < 1 or self.update_every_s < 0:
+        if (
+            not 1 <= self.open_after <= self.of
+            or self.close_after < 1
+            or min(self.update_every_s, self.cool_down_s) < 0
+            or not 0 <= self.hysteresis < 1
+        ):
             raise ValueError(
-                f"an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s >= 0: {self}"
+                "an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s >= 0, cool_down_s >= 0, "
+                f"0 <= hysteresis < 1: {self}"
             )
+
+    def close_threshold(self, threshold: float) -> float:
+        """The score up to which a window helps to close an alert."""
+        return threshold - self.hysteresis * abs(threshold)
 
 
 @dataclass(frozen=True)
@@ -63,12 +77,36 @@ class AlertEvent:
     anomalous_windows: int
     """How many of them were anomalous."""
 
+    @property
+    def headroom(self) -> float | None:
+        """How far the peak lies above the threshold, as a fraction of the threshold; None where that is 0."""
+        return None if self.threshold == 0 else (self.peak_score - self.threshold) / abs(self.threshold)
+
 
 @dataclass(frozen=True)
-class _Verdict:
+class Judged:
+    """A window that the alarm remembers."""
+
     at: datetime
     score: float
     anomalous: bool
+
+
+@dataclass(frozen=True)
+class AlarmMemory:
+    """All that an alarm knows; what survives a restart."""
+
+    recent: tuple[Judged, ...] = ()
+    """The last windows, as long as no alert is open."""
+    quiet_in_a_row: int = 0
+    """Windows."""
+    open: AlertEvent | None = None
+    """As it stands now."""
+    told_peak: float = 0.0
+    told_at: datetime | None = None
+    """UTC time of the window that was told last."""
+    closed_at: datetime | None = None
+    """UTC time of the window that closed the last alert."""
 
 
 def _new_id() -> str:
@@ -76,20 +114,27 @@ def _new_id() -> str:
 
 
 class Alarm:
-    """The memory of one machine: its last windows, and the alert that is open."""
+    """One machine's alarm."""
 
-    def __init__(self, rule: AlarmRule, new_id: Callable[[], str] = _new_id) -> None:
+    def __init__(self, rule: AlarmRule, new_id: Callable[[], str] = _new_id, memory: AlarmMemory | None = None) -> None:
+        memory = memory or AlarmMemory()
         self._rule, self._new_id = rule, new_id
-        self._recent: deque[_Verdict] = deque(maxlen=rule.of)
-        self._normal_in_a_row = 0
-        self._open: AlertEvent | None = None  # as it stands now
-        self._told_peak = 0.0
-        self._told_at: datetime | None = None
+        self._recent: deque[Judged] = deque(memory.recent, maxlen=rule.of)
+        self._quiet_in_a_row = memory.quiet_in_a_row
+        self._open = memory.open
+        self._told_peak, self._told_at, self._closed_at = memory.told_peak, memory.told_at, memory.closed_at
 
     @property
     def open_alert(self) -> AlertEvent | None:
         """The alert that is open, as it stands after the last window."""
         return self._open
+
+    @property
+    def memory(self) -> AlarmMemory:
+        """All it knows, to go on from later."""
+        return AlarmMemory(
+            tuple(self._recent), self._quiet_in_a_row, self._open, self._told_peak, self._told_at, self._closed_at
+        )
 
     def judge(self, score: float, threshold: float, at: datetime, usable: bool = True) -> AlertEvent | None:
         """Take in one window; what there is to tell, if anything.
@@ -102,28 +147,29 @@ class Alarm:
         """
         if not usable:
             return None
-        verdict = _Verdict(at, score, score > threshold)
-        self._normal_in_a_row = 0 if verdict.anomalous else self._normal_in_a_row + 1
+        judged = Judged(at, score, score > threshold)
+        is_quiet = score <= self._rule.close_threshold(threshold)
+        self._quiet_in_a_row = self._quiet_in_a_row + 1 if is_quiet else 0
         if self._open is None:
-            return self._consider(verdict, threshold)
-        return self._continue(self._open, verdict, threshold)
+            return self._consider(judged, threshold)
+        return self._continue(self._open, judged, threshold)
 
-    def _consider(self, verdict: _Verdict, threshold: float) -> AlertEvent | None:
+    def _consider(self, judged: Judged, threshold: float) -> AlertEvent | None:
         """Open an alert when enough of the last windows are anomalous."""
-        self._recent.append(verdict)
+        self._recent.append(judged)
         first = next((i for i, v in enumerate(self._recent) if v.anomalous), None)
-        if first is None or not verdict.anomalous:
+        if first is None or not judged.anomalous:
             return None
         counted = list(self._recent)[first:]
         anomalous = [v for v in counted if v.anomalous]
-        if len(anomalous) < self._rule.open_after:
+        if len(anomalous) < self._rule.open_after or not _is_over(self._closed_at, self._rule.cool_down_s, judged.at):
             return None
         event = AlertEvent(
             kind=AlertKind.OPEN,
             event_id=self._new_id(),
             started_at=counted[0].at,
-            at=verdict.at,
-            score=verdict.score,
+            at=judged.at,
+            score=judged.score,
             peak_score=max(v.score for v in anomalous),
             threshold=threshold,
             windows=len(counted),
@@ -131,27 +177,31 @@ class Alarm:
         )
         return self._tell(event)
 
-    def _continue(self, alert: AlertEvent, verdict: _Verdict, threshold: float) -> AlertEvent | None:
+    def _continue(self, alert: AlertEvent, judged: Judged, threshold: float) -> AlertEvent | None:
         """Close or update the open alert."""
         alert = replace(
             alert,
             kind=AlertKind.UPDATE,
-            at=verdict.at,
-            score=verdict.score,
-            peak_score=max(alert.peak_score, verdict.score),
+            at=judged.at,
+            score=judged.score,
+            peak_score=max(alert.peak_score, judged.score),
             threshold=threshold,
             windows=alert.windows + 1,
-            anomalous_windows=alert.anomalous_windows + verdict.anomalous,
+            anomalous_windows=alert.anomalous_windows + judged.anomalous,
         )
         self._open = alert
-        if self._normal_in_a_row >= self._rule.close_after:
-            self._open = None
+        if self._quiet_in_a_row >= self._rule.close_after:
+            self._open, self._closed_at = None, judged.at
             self._recent.clear()
             return replace(alert, kind=AlertKind.CLOSE)
-        quiet = timedelta(seconds=self._rule.update_every_s)
-        is_due = self._told_at is None or verdict.at - self._told_at >= quiet
-        return self._tell(alert) if alert.peak_score > self._told_peak and is_due else None
+        is_due = alert.peak_score > self._told_peak and _is_over(self._told_at, self._rule.update_every_s, judged.at)
+        return self._tell(alert) if is_due else None
 
     def _tell(self, event: AlertEvent) -> AlertEvent:
         self._open, self._told_peak, self._told_at = event, event.peak_score, event.at
         return event
+
+
+def _is_over(since: datetime | None, for_s: float, now: datetime) -> bool:
+    """Whether a span of time is over, or began in what is the future since the clock was set back."""
+    return since is None or not timedelta(0) <= now - since < timedelta(seconds=for_s)

@@ -6,12 +6,13 @@ Every payload carries `schema`, `node`, `machine` and a UTC time with `Z`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from asd_daemon.judge.alarm import AlertEvent
+from asd_daemon.judge.difference import Difference
 
 SCHEMA = 1
 
@@ -49,6 +50,37 @@ class MachineState:
     reason: str | None = None
     event_id: str | None = None
     """Of the alert that is open, whatever the condition."""
+    acknowledged: bool = False
+    """Whether somebody looks after that alert."""
+    muted_until: datetime | None = None
+    """UTC time until which no alert is told; None where alerts are told."""
+    drift: Drift | None = None
+    """Where the level of normal scores has crept towards the threshold."""
+    troubles: tuple[str, ...] = ()
+    """What can't be kept at present and why, in words."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A slow change of the normal level; no alert."""
+
+    since: datetime
+    """UTC time."""
+    fraction: float
+    """How far the level has gone from where it was first towards the threshold, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class AlertDetails:
+    """What is told of an alert besides the alarm's own figures."""
+
+    difference: Difference | None = None
+    """From the nearest normal window."""
+    clip: str | None = None
+    """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
+
+
+NO_DETAILS = AlertDetails()
 
 
 @dataclass(frozen=True)
@@ -88,6 +120,12 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         "threshold": _rounded(state.threshold),
         "reason": state.reason,
         "event_id": state.event_id,
+        "acknowledged": state.acknowledged,
+        "muted_until": time_text(state.muted_until) if state.muted_until else None,
+        "drift": {"since": time_text(state.drift.since), "fraction": round(state.drift.fraction, 3)}
+        if state.drift
+        else None,
+        "troubles": list(state.troubles),
     }
 
 
@@ -104,8 +142,11 @@ def score_payload(node: str, machine: str, told: ScoreTold) -> dict[str, Any]:
     }
 
 
-def alert_payload(node: str, machine: str, event: AlertEvent) -> dict[str, Any]:
-    """The machine's alert topic, at least once; `event_id` and `kind` tell a repetition."""
+def alert_payload(
+    node: str, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, *, repeated: bool = False
+) -> dict[str, Any]:
+    """The machine's alert topic, at least once; `event_id`, `kind` and `at` tell a repetition."""
+    difference = details.difference
     return {
         "schema": SCHEMA,
         "node": node,
@@ -117,8 +158,13 @@ def alert_payload(node: str, machine: str, event: AlertEvent) -> dict[str, Any]:
         "score": _rounded(event.score),
         "peak_score": _rounded(event.peak_score),
         "threshold": _rounded(event.threshold),
+        "headroom": _rounded(event.headroom),
         "windows": event.windows,
         "anomalous_windows": event.anomalous_windows,
+        "bands": [asdict(band) for band in difference.bands] if difference else [],
+        "seconds": list(difference.seconds) if difference else [],
+        "clip": details.clip,
+        "repeated": repeated,
     }
 
 

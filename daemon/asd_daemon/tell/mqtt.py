@@ -1,37 +1,41 @@
 """The MQTT side: one connection a process, its topics, its last will, and alerts that wait until the broker has them.
 
-    <prefix>/<node>/availability          online | offline | stopped, retained; offline is the last will
-    <prefix>/<node>/<machine>/state       retained
-    <prefix>/<node>/<machine>/score       QoS 0, every window
-    <prefix>/<node>/<machine>/alert       QoS 1, in order, one in flight
+    <prefix>/<node>/availability            online | offline | stopped, retained; offline is the last will
+    <prefix>/<node>/<machine>/availability  the same of one machine (docs/decisions/0008)
+    <prefix>/<node>/<machine>/state         retained
+    <prefix>/<node>/<machine>/score         QoS 0, every window
+    <prefix>/<node>/<machine>/alert         QoS 1, in order, one in flight
+    <prefix>/<node>/<machine>/command       what people ask for, where the configuration allows it
+    homeassistant/device/<id>/config        discovery, retained
 
-A broker's word is not for ever (a killed mosquitto forgets retained messages), so availability and every state are sent again on
-each connect. They go with QoS 0: paho repeats unconfirmed QoS 1 messages after a reconnect, and an old state must not overwrite
-the present one. The result of paho's publish() is not looked at either: it says "no connection" for messages that arrive later;
-only `on_publish` knows. Home Assistant and the store on disk come here later.
+A broker's word is not for ever (a killed mosquitto forgets retained messages), so availability, discovery and every state are sent
+again on each connect, and alerts that are open as well. All but alerts go with QoS 0: paho repeats unconfirmed QoS 1 messages after a
+reconnect, and an old state must not overwrite the present one. The result of paho's publish() is not looked at either: it says "no
+connection" for messages that arrive later; only `on_publish` knows.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import random
 import ssl
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from asd_daemon.errors import BrokerError
-from asd_daemon.judge.alarm import AlertEvent
+from asd_daemon.judge.alarm import AlertEvent, AlertKind
+from asd_daemon.tell.commands import Command, parse_command
+from asd_daemon.tell.connection import Backoff, BrokerAddress, make_client, why_not_connected
+from asd_daemon.tell.discovery import discoveries
 from asd_daemon.tell.messages import (
+    NO_DETAILS,
+    AlertDetails,
     Availability,
     MachineState,
     ScoreTold,
@@ -40,82 +44,13 @@ from asd_daemon.tell.messages import (
     state_payload,
     to_json,
 )
-from asd_daemon.tell.waiting import WaitingAlerts
+from asd_daemon.tell.outbox import Outbox
+from asd_daemon.tell.post import Post
+from asd_daemon.tell.presence import NodePresence
 
 _LOG = logging.getLogger(__name__)
-_RETRY_LEAST_S, _RETRY_MOST_S = 1, 60
-_CONNECT_TIMEOUT_S = 5.0
-_LOOK, _NONE = -1, -2  # no message has such an id
-
-
-@dataclass(frozen=True)
-class BrokerAddress:
-    """Where the broker is and how it knows us."""
-
-    host: str
-    port: int
-    client_id: str
-    tls: bool = False
-    ca_file: Path | None = None
-    """The authorities to trust; None for those of the system."""
-    cert_file: Path | None = None
-    """Our own certificate, where the broker asks for one."""
-    key_file: Path | None = None
-    username: str | None = None
-    password: str | None = None
-    keepalive_s: int = 15
-    """A broker that falls silent is noticed after about one and a half times this."""
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails; paho leaves that to the garbage collector, one descriptor an attempt."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands."""
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-def make_client(address: BrokerAddress) -> paho.Client:
-    """A client ready to connect, certificates checked where TLS is on.
-
-    Raises:
-        BrokerError: a certificate file that can't be used.
-    """
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=address.client_id, protocol=paho.MQTTv311)
-    client.connect_timeout = _CONNECT_TIMEOUT_S
-    if address.username is not None:
-        client.username_pw_set(address.username, address.password)
-    if address.tls:
-        try:
-            context = ssl.create_default_context(cafile=str(address.ca_file) if address.ca_file else None)
-            context.sslsocket_class = _TidySocket
-            if address.cert_file is not None:
-                context.load_cert_chain(address.cert_file, address.key_file)
-        except (OSError, ssl.SSLError) as e:
-            files = ", ".join(str(f) for f in (address.ca_file, address.cert_file, address.key_file) if f)
-            raise BrokerError(f"broker {address}: a certificate file can't be used ({files}): {e}") from e
-        client.tls_set_context(context)
-    return client
-
-
-def why_not_connected(error: BaseException | None) -> str:
-    """A failed attempt in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS fails: {error.reason or error}"
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error) if error else "no connection"
+_LOOK, _CONNECTED, _NONE = -1, -2, -3  # no message has such an id
+_TEND_EVERY_S = 30.0
 
 
 class MqttTeller:
@@ -124,26 +59,27 @@ class MqttTeller:
     def __init__(
         self,
         address: BrokerAddress,
+        post: Post,
         *,
-        node: str,
-        prefix: str = "asd",
-        waiting: WaitingAlerts | None = None,
+        waiting: Outbox | None = None,
     ) -> None:
         """Prepare the connection; nothing is sent before `start`.
 
         Args:
             address: the broker.
-            node: this box's name in the topics.
-            prefix: the first part of all topics.
+            post: what goes there.
             waiting: where alerts wait for their confirmation.
 
         Raises:
             BrokerError: a certificate file that can't be used.
         """
-        self._address, self._node, self._base = address, node, f"{prefix}/{node}"
+        self._address, self._post, self._node, self._base = address, post, post.node, post.base
         self._failed: Callable[[Exception], None] = lambda _: None
-        self.waiting = waiting if waiting is not None else WaitingAlerts()
-        self.connects = 0
+        self.commanded: Callable[[str, Command], None] = lambda machine, _: _LOG.warning("%s: nobody heeds it", machine)
+        """Called, from a thread of the connection, with what people ask for."""
+        self.waiting = waiting if waiting is not None else Outbox(machines=post.machines)
+        self.connects = self.refused_commands = 0
+        self._open: dict[str, tuple[AlertEvent, AlertDetails]] = {}  # as they were told last
         self._states: dict[str, MachineState] = {}
         self._lock = threading.Lock()  # guards _states; never held around a QoS 1 publish, see _send_alerts
         self._words: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # for the alert sender
@@ -152,11 +88,17 @@ class MqttTeller:
         self._tried = False  # whether the first attempt to connect is over
         self._last_trouble: str | None = None
         client = make_client(address)
-        client.will_set(self._availability_topic, Availability.OFFLINE.value, qos=1, retain=True)
-        # Boxes that lose a broker together must not all come back in the same second
-        client.reconnect_delay_set(_RETRY_LEAST_S + random.randint(0, 2), _RETRY_MOST_S)  # noqa: S311
+        shared = not post.owns_node and len(post.machines) == 1
+        will_topic = post.availability(post.machines[0]) if shared else post.availability()
+        client.will_set(will_topic, Availability.OFFLINE.value, qos=1, retain=True)
+        self._presence = NodePresence(address, post.availability()) if shared else None
+        self._own_availability = [post.availability(m) for m in post.machines] + (
+            [] if shared else [post.availability()]
+        )
+        self._backoff = Backoff()
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_publish = self._on_disconnect, self._on_publish
+        client.on_message = self._on_message
         self._client = client
 
     @property
@@ -174,6 +116,8 @@ class MqttTeller:
         self._client.connect_async(self._address.host, self._address.port, keepalive=self._address.keepalive_s)
         self._client.loop_start()
         self._sender.start()
+        if self._presence is not None:
+            self._presence.start()
 
     def state(self, machine: str, state: MachineState) -> None:
         """Publish a machine's state, now or on the next connect."""
@@ -188,28 +132,49 @@ class MqttTeller:
             payload = to_json(score_payload(self._node, machine, told))
             self._client.publish(f"{self._base}/{machine}/score", payload, qos=0)
 
-    def alert(self, machine: str, event: AlertEvent) -> None:
-        """Keep an alert until the broker confirms it."""
-        self.waiting.put(f"{self._base}/{machine}/alert", to_json(alert_payload(self._node, machine, event)))
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        """Keep an alert, and what the alarm knows after it, until the broker confirms it; on disk when this returns."""
+        payload = to_json(alert_payload(self._node, machine, event, details))
+        topic = f"{self._base}/{machine}/alert"
+        self.waiting.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
+        self._note_open(machine, event, details)
         self._words.put(_LOOK)
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        """An alert was told by an earlier run and is still open."""
+        self._note_open(machine, event, NO_DETAILS)
+
+    def _note_open(self, machine: str, event: AlertEvent, details: AlertDetails) -> None:
+        with self._lock:
+            if event.kind is AlertKind.CLOSE:
+                self._open.pop(machine, None)
+            else:
+                self._open[machine] = (event, details)
 
     def close(self, timeout_s: float) -> None:
         """Wait for the alerts that are on their way, say `stopped`, and leave."""
+        if self._presence is not None:
+            self._presence.close()
         if self.connected:
             self.waiting.wait_empty(timeout_s / 2)
-            self._client.publish(self._availability_topic, Availability.STOPPED.value, qos=0, retain=True)
+            for topic in self._own_availability:
+                self._client.publish(topic, Availability.STOPPED.value, qos=0, retain=True)
         if len(self.waiting):
-            _LOG.error("%d alerts were not confirmed by broker %s and are lost", len(self.waiting), self._address)
+            _LOG.warning(
+                "%d alerts were not confirmed by broker %s; %s",
+                *(len(self.waiting), self._address),
+                "they wait on disk for the next start" if self.waiting.is_durable else "they are lost",
+            )
         self._words.put(None)
         self._client.disconnect()
         # paho's loop_stop joins its thread, which may sit in a connection attempt
         stopper = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
         stopper.start()
         stopper.join(timeout_s / 2)
-
-    @property
-    def _availability_topic(self) -> str:
-        return f"{self._base}/availability"
+        if self._sender.is_alive():
+            self._sender.join(1.0)
 
     def _publish_state(self, machine: str, state: MachineState) -> None:
         payload = to_json(state_payload(self._node, machine, state))
@@ -222,13 +187,31 @@ class MqttTeller:
         both would be a deadlock. An alert on its way when the connection breaks is repeated by paho itself.
         """
         message_id, key = _NONE, _NONE
-        while (word := self._words.get()) is not None:
+        while (word := self._next_word()) is not None:
             if word == message_id:
                 self.waiting.delivered(key)
                 message_id = _NONE
+            elif word == _CONNECTED:
+                self._repeat_open_alerts()
             alert = self.waiting.first()
             if message_id == _NONE and alert is not None and self.connected:
                 message_id, key = self._client.publish(alert.topic, alert.payload, qos=1).mid, alert.key
+
+    def _next_word(self) -> int | None:
+        try:
+            return self._words.get(timeout=_TEND_EVERY_S)
+        except queue.Empty:
+            self.waiting.tend()
+            return _LOOK
+
+    def _repeat_open_alerts(self) -> None:
+        """Say again what is open, to whoever has come or was restarted meanwhile; what still waits says it itself."""
+        with self._lock:
+            still_open = dict(self._open)
+        for machine, (event, details) in still_open.items():
+            if not self.waiting.waits_for(machine):
+                payload = to_json(alert_payload(self._node, machine, event, details, repeated=True))
+                self._client.publish(f"{self._base}/{machine}/alert", payload, qos=0)
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: paho.ConnectFlags, code: ReasonCode, _more: Properties | None
@@ -239,26 +222,50 @@ class MqttTeller:
             )
             return
         self._tried, self._last_trouble = True, None
+        self._backoff.succeeded()
         self.connects += 1
+        if self._post.takes_commands:
+            client.subscribe([(f"{self._base}/{machine}/command", 1) for machine in self._post.machines])
         with self._lock:
-            client.publish(self._availability_topic, Availability.ONLINE.value, qos=0, retain=True)
+            for topic in self._own_availability:
+                client.publish(topic, Availability.ONLINE.value, qos=0, retain=True)
+            self._publish_discovery()
             for machine, state in self._states.items():
                 self._publish_state(machine, state)
             self._connected.set()
-        self._words.put(_LOOK)
+        self._words.put(_CONNECTED)
         _LOG.info("connected to broker %s, %d alerts wait", self._address, len(self.waiting))
 
-    def _on_connect_fail(self, _client: paho.Client, _data: Any) -> None:
+    def _publish_discovery(self) -> None:
+        """Describe every machine to Home Assistant."""
+        for topic, payload in discoveries(self._post):
+            self._client.publish(topic, to_json(payload), qos=0, retain=True)
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        """Heed a command."""
+        machine = message.topic.removeprefix(f"{self._base}/").removesuffix("/command")
+        try:
+            command = parse_command(bytes(message.payload), retained=message.retain)
+        except ValueError as e:
+            self.refused_commands += 1
+            _LOG.warning("%s: command refused: %s", message.topic, e)
+            return
+        _LOG.info("%s: asked to %s", machine, command.command.value)
+        self.commanded(machine, command)
+
+    def _on_connect_fail(self, client: paho.Client, _data: Any) -> None:
+        self._backoff.apply(client)
         # paho calls this while it handles the error but does not pass it on
         error = sys.exc_info()[1]
         trouble = f"broker {self._address} can't be reached: {why_not_connected(error)}"
         self._in_trouble(trouble, refusal=isinstance(error, ssl.SSLCertVerificationError))
 
     def _on_disconnect(
-        self, _client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
+        self, client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
         was_connected = self.connected
         self._connected.clear()
+        self._backoff.apply(client)
         if was_connected and code.is_failure:
             _LOG.warning("connection to broker %s lost (%s); trying again, alerts wait", self._address, code)
 
@@ -274,33 +281,3 @@ class MqttTeller:
         elif trouble != self._last_trouble:
             _LOG.warning("%s; trying again, alerts wait", trouble)
         self._tried, self._last_trouble = True, trouble
-
-
-def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) -> None:
-    """Connect once and leave.
-
-    Raises:
-        BrokerError: it can't be reached, or refuses.
-    """
-    client = make_client(address)
-    verdicts: list[ReasonCode] = []
-    answered = threading.Event()
-
-    def note(_client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _more: Any) -> None:
-        verdicts.append(code)
-        answered.set()
-
-    client.on_connect = note
-    try:
-        client.connect(address.host, address.port, keepalive=address.keepalive_s)
-    except (OSError, ValueError) as e:
-        raise BrokerError(f"broker {address} can't be reached: {why_not_connected(e)}") from e
-    client.loop_start()
-    try:
-        if not answered.wait(timeout_s):
-            raise BrokerError(f"broker {address} does not answer in {timeout_s:g} s")
-    finally:
-        client.disconnect()
-        client.loop_stop()
-    if verdicts[0].is_failure:
-        raise BrokerError(f"broker {address} refuses us: {verdicts[0]}; check username, password and rights")

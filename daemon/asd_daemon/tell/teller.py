@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 from asd_daemon.judge.alarm import AlertEvent
+from asd_daemon.tell.commands import Command
 from asd_daemon.tell.messages import (
+    NO_DETAILS,
+    AlertDetails,
     MachineState,
     ScoreTold,
     alert_payload,
@@ -15,10 +18,14 @@ from asd_daemon.tell.messages import (
     state_payload,
     to_json,
 )
+from asd_daemon.tell.outbox import Outbox
 
 
 class Teller(Protocol):
     """Takes what is to be told, from any thread, and returns at once."""
+
+    commanded: Callable[[str, Command], None]
+    """Called, from any thread, with what people ask a machine's alarm for, where they can."""
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         """Begin; what is told before is not lost.
@@ -33,8 +40,20 @@ class Teller(Protocol):
     def score(self, machine: str, told: ScoreTold) -> None:
         """A window was judged."""
 
-    def alert(self, machine: str, event: AlertEvent) -> None:
-        """An alert opened, changed or closed."""
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        """An alert opened, changed or closed.
+
+        Args:
+            machine: whose it is.
+            event: what happened.
+            details: what else there is to tell of it.
+            memory: what the station knows after it; kept together with the alert, both or none.
+        """
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        """An alert was told by an earlier run of the daemon and is still open."""
 
     def close(self, timeout_s: float) -> None:
         """Say that we stop, and try to get rid of what waits within the time."""
@@ -43,9 +62,10 @@ class Teller(Protocol):
 class LinePrinter:
     """Prints one JSON object a line, with the topic it would have gone to."""
 
-    def __init__(self, out: TextIO, node: str) -> None:
-        self._out, self._node = out, node
+    def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
+        self._out, self._node, self._outbox = out, node, outbox
         self._lock = threading.Lock()
+        self.commanded: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         """Nothing to do, and nothing that could fail."""
@@ -58,9 +78,17 @@ class LinePrinter:
         """Print it."""
         self._print("score", score_payload(self._node, machine, told))
 
-    def alert(self, machine: str, event: AlertEvent) -> None:
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
         """Print it."""
-        self._print("alert", alert_payload(self._node, machine, event))
+        self._print("alert", alert_payload(self._node, machine, event, details))
+        if self._outbox is not None and memory is not None:
+            self._outbox.remember(machine, memory)
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        """Print it again."""
+        self._print("alert", alert_payload(self._node, machine, event, repeated=True))
 
     def close(self, timeout_s: float) -> None:
         """Nothing waits here, so there is nothing to spend the time on."""

@@ -1,0 +1,233 @@
+"""Sound around an alert, kept as FLAC within a budget; nothing else ever writes sound that was heard.
+
+The last seconds are held in memory. When an alert opens they and the seconds after it become one file, written in a thread of its
+own: first under another name, renamed when it is on the disk. Old clips go when they are older than the budget's days, larger
+together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and a trouble that is
+told. An alert never waits for its clip.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+_LOG = logging.getLogger(__name__)
+F32 = NDArray[np.float32]
+I16 = NDArray[np.int16]
+
+LEAST_FREE = 0.05
+"""Fraction of the disk that clips never take."""
+_DAY_S = 86_400.0
+_TIDY_EVERY_S = 3600.0
+_SUFFIX, _UNFINISHED = ".flac", ".part"
+_BYTES_PER_SAMPLE = 2  # FLAC never needs much more than the samples themselves
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be kept."""
+
+    most_bytes: float
+    """All clips of all machines together."""
+    most_days: float
+
+
+@dataclass(frozen=True)
+class _Clip:
+    path: Path
+    samples: I16
+
+
+class ClipShelf:
+    """The folder of clips, one below it for each machine, and the thread that writes.
+
+    Args:
+        folder: where the machines' folders lie.
+        budget: how much may be kept.
+        now_s: Unix time.
+    """
+
+    def __init__(self, folder: Path, budget: Budget, *, now_s: Callable[[], float] = time.time) -> None:
+        self.folder, self._budget, self._now_s = folder, budget, now_s
+        self._work: queue.Queue[_Clip | None] = queue.Queue(maxsize=4)
+        self._thread = threading.Thread(target=self._run, name="tell-clips", daemon=True)
+        self._trouble: str | None = None
+        self.written = self.failed = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last clip could not be written, in words; None where it could."""
+        return self._trouble
+
+    def start(self) -> None:
+        """Begin to write, and to delete what is too old."""
+        self._thread.start()
+
+    def put(self, path: Path, samples: I16) -> None:
+        """Write a clip soon; int16 (N,)."""
+        try:
+            self._work.put_nowait(_Clip(path, samples))
+        except queue.Full:
+            self._fail(f"{path}: the disk is too slow")
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for the clips that are being written."""
+        try:
+            self._work.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        clip: _Clip | Literal["none came"] | None = "none came"
+        while clip is not None:
+            try:
+                if isinstance(clip, _Clip):
+                    self._write(clip)
+                    self.written += 1
+                    self._trouble = None
+                else:
+                    self._tidy()
+            except (OSError, soundfile.LibsndfileError) as e:
+                self._fail(getattr(e, "strerror", None) or str(e))
+            try:
+                clip = self._work.get(timeout=_TIDY_EVERY_S)
+            except queue.Empty:
+                clip = "none came"
+
+    def _fail(self, trouble: str) -> None:
+        self.failed += 1
+        if self._trouble is None:
+            _LOG.error("no clip: %s", trouble)
+        self._trouble = f"no clip: {trouble}"
+
+    def _write(self, clip: _Clip) -> None:
+        clip.path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_room(len(clip.samples) * _BYTES_PER_SAMPLE)
+        unfinished = clip.path.with_name(clip.path.name + _UNFINISHED)
+        try:
+            soundfile.write(str(unfinished), clip.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+            descriptor = os.open(unfinished, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(unfinished, clip.path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    def _kept(self) -> list[tuple[float, int, Path]]:
+        """When each clip was made, its size in bytes and where it lies; the oldest first."""
+        return sorted((f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob(f"*/*{_SUFFIX}"))
+
+    def _tidy(self) -> None:
+        """Delete what is too old, and what a run that was killed has left half written."""
+        now_s = self._now_s()
+        for made_s, _, path in self._kept():
+            if now_s - made_s > self._budget.most_days * _DAY_S:
+                path.unlink(missing_ok=True)
+        for left in self.folder.glob(f"*/*{_SUFFIX}{_UNFINISHED}"):
+            if now_s - left.stat().st_mtime > _TIDY_EVERY_S:  # a younger one may be another process's, which writes now
+                left.unlink(missing_ok=True)
+
+    def _make_room(self, needed_bytes: int) -> None:
+        """Delete the oldest clips until there is room for another.
+
+        Raises:
+            OSError: there is none even so.
+        """
+        self._tidy()
+        kept = self._kept()
+        total = sum(size for _, size, _ in kept) + needed_bytes
+        for _, size, path in kept:
+            if total <= self._budget.most_bytes and not self._lacks(needed_bytes):
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        if total > self._budget.most_bytes:
+            raise OSError(0, f"the budget of {self._budget.most_bytes / 1e6:g} MB is less than one clip")
+        if self._lacks(needed_bytes):
+            raise OSError(0, f"the disk has less than {LEAST_FREE:.0%} left")
+
+    def _lacks(self, needed_bytes: int) -> bool:
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize - needed_bytes < LEAST_FREE * disk.f_blocks * disk.f_frsize
+
+
+@dataclass
+class _Begun:
+    path: Path
+    parts: list[I16]
+    missing_samples: int
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """How much of the sound around the opening of an alert."""
+
+    before_s: float
+    """Before the end of the window that opened it; that window and those before it that counted are among it."""
+    after_s: float
+
+
+@dataclass
+class ClipRecorder:
+    """One machine's last seconds in memory, and the clip that is being made; from one thread."""
+
+    shelf: ClipShelf
+    machine: str
+    span: ClipSpan
+    _ring: deque[I16] = field(default_factory=deque)
+    _held_samples: int = 0
+    _begun: _Begun | None = None
+
+    def feed(self, samples: F32) -> None:
+        """Take in what was heard since the last time, float32 (N,) in [-1, 1]."""
+        if not samples.shape[0]:
+            return
+        part = (np.clip(np.nan_to_num(samples), -1, 1) * 32767).round().astype(np.int16)
+        self._ring.append(part)
+        self._held_samples += len(part)
+        most = round(self.span.before_s * SAMPLE_RATE_HZ)
+        while self._ring and self._held_samples - len(self._ring[0]) >= most:
+            self._held_samples -= len(self._ring.popleft())
+        if self._begun is not None:
+            self._begun.parts.append(part[: self._begun.missing_samples])
+            self._begun.missing_samples -= len(part)
+            if self._begun.missing_samples <= 0:
+                self.finish()
+
+    def begin(self, event_id: str, at: datetime) -> Path:
+        """Begin a clip of what is held and what follows; where it will be once it is complete."""
+        self.finish()
+        stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = self.shelf.folder / self.machine / f"{stamp}-{event_id}{_SUFFIX}"
+        most = round(self.span.before_s * SAMPLE_RATE_HZ)
+        held = np.concatenate(list(self._ring)) if self._ring else np.empty(0, np.int16)
+        self._begun = _Begun(path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ))
+        if self._begun.missing_samples <= 0:
+            self.finish()
+        return path
+
+    def finish(self) -> None:
+        """Hand over what there is of the clip that is being made."""
+        if self._begun is not None:
+            self.shelf.put(self._begun.path, np.concatenate(self._begun.parts))
+            self._begun = None

@@ -1,0 +1,33 @@
+"""What a process tells a broker, and under which names: the topics of its node and its machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a process tells a broker, and under which names."""
+
+    node: str
+    """This box's name in the topics."""
+    machines: Sequence[str] = ()
+    """Those that this process hears."""
+    prefix: str = "asd"
+    """First part of all topics."""
+    owns_node: bool = True
+    """Whether no other process hears machines under the same node."""
+    discovery_prefix: str | None = None
+    """First part of Home Assistant's discovery topics; None for no discovery."""
+    takes_commands: bool = False
+    """Whether people may mute and acknowledge by MQTT."""
+
+    @property
+    def base(self) -> str:
+        """What all our own topics begin with."""
+        return f"{self.prefix}/{self.node}"
+
+    def availability(self, machine: str | None = None) -> str:
+        """The topic of the node's or a machine's availability."""
+        return f"{self.base}/availability" if machine is None else f"{self.base}/{machine}/availability"
