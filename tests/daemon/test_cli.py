@@ -330,6 +330,7 @@ def test_every_command_and_option_has_help() -> None:
         "devices",
         "check",
         "status",
+        "replay",
         "sample-config",
         "bundle verify",
     }
