@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.attention import Attention, AttentionRule, Verdict
 from asd_daemon.health import Counters
-from asd_daemon.hear.capture import Dead, Lost, Refused, Source, Vitals
+from asd_daemon.hear.capture import Back, Block, Dead, Lost, Refused, Source, Vitals
 from asd_daemon.hear.fitness import Fitness
 from asd_daemon.hear.watch import watched
 from asd_daemon.hear.window import Window, WindowCutter
@@ -45,11 +45,11 @@ class WindowQueue:
 
     def __init__(self, limit: int = 6) -> None:
         self._limit = limit
-        self._items: deque[Window | Lost | Refused | Dead | Command] = deque()
+        self._items: deque[Window | Lost | Back | Refused | Dead | Command] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
 
-    def put(self, item: Window | Lost | Refused | Dead | Command, *, may_wait: bool) -> int:
+    def put(self, item: Window | Lost | Back | Refused | Dead | Command, *, may_wait: bool) -> int:
         """Add an item; how many windows were dropped for it. Waits for room where it may."""
         with self._changed:
             if may_wait:
@@ -66,7 +66,7 @@ class WindowQueue:
             self._changed.notify_all()
         return dropped
 
-    def get(self) -> Window | Lost | Refused | Dead | Command | None:
+    def get(self) -> Window | Lost | Back | Refused | Dead | Command | None:
         """The oldest item, waiting for one; None after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
@@ -198,6 +198,8 @@ class Station:
                     self.counters.add(gaps=1, gap_samples=gap)
                 if isinstance(heard, Lost) and not self._is_lost:
                     self.counters.add(losses=1)
+                if self._is_lost and isinstance(heard, Block):
+                    self._pass_on(Back())
                 self._is_lost = isinstance(heard, Lost)
                 self._has_spoken = True
                 self._awake.set()
@@ -207,7 +209,7 @@ class Station:
             self._awake.set()
             self._queue.end()
 
-    def _pass_on(self, item: Window | Lost | Refused | Dead) -> None:
+    def _pass_on(self, item: Window | Lost | Back | Refused | Dead) -> None:
         if isinstance(item, Window):
             self.counters.add(heard=1)
         dropped = self._queue.put(item, may_wait=not self._source.live)
@@ -226,6 +228,9 @@ class Station:
             elif isinstance(item, Lost):
                 condition = Condition.WRONG_DEVICE if item.wrong_device else Condition.MIC_LOST
                 self._become_deaf(condition, item.reason, self._now())
+            elif isinstance(item, Back):
+                condition = Condition.ALERT if self._attention.open_alert else Condition.STARTING
+                self._become(condition, "sound is back", self._now())
             elif isinstance(item, Dead):
                 self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
             elif isinstance(item, Command):
@@ -235,7 +240,8 @@ class Station:
             else:
                 self.counters.add(refused=1)
                 _LOG.error("%s: %s", self.machine, item.reason)
-            self._news.progressed(self.machine)
+            if isinstance(item, Window | Lost | Refused):  # a command or a word in between is no sign that windows flow
+                self._news.progressed(self.machine)
         self._news.ended(self.machine)
 
     def _judge_window(self, judge: Judge, window: Window) -> None:

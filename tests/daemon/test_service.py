@@ -162,9 +162,10 @@ def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
 
 def test_lost_microphone_is_a_state_and_keeps_the_alert_open() -> None:
     rig = play([window(0.9), window(0.9), Lost("unplugged", 2), Lost("unplugged", 10), Block(window(0.1).samples, 99)])
-    assert rig.teller.states[-4:] == [
+    assert rig.teller.states[-5:] == [
         ("fan", "alert", None),
         ("fan", "mic_lost", "unplugged"),
+        ("fan", "alert", "sound is back"),
         ("fan", "alert", None),
         ("fan", "stopped", None),
     ]

@@ -108,6 +108,21 @@ class VirtualMicrophone:
         self._pactl("load-module", *self._module).check_returncode()
         self._pactl("set-default-source", NAME).check_returncode()
 
+    def plug_other(self) -> None:
+        """Plug in another microphone: what records from ours is moved to it without a word when ours is pulled."""
+        other = f"module-pipe-source source_name=other file={self.folder}/other.fifo format=s16le rate={self._rate_hz} channels=1"
+        self._pactl("load-module", *other.split()).check_returncode()
+
+    def yank_ours(self) -> None:
+        """Pull our microphone's plug and leave the other."""
+        listing = self._pactl("list", "short", "modules").stdout.decode().splitlines()
+        ours = next(line.split("\t")[0] for line in listing if f"source_name={NAME} " in line)
+        self._pactl("unload-module", ours).check_returncode()
+
+    def unplug_all(self) -> None:
+        """Pull every microphone's plug."""
+        self._pactl("unload-module", "module-pipe-source").check_returncode()
+
     def freeze(self) -> None:
         """Stop the sound server without ending it: a device that hangs."""
         self._signal(signal.SIGSTOP)

@@ -65,6 +65,11 @@ class Dead:
 
 
 @dataclass(frozen=True)
+class Back:
+    """After `Lost`: there is sound again, long before a window is full of it."""
+
+
+@dataclass(frozen=True)
 class Refused:
     """A recording that could not be read, and why."""
 

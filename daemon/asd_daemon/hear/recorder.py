@@ -176,13 +176,14 @@ def record(request: dict[str, Any], send: Send) -> None:
     route = None if device.is_hardware else PulseRoute(os.getpid())
     if route is not None:
         _AT_LEAVING.append(route.close)
-    identity = device.identity or (route and route.identity)
 
-    def introduce() -> None:
+    def introduce(identity: str | None) -> None:
         about = {"name": device.name, "rate_hz": rate_hz, "usb_id": device.usb_id, "identity": identity}
         send(Frame(Kind.OPENED, json.dumps(about).encode()))
 
-    introduce()
+    introduce(route.identity if route else device.identity)
+    if route is not None:
+        route.listen(introduce)  # the server may move us to another microphone, which may say nothing at all
     target_hz, channels = int(request["target_hz"]), [int(c) for c in request["channels"]]
     columns = channels[0] if len(channels) == 1 else channels
     resample, losses = Resampler(rate_hz, target_hz, len(channels)), LossMeter(rate_hz, time.monotonic())
@@ -193,9 +194,6 @@ def record(request: dict[str, Any], send: Send) -> None:
         lost = round(losses.count(block, overflowed, now_ns / 1e9) * target_hz / rate_hz)
         if lost:
             resample.restart()
-        if route is not None and route.identity != identity:  # the server has moved us to another microphone
-            identity = route.identity
-            introduce()
         samples = resample(np.ascontiguousarray(data[:, columns]))
         sent += lost
         send(Frame(Kind.SOUND, samples.tobytes(), sent, lost, now_ns))
@@ -211,8 +209,11 @@ def main() -> int:
     if not request.get("list"):
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
 
+    sending = threading.Lock()
+
     def send(frame: Frame) -> None:
-        _write_all(out, frame.pack())
+        with sending:
+            _write_all(out, frame.pack())
 
     import numpy as np  # noqa: F401  # slow on small boards: before READY
     import soxr  # noqa: F401

@@ -7,11 +7,13 @@ nothing is known and nothing is claimed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 
 _ASK_TIMEOUT_S = 1.0
 _BLOCK = re.compile(r"^Source Output #\d+$", re.MULTILINE)
@@ -23,17 +25,18 @@ class PulseRoute:
     """Watches where one process records from."""
 
     def __init__(self, process_id: int) -> None:
-        """Ask once, and begin to listen for changes."""
+        """Ask once."""
         self._process_id = process_id
         self._pactl = shutil.which("pactl")
         self._news: subprocess.Popen[str] | None = None
         self.identity: str | None = None
         """pulse:NAME of the source; None where it can't be known."""
-        if self._pactl is None:
-            return
         self._ask()
+
+    def listen(self, changed: Callable[[str | None], None]) -> None:
+        """Call, from a thread of its own, with each new identity. Where nothing is known now, nothing will be."""
         if self.identity is not None:
-            threading.Thread(target=self._listen, name="pulse-route", daemon=True).start()
+            threading.Thread(target=self._listen, args=(changed,), name="pulse-route", daemon=True).start()
 
     def close(self) -> None:
         """End the process that brings the news."""
@@ -41,7 +44,7 @@ class PulseRoute:
             with contextlib.suppress(ProcessLookupError):
                 self._news.kill()
 
-    def _listen(self) -> None:
+    def _listen(self, changed: Callable[[str | None], None]) -> None:
         with contextlib.suppress(OSError):
             self._news = subprocess.Popen(
                 [str(self._pactl), "subscribe"],
@@ -51,12 +54,18 @@ class PulseRoute:
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
-            self._ask()  # what happened before it listened
-            for line in self._news.stdout or ():
-                if "source-output" in line:
-                    self._ask()
+            known = self.identity
+            for line in itertools.chain(["source-output"], self._news.stdout or ()):  # first what happened meanwhile
+                if "source-output" not in line:
+                    continue
+                self._ask()
+                if self.identity != known:
+                    known = self.identity
+                    changed(known)
 
     def _ask(self) -> None:
+        if self._pactl is None:
+            return
         source = source_of(self._process_id, self._say("list", "source-outputs"))
         name = source and source_name(source, self._say("list", "short", "sources"))
         if name:

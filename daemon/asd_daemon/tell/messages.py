@@ -21,7 +21,7 @@ class Condition(StrEnum):
     """What a machine's state topic says first."""
 
     STARTING = "starting"
-    """No window has been judged yet."""
+    """No window has been judged yet, or none since sound is back, as `reason` says then."""
     NORMAL = "normal"
     ALERT = "alert"
     """An alert is open."""
