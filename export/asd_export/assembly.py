@@ -34,7 +34,7 @@ from asd_daemon.judge.bundle import (
 )
 from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.mel import FEATURE
-from asd_daemon.judge.scorer import EmbedderSession, self_test, window_features
+from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE, EmbedderSession, self_test, window_features
 from asd_daemon.judge.signature import read_private_key, sign_manifest
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_export.graphs import export_embedder
@@ -148,8 +148,10 @@ def _build(
         entry, chosen = ModelEntry(file="embedder.onnx", precision="int8", dim=dim), best.way
         progress("int8", 1, 1)
     session = EmbedderSession(folder / entry.file, entry)
-    machines, thresholds = _write_machines(session, table, banks, folder, unread, progress)
-    reference = _write_reference(session, machines, folder)
+    sounds = _write_reference_sounds(folder)
+    strangers = session.embed_waveforms([read_waveform(file) for file in sounds])
+    machines, thresholds = _write_machines(session, table, banks, strangers, folder, unread, progress)
+    reference = _reference(sounds, strangers, machines, folder)
     manifest = Manifest(
         schema=SCHEMA,
         name=label.name,
@@ -205,19 +207,20 @@ def _write_machines(
     session: EmbedderSession,
     table: ClipTable,
     banks: Mapping[str, Sequence[Clip]],
+    strangers: F32,
     folder: Path,
     unread: list[str],
     progress: Progress,
 ) -> tuple[dict[str, MachineEntry], dict[str, float]]:
-    from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE
-
+    embedded = {machine: _embed(session, machine, clips, unread, progress) for machine, clips in banks.items()}
+    queries = [*embedded.values(), strangers]  # a failing machine sounds like none of its bank: far queries count too
+    for machine in banks:
+        if tests := table.select(split="test", machine=machine):
+            queries.append(_embed(session, f"{machine} (test)", tests, unread, progress))
     machines, thresholds = {}, {}
-    for machine, clips in banks.items():
-        tests = table.select(split="test", machine=machine)
-        bank = _embed(session, machine, clips, unread, progress)
-        queries = _embed(session, machine, tests, unread, progress) if tests else bank[:0]
+    for machine, bank in embedded.items():
         relative = f"machines/{machine}"
-        machines[machine], calibration = write_machine(folder / relative, relative, bank, queries)
+        machines[machine], calibration = write_machine(folder / relative, relative, bank, np.concatenate(queries))
         thresholds[machine] = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
     return machines, thresholds
 
@@ -235,30 +238,36 @@ def _embed(session: EmbedderSession, machine: str, clips: Sequence[Clip], unread
     return np.concatenate(embeddings)  # (N, D)
 
 
-def _write_reference(
-    session: EmbedderSession, machines: Mapping[str, MachineEntry], folder: Path
-) -> tuple[ReferenceEntry, ...]:
-    """Two simulated sounds that every machine scores: they hold nobody's recording and test the whole path on another box."""
+def _write_reference_sounds(folder: Path) -> list[Path]:
+    """Simulated sounds that every machine scores: they hold nobody's recording and test the whole path on another box."""
     (folder / "reference").mkdir()
-    entries = []
+    files = []
     for number, (name, failure) in enumerate(REFERENCE_SOUNDS):
         rng = np.random.default_rng(number)
         stream = SceneStream(SimulatedMachine(name), draw_scene(DOMAINS[name]["source"], rng), rng, WINDOW_S)
         if failure is not None:
             stream.fail(failure)
-        sound = next(stream)
-        file = folder / "reference" / f"{name}_{failure or 'healthy'}.flac"
-        soundfile.write(str(file), sound, SAMPLE_RATE_HZ, subtype="PCM_16")
-        embedding = session.embed_waveforms([read_waveform(file)])
-        scores = {}
-        for machine, entry in machines.items():
-            bank = np.load(folder / entry.folder / "bank.npy", allow_pickle=False)
-            distances, _ = ExactIndex(bank).nearest(embedding)
-            scores[machine] = round(float(distances[0, 0]), 6)
-        entries.append(
-            ReferenceEntry(file=file.relative_to(folder).as_posix(), scores=scores, tolerance=REFERENCE_TOLERANCE)
+        files.append(folder / "reference" / f"{name}_{failure or 'healthy'}.flac")
+        soundfile.write(str(files[-1]), next(stream), SAMPLE_RATE_HZ, subtype="PCM_16")
+    return files
+
+
+def _reference(
+    sounds: Sequence[Path], embeddings: F32, machines: Mapping[str, MachineEntry], folder: Path
+) -> tuple[ReferenceEntry, ...]:
+    """The exact score of each sound (S, D) for each machine."""
+    exact = {
+        machine: ExactIndex(np.load(folder / entry.folder / "bank.npy", allow_pickle=False)).nearest(embeddings)[0]
+        for machine, entry in machines.items()
+    }
+    return tuple(
+        ReferenceEntry(
+            file=file.relative_to(folder).as_posix(),
+            scores={machine: round(float(distances[n, 0]), 6) for machine, distances in exact.items()},
+            tolerance=REFERENCE_TOLERANCE,
         )
-    return tuple(entries)
+        for n, file in enumerate(sounds)
+    )
 
 
 def _replace(target: Path, building: Path) -> None:
