@@ -137,8 +137,14 @@ class Attention:
         self._watch_level(verdict, at)
         self._look_at_the_clock(at)
         event = self._alarm.judge(verdict.score, verdict.threshold, at)
+        alert = self.open_alert
+        if event is not None and event.kind is AlertKind.OPEN:
+            self._details = AlertDetails()
+            self._explain(window.samples)
+        elif alert is not None and verdict.score == alert.peak_score:  # what is told is how the worst window differs
+            self._explain(window.samples)
         if event is not None:
-            self._announce(event, window.samples)
+            self._announce(event)
         elif self.open_alert is None and verdict.score <= self._rule.alarm.close_threshold(verdict.threshold):
             self._normal.take(window.samples)
 
@@ -166,16 +172,17 @@ class Attention:
             return max(0, samples - expected)
         return samples
 
-    def _announce(self, event: AlertEvent, samples: NDArray[np.float32]) -> None:
+    def _explain(self, samples: NDArray[np.float32]) -> None:
+        self._details = replace(self._details, difference=self._normal.compare(samples) or self._details.difference)
+
+    def _announce(self, event: AlertEvent) -> None:
         """Tell an event, unless people asked for silence; what the alarm knows is kept with it in any case."""
         _LOG.info("%s: alert %s, score %.4g of %.4g", self._machine, event.kind, event.score, event.threshold)
         if event.kind is AlertKind.OPEN:
             self._counters.add(opened=1)
             held = self._muted_until(event.at) is not None
             self._silence = replace(self._silence, held=held, acknowledged=None)
-            self._details = AlertDetails(self._normal.compare(samples), self._keeper.begin_clip(event))
-        elif event.kind is AlertKind.UPDATE:
-            self._details = replace(self._details, difference=self._normal.compare(samples) or self._details.difference)
+            self._details = replace(self._details, clip=self._keeper.begin_clip(event))
         is_told = not self._silence.held
         if event.kind is AlertKind.UPDATE and (
             self._silence.acknowledged == event.event_id or self._muted_until(event.at) is not None
