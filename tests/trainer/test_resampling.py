@@ -16,7 +16,8 @@ from asd_trainer.backend import ScoredClip
 from asd_trainer.clip import Clip
 from asd_trainer.evaluation import machine_results, omega
 from asd_trainer.naming import Domain, Label
-from asd_trainer.resampling import interval, partial_area, resampled_scores
+from asd_trainer.resampling import interval, resampled_scores
+from asd_trainer.roc import weighted_area
 
 
 def scored(
@@ -52,9 +53,7 @@ def test_area_of_drawn_clips_equals_scikit_learns_with_clips_repeated(
     anomalous = np.arange(60) % 2 == 1
     weights = rng.integers(0, 3, (3, 60)).astype(np.float64)
     weights[:, :2] = 1  # one of each kind at least
-    values = np.unique(scores)[::-1]
-    at_level = (scores[:, None] == values).astype(np.float64)
-    areas = partial_area((weights * ~anomalous) @ at_level, (weights * anomalous) @ at_level, max_fpr)
+    areas = weighted_area(scores, ~anomalous, anomalous, max_fpr, weights)
     for row, area in zip(weights.astype(int), areas, strict=True):
         expected = roc_auc_score(np.repeat(anomalous, row), np.repeat(scores, row), max_fpr=max_fpr)
         assert area == pytest.approx(expected, abs=1e-9)

@@ -32,6 +32,7 @@ def main(verbose: bool) -> None:
       asd-train simulate data --small
       asd-train run smoke --data data --out runs/smoke
       asd-train evaluate runs/smoke --data data
+      asd-train report runs/smoke
 
     \b
     Exit codes: 0 well; 2 wrong usage, recipe or data; 3 the archive of data sets does not answer; 130 or 143 stopped by a

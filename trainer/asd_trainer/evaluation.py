@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.clip import Unit, unit_words
+from asd_trainer.roc import area
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
@@ -137,16 +138,11 @@ def _unit_result(unit: Unit, scored: Sequence[ScoredClip]) -> MachineResult:
     else:
         absent = [domain for domain in ("source", "target") if f"auc_{domain}" not in found]
         notes.extend(f"no normal test clips of the {domain} domain, so no AUC ({domain})" for domain in absent)
-    values: dict[str, float | None] = {name: _auc(scores, one) for name, one in found.items()}
+    values: dict[str, float | None] = {
+        name: area(scores, one.normal, one.anomalous, one.max_fpr) for name, one in found.items()
+    }
     values = {"auc_source": None, "auc_target": None, "pauc": None, **values}
     return MachineResult(**values, note="; ".join(notes), unit=unit, domains=domains)
-
-
-def _auc(scores: F64, contrast: Contrast) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    chosen = contrast.normal | contrast.anomalous
-    return float(roc_auc_score(contrast.anomalous[chosen], scores[chosen], max_fpr=contrast.max_fpr))
 
 
 def omega(results: Mapping[str, MachineResult]) -> float:

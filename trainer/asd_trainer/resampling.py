@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.clip import Unit
-from asd_trainer.evaluation import Contrast, contrasts, official_scores, overall_score
+from asd_trainer.evaluation import contrasts, official_scores, overall_score
+from asd_trainer.roc import weighted_area
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
@@ -79,7 +80,15 @@ def _unit_figures(clips: Sequence[Clip], scores: F64, rng: np.random.Generator, 
     parts: list[list[dict[str, F64]]] = []
     for start in range(0, resamples, each):
         weights = _draw(strata, len(clips), rng, min(each, resamples - start))
-        parts.append([_weighted_figures(wanted, of_run, weights) for of_run in scores])
+        parts.append(
+            [
+                {
+                    name: weighted_area(of_run, one.normal, one.anomalous, one.max_fpr, weights)
+                    for name, one in wanted.items()
+                }
+                for of_run in scores
+            ]
+        )
     return [
         {name: np.concatenate([part[run][name] for part in parts]) for name in wanted} for run in range(scores.shape[0])
     ]
@@ -98,41 +107,3 @@ def _draw(strata: Sequence[NDArray[np.int64]], clips: int, rng: np.random.Genera
     for rows in strata:
         weights[:, rows] = rng.multinomial(rows.size, np.full(rows.size, 1 / rows.size), size=resamples)
     return weights
-
-
-def _weighted_figures(wanted: Mapping[str, Contrast], scores: F64, weights: F64) -> dict[str, F64]:
-    order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # where a lower score begins
-    ordered = weights[:, order]
-    return {
-        name: partial_area(
-            np.add.reduceat(ordered * contrast.normal[order], starts, axis=1),
-            np.add.reduceat(ordered * contrast.anomalous[order], starts, axis=1),
-            contrast.max_fpr,
-        )
-        for name, contrast in wanted.items()
-    }
-
-
-def partial_area(normal: F64, anomalous: F64, max_fpr: float | None) -> F64:
-    """Areas under ROC curves, (B,), up to a false alarm rate; then standardised after McClish (1989), so that chance is 0.5.
-
-    Args:
-        normal: how many normal clips have each score, (B, scores), highest score first.
-        anomalous: how many anomalous ones, of the same shape.
-        max_fpr: None for the whole curve.
-    """
-    limit = 1.0 if max_fpr is None else max_fpr
-    fpr = np.cumsum(normal, axis=1) / normal.sum(axis=1, keepdims=True)
-    tpr = np.cumsum(anomalous, axis=1) / anomalous.sum(axis=1, keepdims=True)
-    fpr0, tpr0 = (
-        fpr - normal / normal.sum(axis=1, keepdims=True),
-        tpr - anomalous / anomalous.sum(axis=1, keepdims=True),
-    )
-    width = np.clip(limit - fpr0, 0.0, fpr - fpr0)  # what of each step lies left of the limit
-    rise = np.divide(width, fpr - fpr0, out=np.zeros_like(width), where=fpr > fpr0) * (tpr - tpr0)
-    area = np.sum(width * (tpr0 + rise / 2), axis=1)
-    if max_fpr is None:
-        return np.asarray(area, np.float64)
-    least = limit**2 / 2
-    return np.asarray(0.5 * (1 + (area - least) / (limit - least)), np.float64)
