@@ -122,3 +122,34 @@ def test_every_key_has_title_sentence_and_unit(name: str, field: object) -> None
     assert getattr(field, "title", None), name
     assert str(getattr(field, "description", "")).endswith("."), name
     assert "unit" in getattr(field, "json_schema_extra", {}), name
+
+
+def test_paper_recipe_holds_what_the_report_says_for_each_submission() -> None:
+    first = load_recipe("paper")
+    assert first.encoder.size == "base"
+    assert first.encoder.weights == "worstchan/EAT-base_epoch30_pretrain"
+    assert (first.pretrain.steps, first.pretrain.batch_clips) == (10_000, 16)
+    assert (first.finetune.epochs, first.finetune.batch_clips) == (30, 32)
+    for optimiser in (first.pretrain.optimiser, first.finetune.optimiser):
+        assert (optimiser.name, optimiser.learning_rate, optimiser.final_ratio) == ("adam", 5e-5, 0)
+    assert first.separate.enabled
+    assert first.separate.guidance == "clean"
+    assert (first.synthesize.clips, first.years, first.pretrain.years) == (10_000, (2025,), (2025,))
+    last = load_recipe("paper", ["synthesize.clips=20000", "pretrain.years=[]"])
+    assert (last.synthesize.clips, last.years, last.pretrain.years) == (20_000, (2025,), ())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (
+            ["synthesize.clips=10"],
+            r"synthesize\.clips: 10 synthetic clips are made of separated ones; set separate\.enabled",
+        ),
+        (["separate.enabled=true", "synthesize.clips=7"], r"synthesize\.clips: 7"),
+        (["separate.snr_db=[5, -5]"], r"separate\.snr_db.*lower bound comes first"),
+    ],
+)
+def test_separation_that_can_not_be_is_refused(overrides: list[str], part: str) -> None:
+    with pytest.raises(SettingsError, match=part):
+        load_recipe("smoke", overrides)

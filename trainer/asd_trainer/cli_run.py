@@ -69,7 +69,7 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str],
         return
     claim_run(run, resolved)
     note_data(run, roots)
-    _show_forecast(resolved, table, run, as_json=False)
+    _show_forecast(resolved, table, run, to_stderr=True)
     run_stages(resolved, table, run)
     given = " ".join(f"--data {root}" for root in roots)
     _say(f"trained: {run}")
@@ -86,7 +86,9 @@ def _say(line: str) -> None:
         click.echo(line)
 
 
-def _show_forecast(recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool) -> None:
+def _show_forecast(
+    recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool = False, to_stderr: bool = False
+) -> None:
     """Print what is to be done; of several processes the first does."""
     if not _first_process():
         return
@@ -98,7 +100,7 @@ def _show_forecast(recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool
         click.echo(json.dumps(content, indent=2))
         return
     for line in printed(rows, free_bytes(run)):
-        click.echo(line, err=True)
+        click.echo(line, err=to_stderr)
 
 
 @click.command()

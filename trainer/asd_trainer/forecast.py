@@ -6,6 +6,7 @@ Owns the reckoning and its wording; what a step costs is measured by `step_cost`
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ from asd_trainer.separation_stage import guided_machines
 from asd_trainer.stage_mark import read_mark
 from asd_trainer.stages import pretraining_clips, stage_table, stages_of
 from asd_trainer.step_cost import StepCost, finetune_cost, pretrain_cost, separate_cost, separating_seconds, timed
+
+log = logging.getLogger(__name__)
 
 LOG_MEL_BYTES = CLIP_FRAMES * MEL_BINS * 4  # 511 kB
 BYTES_OF_A_WEIGHT = 12  # float32, with both moments of Adam
@@ -69,6 +72,7 @@ def forecast(recipe: Recipe, table: ClipTable, run: Path) -> tuple[StageForecast
         if mark is not None:
             rows.append(StageForecast(name, True, "done already", mark.seconds, 0))
         else:
+            log.info("plan: measuring what %s takes", name)
             rows.append(_FORECASTS[name](recipe, stage_table(name, recipe, table), folder))
     return tuple(rows)
 

@@ -228,8 +228,17 @@ def _tidy(folder: Path) -> None:
 
 
 def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
-    """Do every stage of a run that is not done yet, in order."""
+    """Do every stage of a run that is not done yet, in order.
+
+    Weights that the encoder is to start from are looked for before anything else is done, not hours later; of several processes, by
+    the first, which leaves them in the cache of huggingface-hub for all.
+    """
     if not processes().is_main_process:
         logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
-    for name in stages_of(recipe):
+    wanted = stages_of(recipe)
+    learns_first = next(name for name in wanted if name in {"pretrain", "finetune"})
+    if read_mark(run / "stages" / learns_first) is None:
+        with processes().main_process_first():
+            first_weights(recipe)
+    for name in wanted:
         run_stage(name, recipe, table, run)

@@ -56,7 +56,7 @@ def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
     whole = _embedder_operations(recipe, kept)
     own_clips = batch_clips / together.num_processes
     return StepCost(
-        seconds=own_clips * (whole / operations * seconds / 2 + _render_seconds(recipe))
+        seconds=own_clips * (whole / operations * seconds + _render_seconds(recipe))
         + _update_seconds(model, recipe.finetune.optimiser),
         parameters=sum(p.numel() for p in model.parameters()),
     )
