@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
-from asd_daemon.hear.capture import Block, Heard, Lost, parse_source
-from asd_daemon.hear.child import SupervisedChild
+from asd_daemon.hear.capture import Block, Heard, Lost, Source, open_sources, parse_source
+from asd_daemon.hear.memory import SourceMemory
 from asd_daemon.hear.microphone import list_microphones, open_microphone, recorder_command, recorder_environment
 from rig.feeder import Feeder
 from rig.microphone import NAME, VirtualMicrophone, missing
@@ -39,7 +39,7 @@ def microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Virt
 class Listener:
     """Hears a source in a thread and remembers all of it."""
 
-    def __init__(self, source: SupervisedChild) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
         self.items: list[Heard] = []
         self._changed = threading.Condition()
@@ -136,6 +136,55 @@ def test_microphone_that_goes_is_lost_and_heard_again_when_it_is_back(
     assert isinstance(block, Block)
     assert block.gap_samples > 0
     assert [b.gap_samples for b in listener.items[back + 1 :] if isinstance(b, Block) and b.gap_samples] == []
+
+
+def test_microphone_that_another_takes_the_place_of_is_lost_as_the_wrong_one_until_it_is_back(
+    microphone: VirtualMicrophone, tmp_path: Path
+) -> None:
+    """The sound server moves the stream to the other microphone without a word: nothing of that may be heard as ours."""
+    memory = SourceMemory(tmp_path / "source.json")
+    sources = open_sources({"fan": parse_source(WORDS)}, wait=False, objections={"fan": memory.objection})
+    with Feeder(microphone.fifo) as feeder, Listener(sources["fan"]) as listener:
+        listener.wait_for(is_block)
+        assert memory.identity == f"pulse:{NAME}"
+        microphone.plug_other()
+        feeder.starve()  # whatever is heard now is the other one's
+        microphone.yank_ours()
+        lost = listener.items[listener.wait_for(is_lost)]
+        assert isinstance(lost, Lost)
+        assert lost.wrong_device
+        assert "this is pulse:other, not pulse:asdmic" in lost.reason
+        microphone.unplug_all()
+        microphone.replug()
+        feeder.starve(False)
+        listener.wait_for(is_block, since=len(listener.items))
+    assert memory.identity == f"pulse:{NAME}"
+
+
+def test_two_machines_hear_two_channels_of_one_microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with VirtualMicrophone(tmp_path / "v", channels=2) as stereo:
+        for name, value in stereo.environment.items():
+            monkeypatch.setenv(name, value)
+        t = np.arange(16_000) / 16_000
+        both = np.stack([np.sin(2 * np.pi * pitch_hz * t) for pitch_hz in (500, 2000)], axis=1)
+        specs = {name: parse_source(f"{WORDS}&channel={channel}") for name, channel in (("fan", 0), ("pump", 1))}
+        sources = open_sources(specs, wait=False, objections={})
+        pitches_hz = {}
+        with (
+            Feeder(stereo.fifo, rate_hz=32_000) as feeder,  # both channels' samples, one after the other
+            Listener(sources["fan"]) as fan,
+            Listener(sources["pump"]) as pump,
+        ):
+            feeder.play(np.tile((8000 * both).astype("<i2").ravel(), 20))
+            for name, listener in (("fan", fan), ("pump", pump)):
+                loud = listener.wait_for(lambda b: isinstance(b, Block) and float(np.abs(b.samples).max()) > 0.2)
+                block = listener.items[listener.wait_for(is_block, since=loud + 1)]
+                assert isinstance(block, Block)
+                spectrum = np.abs(np.fft.rfft(block.samples * np.hanning(block.samples.shape[0])))
+                pitches_hz[name] = float(np.argmax(spectrum) * 16_000 / block.samples.shape[0])
+            recorders = [c for c in psutil.Process().children() if "asd_daemon.hear.recorder" in " ".join(c.cmdline())]
+            assert len(recorders) == 1
+    assert pitches_hz == pytest.approx({"fan": 500, "pump": 2000}, abs=4)
 
 
 def test_microphone_that_is_absent_at_the_start_is_waited_for(microphone: VirtualMicrophone) -> None:

@@ -35,10 +35,10 @@ def missing() -> str | None:
 class VirtualMicrophone:
     """`with VirtualMicrophone(folder) as microphone:`; a process sees it with `microphone.environment`."""
 
-    def __init__(self, folder: Path, rate_hz: int = RATE_HZ) -> None:
+    def __init__(self, folder: Path, rate_hz: int = RATE_HZ, channels: int = 1) -> None:
         self.folder = folder
         self.fifo = folder / "mic.fifo"
-        self._rate_hz = rate_hz
+        self._rate_hz, self._channels = rate_hz, channels
         self._server: subprocess.Popen[bytes] | None = None
         self._tick = threading.Event()
 
@@ -55,7 +55,7 @@ class VirtualMicrophone:
 
     @property
     def _module(self) -> list[str]:
-        return f"module-pipe-source source_name={NAME} file={self.fifo} format=s16le rate={self._rate_hz} channels=1".split()
+        return f"module-pipe-source source_name={NAME} file={self.fifo} format=s16le rate={self._rate_hz} channels={self._channels}".split()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
