@@ -150,7 +150,8 @@ class Subscriber:
         self._subscribed = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = lambda client, *_: client.subscribe(self._topic, qos=1)
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_subscribe = self._on_subscribe
+        self.subscriptions = 0
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
 
@@ -180,6 +181,10 @@ class Subscriber:
         """The payloads so far whose topic ends so."""
         with self._arrived:
             return [m.payload for m in self.messages if m.topic.endswith(topic_end)]
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self.subscriptions += 1
+        self._subscribed.set()
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         text = message.payload.decode()

@@ -1,0 +1,106 @@
+"""A daemon process whose machine does nothing but fail and recover, as fast as it can: the real station, stores and MQTT side, with a
+scripted source and judge. What its stores have taken is written down by a witness, line by line, so that a test knows what must arrive.
+
+Run as a program: `alerter.py PORT STATE_FOLDER WITNESS_FILE WINDOWS`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.health import Notifier
+from asd_daemon.hear.capture import Block, Heard, Vitals
+from asd_daemon.judge.alarm import AlarmRule, AlertEvent
+from asd_daemon.service import Service
+from asd_daemon.settings import KeepSettings
+from asd_daemon.station import Station, StationNews
+from asd_daemon.stores import Stores
+from asd_daemon.tell.connection import BrokerAddress
+from asd_daemon.tell.messages import NO_DETAILS, AlertDetails
+from asd_daemon.tell.mqtt import MqttTeller
+from asd_daemon.tell.post import Post
+
+MACHINE = "fan"
+RULE = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=0)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    score: float
+    threshold: float = 0.5
+
+    @property
+    def anomalous(self) -> bool:
+        return self.score > self.threshold
+
+
+class _Script:
+    """A live source that gives the next window when the one before is judged, and its judge: in turn failing and well."""
+
+    live = True
+    vitals = Vitals()
+
+    def __init__(self, windows: int) -> None:
+        self._windows = windows
+        self._judged = threading.Semaphore(1)
+        self._closed = threading.Event()
+        self._count = 0
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
+        self._block = Block(noise)
+
+    def heard(self) -> Iterator[Heard]:
+        for _ in range(self._windows):
+            while not self._judged.acquire(timeout=0.1):
+                if self._closed.is_set():
+                    return
+            if self._closed.is_set():
+                return
+            yield self._block
+        self._closed.wait()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def score(self, waveform: NDArray[np.float32]) -> _Verdict:
+        assert waveform.shape == (160_000,)
+        self._count += 1
+        self._judged.release()
+        return _Verdict(0.9 if self._count % 2 else 0.1)
+
+
+class _WitnessedTeller(MqttTeller):
+    """Writes down every alert that the outbox has taken."""
+
+    witness = -1
+
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        super().alert(machine, event, details, memory)
+        os.write(self.witness, f"{event.event_id} {event.kind.value}\n".encode())
+
+
+def run(port: int, state: Path, witness: Path, windows: int) -> None:
+    """Fail and recover so many windows long, then wait to be stopped."""
+    stores = Stores(state, KeepSettings(clips="none", scores_every_s=1), [MACHINE])
+    address = BrokerAddress("127.0.0.1", port, client_id="alerter", keepalive_s=5)
+    teller = _WitnessedTeller(address, Post("box", [MACHINE]), waiting=stores.outbox)
+    teller.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    script = _Script(windows)
+
+    def stations(news: StationNews) -> Sequence[Station]:
+        return [Station(MACHINE, script, lambda: script, teller, news, rule=RULE, keeper=stores.keeper(MACHINE))]
+
+    Service(teller, Notifier({}), stations, stores=stores).run()
+
+
+if __name__ == "__main__":
+    run(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
