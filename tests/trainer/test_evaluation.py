@@ -15,7 +15,15 @@ from sklearn.metrics import roc_auc_score
 from asd_daemon.errors import DataSetError
 from asd_trainer.backend import ScoredClip
 from asd_trainer.dataset import Clip
-from asd_trainer.evaluation import MachineResult, machine_results, omega, shown_figures, year_scores
+from asd_trainer.evaluation import (
+    MachineResult,
+    machine_results,
+    omega,
+    score_symbol,
+    score_words,
+    shown_figures,
+    year_scores,
+)
 from asd_trainer.naming import Domain, Label
 from asd_trainer.published import table_1
 
@@ -187,6 +195,8 @@ def test_the_score_of_2020_is_the_mean_over_ids_then_machines_of_auc_and_pauc() 
     assert omega(results) == pytest.approx(expected, abs=1e-9)
     assert year_scores(results) == {2020: omega(results)}
     assert shown_figures(results) == {"auc_source": "AUC", "pauc": "pAUC"}
+    assert score_symbol(results) == "mean"
+    assert score_words(results).startswith("mean of AUC and pAUC")
 
 
 def test_figures_of_2021_stay_within_each_domain() -> None:

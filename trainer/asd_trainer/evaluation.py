@@ -214,3 +214,16 @@ def shown_figures(results: Mapping[str, MachineResult]) -> dict[str, str]:
     if shown & (FIGURES_2021.keys() - FIGURES.keys()):
         return {name: title for name, title in FIGURES_2021.items() if name in shown}
     return dict(FIGURES)
+
+
+def score_symbol(results: Mapping[str, MachineResult]) -> str:
+    """What the official score is called in a table."""
+    return "mean" if {result.unit.year for result in results.values() if result.unit} == {2020} else "Ω"
+
+
+def score_words(results: Mapping[str, MachineResult]) -> str:
+    """What the official score is a mean of."""
+    years = {result.unit.year for result in results.values() if result.unit}
+    if years == {2020}:
+        return "mean of AUC and pAUC over ids and machines"
+    return "Ω, harmonic mean of the years' scores" if len(years) > 1 else "Ω, harmonic mean of AUCs and pAUCs"

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from asd_daemon.errors import StageError
-from asd_trainer.evaluation import MAX_FPR, MachineResult, shown_figures
+from asd_trainer.evaluation import MAX_FPR, MachineResult, score_symbol, score_words, shown_figures
 from asd_trainer.figures import Curve, DomainScores, Picture, roc, score_histogram
 from asd_trainer.maps import EmbeddedMachine, MachineMaps, machine_maps
 from asd_trainer.mistakes import worst_mistakes
@@ -115,6 +115,8 @@ def render(data: ReportData, load: Callable[[Clip], F32], rng: np.random.Generat
     return environment.get_template("report.html").render(
         data=data,
         metrics=shown_figures(data.results),
+        score=score_words(data.results),
+        symbol=score_symbol(data.results),
         labelled=labelled,
         test_clips=sum(len(section.scored) for section in data.sections),
         panels=_panels(data, rng),

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asd_daemon.errors import DataSetError, StageError
-from asd_trainer.evaluation import MachineResult, machine_results, omega, shown_figures, unit_name, year_scores
+from asd_trainer.evaluation import (
+    MachineResult,
+    machine_results,
+    omega,
+    score_symbol,
+    shown_figures,
+    unit_name,
+    year_scores,
+)
 from asd_trainer.resampling import LEVEL, RESAMPLES, Interval, interval, resampled_scores
 from asd_trainer.threshold import SectionDecisions, decide_sections
 from asd_trainer.whole_file import write_whole
@@ -161,7 +169,7 @@ def _print_figures(console: Console, sheet: Scoresheet) -> None:
     other = sheet.comparison
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
     table.add_column("machine", footer="total score", no_wrap=True)
-    table.add_column("", footer=_score_name(sheet.results), no_wrap=True)
+    table.add_column("", footer=score_symbol(sheet.results), no_wrap=True)
     table.add_column("%", footer=_percent(sheet.omega), justify="right", no_wrap=True)
     if other is not None:
         total = omega(other.results)
@@ -206,7 +214,7 @@ def _sentences(sheet: Scoresheet) -> list[str]:
         lines += [f"{year or 'no year'}: {_percent(score)} %" for year, score in years.items()]
     if sheet.interval is not None:
         lines.append(
-            f"{LEVEL:.0%} interval of {_score_name(sheet.results)}: {_percent(sheet.interval.low)} to "
+            f"{LEVEL:.0%} interval of {score_symbol(sheet.results)}: {_percent(sheet.interval.low)} to "
             f"{_percent(sheet.interval.high)} % ({RESAMPLES} draws of the test clips)"
         )
     if (other := sheet.comparison) is not None:
@@ -217,10 +225,6 @@ def _sentences(sheet: Scoresheet) -> list[str]:
             f"{100 * high:+.2f}: {verdict}"
         )
     return lines
-
-
-def _score_name(results: Mapping[str, MachineResult]) -> str:
-    return "mean" if year_scores(results).keys() == {2020} else "Ω"
 
 
 def _percent(value: float | None) -> str:
