@@ -41,6 +41,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 if TYPE_CHECKING:
     from asd_daemon.judge.bundle import Bundle
     from asd_daemon.judge.scorer import Scorer
+    from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
     from asd_daemon.tell.connection import BrokerAddress
     from asd_daemon.tell.teller import Teller
 
@@ -191,6 +192,8 @@ class BundleShelf:
         self._path, self._key = path, key
         self._lock = threading.Lock()
         self._bundle: Bundle | None = None
+        self._embedder: EmbedderSession | None = None
+        self._separator: SeparatorSession | None = None
 
     def bundle(self) -> Bundle:
         """The verified and tested bundle; where the installed one can't be used, the one before it.
@@ -220,7 +223,18 @@ class BundleShelf:
         exceedance = window_exceedance(
             false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
         )
-        return Scorer(self.bundle(), model, exceedance=exceedance)
+        from asd_daemon.judge.roster import with_enrolled
+
+        bundle = with_enrolled(self.bundle(), enrolled_folder(), model)
+        with self._lock:
+            scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
+            self._embedder, self._separator = scorer.models
+        return scorer
+
+
+def enrolled_folder() -> Path:
+    """Where the machines lie that were learned on this box."""
+    return state_folder() / "enrolled"
 
 
 def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress:

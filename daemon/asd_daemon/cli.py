@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asd_daemon.cli_bundle import bundle
+from asd_daemon.cli_enroll import enroll
 from asd_daemon.console import CommandGroup, leave
 from asd_daemon.errors import RecordingError
 
@@ -99,12 +100,14 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
 
     A recording that can't be read is named on stderr and the others are scored; the exit code is 2 then.
     """
-    from asd_daemon.assembly import usual_bundle
+    from asd_daemon.assembly import enrolled_folder, usual_bundle
     from asd_daemon.judge.bundle import load_bundle
+    from asd_daemon.judge.roster import with_enrolled
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.waveform import fit_length, read_waveform
 
-    scorer = Scorer(load_bundle(bundle or usual_bundle()), machine)
+    known = with_enrolled(load_bundle(bundle or usual_bundle()), enrolled_folder(), machine)
+    scorer = Scorer(known, machine)
     refused = 0
     for path in _recordings(paths):
         try:
@@ -251,6 +254,7 @@ def sample_config() -> None:
 
 
 cli.add_command(bundle)
+cli.add_command(enroll)
 
 
 def main(words: Sequence[str] | None = None) -> None:

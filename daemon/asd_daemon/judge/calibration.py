@@ -1,7 +1,7 @@
 """How high a normal window scores: the tail of a machine's normal scores, and the threshold for a budget of false alarms.
 
-The tail is a gamma distribution fitted elsewhere (export, enrolment) to leave-one-out scores; what is stored is its table of quantiles,
-so that no scipy is needed on the edge. Pure arithmetic; no file, no sound.
+The tail is a gamma distribution fitted to scores that normal clips got without themselves; what is stored is its table of quantiles, and
+listening reads no more than that. Pure arithmetic; no file, no sound.
 """
 
 from __future__ import annotations
@@ -9,9 +9,15 @@ from __future__ import annotations
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from asd_daemon.errors import DataSetError
+from asd_daemon.judge.gamma import fit_gamma, tail_score
+
 WEEK_S = 7 * 24 * 3600.0
+# From likely to once in years of 10 s windows
+TAIL = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 5e-3, 3e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 1e-5, 1e-6)
 DECISION_EXCEEDANCE = 0.1  # the challenge's decision: the 90th percentile of normal scores
 
 
@@ -61,6 +67,30 @@ class Calibration(BaseModel):
         log_p = np.log([q.exceedance for q in reversed(self.tail)])
         scores = [q.score for q in reversed(self.tail)]
         return float(np.interp(np.log(exceedance), log_p, scores))
+
+
+def calibrate(scores: NDArray[np.floating]) -> Calibration:
+    """Fit the gamma distribution to scores of normal clips and tabulate its tail.
+
+    Maximum likelihood with location 0, as the challenge's baseline fits its scores (Harada et al., EUSIPCO 2023).
+
+    Args:
+        scores: (N,), N ≥ 2, not negative; each clip's was got without it among the normal ones.
+
+    Raises:
+        DataSetError: fewer than two scores, or all of them zero (the clips are copies of one another).
+    """
+    if scores.shape[0] < 2:
+        raise DataSetError(f"a threshold needs at least two normal clips, got {scores.shape[0]}")
+    if not (scores > 0).any():
+        raise DataSetError(
+            "every normal clip is a copy of another: their distances are all 0, no threshold can be fitted"
+        )
+    # a duplicated clip scores 0, whose logarithm the fit can't take
+    floor = float(np.median(scores[scores > 0])) * 1e-3
+    shape, scale = fit_gamma(np.maximum(scores.astype(np.float64), floor))
+    tail = tuple(Quantile(exceedance=p, score=tail_score(p, shape, scale)) for p in TAIL)
+    return Calibration(clips=int(scores.shape[0]), gamma=GammaFit(shape=shape, location=0.0, scale=scale), tail=tail)
 
 
 def window_exceedance(false_alarms_per_week: float, open_after: int, of: int, hop_s: float) -> float:

@@ -134,6 +134,8 @@ class Scorer:
         if HEARD in self.views or SEPARATED in self.views:
             session = session or open_embedder(bundle)
         self._hearing = Hearing(session, separator)
+        self.models = (session, separator)
+        """What is open, for the next machine of the same bundle."""
 
     def score(self, waveform: F32) -> WindowScore:
         """Score one window, float32 (160 000,).
