@@ -75,9 +75,9 @@ class NormalMemory:
             return None
         window = coarse_spectrum(waveform)  # (S, G)
         normal = np.stack(list(self._windows))  # (N, S, G)
-        means = normal.mean(axis=1)  # (N, G)
+        means = _mean_power(normal)  # (N, G)
         std = np.maximum(means.std(axis=0), LEAST_STD)  # (G,)
-        mean = window.mean(axis=0)
+        mean = _mean_power(window)
         nearest = int(np.argmin(np.square((means - mean) / std).sum(axis=1)))
         excess = mean - means[nearest]  # (G,)
         deviations = excess / std
@@ -97,6 +97,11 @@ def coarse_spectrum(waveform: F32) -> F32:
     groups = power.reshape(power.shape[0], -1, GROUP).mean(axis=2)  # (T, G)
     seconds = np.array_split(groups, SECONDS)
     return np.asarray(np.log(np.stack([second.mean(axis=0) for second in seconds])), np.float32)
+
+
+def _mean_power(seconds: F32) -> F32:
+    """Logarithm of the power of whole windows, so that one loud second shows; (…, S, G) → (…, G)."""
+    return np.asarray(np.log(np.exp(seconds).mean(axis=-2)), np.float32)
 
 
 def _bands(excess: F32, deviations: F32, most: int) -> tuple[Band, ...]:

@@ -29,7 +29,7 @@ class Keeper:
 
     def memory(self) -> StationMemory:
         """What the station knew when it last ran."""
-        return memory_from(self.outbox.memory(self.machine) if self.outbox else None, self.machine)
+        return memory_from(self.outbox.memory(self.machine) if self.outbox is not None else None, self.machine)
 
     def remember(self, memory: StationMemory) -> None:
         """Keep what the station knows."""
