@@ -18,6 +18,7 @@ import click
 
 from asd_daemon.cli_bundle import bundle
 from asd_daemon.cli_enroll import enroll
+from asd_daemon.cli_service import service
 from asd_daemon.console import CommandGroup, leave
 from asd_daemon.errors import RecordingError
 
@@ -188,8 +189,9 @@ def check(seconds: float, as_json: bool, **words: Any) -> int:
 
 
 @cli.command()
+@click.option("--alive", is_flag=True, help="Exit code 0 while windows go through, whatever the machines' states.")
 @_as_json
-def status(as_json: bool) -> int:
+def status(alive: bool, as_json: bool) -> int:
     """Show how the daemons on this box are doing, machine by machine; exit code 1 unless all are well.
 
     Those of this user, and those of systemd's services, for which it may need sudo.
@@ -215,7 +217,7 @@ def status(as_json: bool) -> int:
             reason = f" ({machine['reason']})" if machine["reason"] else ""
             click.echo(f"  {name}: {machine['state']}{reason} since {machine['since']}{score}")
             click.echo("    " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
-    return 0 if found and all(s.well for s in found) else 1
+    return 0 if found and all(s.trouble is None if alive else s.well for s in found) else 1
 
 
 @cli.command()
@@ -255,6 +257,7 @@ def sample_config() -> None:
 
 cli.add_command(bundle)
 cli.add_command(enroll)
+cli.add_command(service)
 
 
 def main(words: Sequence[str] | None = None) -> None:

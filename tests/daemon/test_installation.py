@@ -1,216 +1,209 @@
-"""Bundles on a box: what is current is always whole, and never one that fails its self-test."""
+"""What is written into a system and what lies in deploy/: complete, valid, and true to the program."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import click
 import pytest
-from click.testing import CliRunner
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+import yaml
 
 from asd_daemon.cli import cli
-from asd_daemon.errors import BundleError
-from asd_daemon.judge import installation
-from asd_daemon.judge.bundle import Bundle, load_bundle
-from asd_daemon.judge.installation import install_bundle, load_or_roll_back, roll_back
-from asd_daemon.judge.scorer import self_test
-from asd_daemon.judge.signature import SIGNATURE, sign_manifest
-from rig.bundles import add_reference, read_manifest, write_manifest, write_tiny_bundle
+from asd_daemon.health import Counts
+from asd_daemon.hear.capture import Vitals
+from asd_daemon.installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
+from asd_daemon.metrics import MachineCollector
+from asd_daemon.report import MachineReport
+from asd_daemon.settings import SYSTEM_FILE, parse_settings
+from asd_daemon.tell.messages import Condition, MachineState
+from rig.daemon import ROOT, ask
+
+DEPLOY = ROOT / "deploy"
+needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+TWO = """
+machines:
+  fan: {source: {device: "usb-id:0D8C:0014:A1"}}
+  a-very-long-name-of-a-pump: {source: {device: "usb-path:1-1.2"}}
+  saw: {source: {device: default}}
+"""
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_tiny_bundle(tmp_path_factory.mktemp("installation") / "tiny").path
-    add_reference(folder)
-    return folder
+def below(root: Path, path: Path) -> Path:
+    return root / path.relative_to("/")
 
 
-def version(original: Path, folder: Path, name: str) -> Path:
-    shutil.copytree(original, folder)
-    write_manifest(folder, {**read_manifest(folder), "version": name})
-    return folder
+def test_install_then_uninstall_leaves_the_configuration_alone(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    done = ask(
+        "service", "install", "--prefix", root, "--machine", "fan", "--program", "/opt/x/asd-daemon", home=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written ") == 4
+    assert "sudo systemctl enable --now asd-daemon@fan\n" in done.stdout
+    assert "ExecStart=/opt/x/asd-daemon run --machine %i" in below(root, UNIT).read_text()
+    below(root, SYSTEM_FILE).write_text(TWO)
+    again = ask("service", "install", "--prefix", root, "--machine", "mill", home=tmp_path)
+    assert f"kept     {below(root, SYSTEM_FILE)}" in again.stdout
+    assert "knows no machine 'mill' yet" in again.stderr
+    assert below(root, SYSTEM_FILE).read_text() == TWO
+    assert 'ATTR{id}="fan"' in below(root, RULES).read_text()
+    gone = ask("service", "uninstall", "--prefix", root, home=tmp_path)
+    assert gone.stdout.count("removed ") == 3
+    assert [p.relative_to(root) for p in root.rglob("*") if p.is_file()] == [SYSTEM_FILE.relative_to("/")]
+    assert ask("service", "uninstall", "--prefix", root, home=tmp_path).stdout.count("missing ") == 3
 
 
-def spoil_scores(folder: Path) -> None:
-    manifest: dict[str, Any] = read_manifest(folder)
-    manifest["reference"][0]["scores"]["fan"] += 0.5
-    write_manifest(folder, manifest)
+def test_install_of_a_program_that_the_service_could_not_see_is_refused(tmp_path: Path) -> None:
+    done = ask("service", "install", "--program", "/home/me/venv/bin/asd-daemon", home=tmp_path)
+    assert done.stderr.startswith("error: /home/me/venv/bin/asd-daemon: the service sees no home")
+    assert done.returncode == 2
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    key = Ed25519PrivateKey.generate()
-    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return private, public
+def test_install_over_a_broken_configuration_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    below(tmp_path, SYSTEM_FILE).parent.mkdir(parents=True)
+    below(tmp_path, SYSTEM_FILE).write_text("mashines: {}")
+    done = ask("service", "install", "--prefix", tmp_path, home=tmp_path)
+    assert "did you mean machines?" in done.stderr
+    assert done.returncode == 2
 
 
-def test_install_second_version_is_current_and_first_is_previous(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    first = install_bundle(version(original, tmp_path / "a", "1"), root)
-    second = install_bundle(version(original, tmp_path / "b", "2"), root)
-    assert (first.replaced, second.replaced) == (None, first.bundle.path.name)
-    assert second.reference_scores == 2
-    assert load_bundle(root / "current").version == "2"
-    assert load_bundle(root / "previous").version == "1"
-    assert not Path(os.readlink(root / "current")).is_absolute()
+def test_udev_rules_name_the_card_of_each_machine_that_is_told_by_usb() -> None:
+    lines = udev_rules(parse_settings(TWO, "F")).splitlines()
+    card = 'SUBSYSTEM=="sound", KERNEL=="card*", SUBSYSTEMS=="usb", '
+    assert lines[2:] == [
+        card + 'ATTRS{idVendor}=="0d8c", ATTRS{idProduct}=="0014", ATTRS{serial}=="A1", ATTR{id}="fan"',
+        card + 'KERNELS=="1-1.2", ATTR{id}="a_very_long_nam"',
+    ]
+    assert udev_rules(parse_settings("", "F")) == ""
 
 
-def test_install_third_version_drops_the_first(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    for number in "123":
-        install_bundle(version(original, tmp_path / number, number), root)
-    assert sorted(load_bundle(folder).version for folder in (root / "versions").iterdir()) == ["2", "3"]
+def test_udev_rules_are_of_keys_and_values_only() -> None:
+    pair = r'[A-Z]+(\{[A-Za-z/_]+\})?(==|=|\+=)"[^"]*"'
+    for line in (template("90-asd-daemon.rules") + udev_rules(parse_settings(TWO, "F"))).splitlines():
+        assert not line or line.startswith("#") or re.fullmatch(rf"{pair}(, {pair})*", line), line
 
 
-def test_install_same_version_twice_keeps_the_previous_one(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    install_bundle(version(original, tmp_path / "a", "1"), root)
-    for _ in range(2):
-        install_bundle(tmp_path / "a", root)
-    install_bundle(version(original, tmp_path / "b", "2"), root)
-    install_bundle(tmp_path / "b", root)
-    assert load_bundle(root / "previous").version == "1"
+@needs_analyze
+def test_unit_of_all_machines_is_valid_and_as_hard(tmp_path: Path) -> None:
+    unit = tmp_path / "asd-daemon.service"
+    unit.write_text(whole_unit(template(UNIT.name)).replace("/opt/asd-edge/bin/asd-daemon", sys.executable))
+    assert "%i" not in unit.read_text()
+    assert "--machine" not in unit.read_text()
+    for words in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        done = subprocess.run(
+            ["systemd-analyze", *words, unit], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert WHOLE_UNIT.name == unit.name
 
 
-def test_install_copies_nothing_that_the_manifest_does_not_list(original: Path, tmp_path: Path) -> None:
-    source = version(original, tmp_path / "a", "1")
-    (source / "stowaway.so").write_bytes(b"x")
-    done = install_bundle(source, tmp_path / "bundles")
-    assert not (done.bundle.path / "stowaway.so").exists()
+def instructions(file: Path) -> list[tuple[str, str]]:
+    """Instruction and argument of each line of a Containerfile, continued lines joined."""
+    text = re.sub(r"\\\n", " ", file.read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
-def test_install_failing_self_test_leaves_the_old_one(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    install_bundle(version(original, tmp_path / "a", "1"), root)
-    spoil_scores(version(original, tmp_path / "b", "2"))
-    with pytest.raises(BundleError, match="computes something else"):
-        install_bundle(tmp_path / "b", root)
-    assert load_bundle(root / "current").version == "1"
+def check_words(words: list[str]) -> None:
+    """The words are a command of the program with options that it has."""
+    command: click.Command = cli
+    while words and isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
 
 
-def test_install_failing_after_the_switch_is_rolled_back(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "bundles"
-    install_bundle(version(original, tmp_path / "a", "1"), root)
-    real = self_test
-
-    def fails_where_it_is_current(bundle: Bundle) -> int:
-        if bundle.path == root / "current":
-            raise BundleError("the disk lies")
-        return real(bundle)
-
-    monkeypatch.setattr(installation, "self_test", fails_where_it_is_current)
-    with pytest.raises(BundleError, match=r"the disk lies; tiny-1-\w+ is current again"):
-        install_bundle(version(original, tmp_path / "b", "2"), root)
-    assert load_bundle(root / "current").version == "1"
-    assert len(list((root / "versions").iterdir())) == 1
-
-
-def test_roll_back_goes_back_and_forth(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    for number in "12":
-        install_bundle(version(original, tmp_path / number, number), root)
-    assert roll_back(root).bundle.version == "1"
-    assert load_bundle(root / "current").version == "1"
-    assert roll_back(root).bundle.version == "2"
-
-
-def test_roll_back_without_an_earlier_one_is_refused(original: Path, tmp_path: Path) -> None:
-    install_bundle(version(original, tmp_path / "a", "1"), tmp_path / "bundles")
-    with pytest.raises(BundleError, match="no earlier bundle"):
-        roll_back(tmp_path / "bundles")
-    with pytest.raises(BundleError, match="no bundle was installed"):
-        roll_back(tmp_path / "nowhere")
-
-
-def test_load_current_that_is_damaged_takes_the_previous(original: Path, tmp_path: Path) -> None:
-    root = tmp_path / "bundles"
-    for number in "12":
-        install_bundle(version(original, tmp_path / number, number), root)
-    (root / "current" / "embedder.onnx").write_bytes(b"")
-    bundle, reason = load_or_roll_back(root / "current")
-    assert bundle.version == "1"
-    assert reason is not None
-    assert "embedder.onnx" in reason
-    assert load_bundle(root / "current").version == "1"
+def test_containerfile_copies_what_exists_and_calls_what_exists() -> None:
+    parts = instructions(DEPLOY / "Containerfile")
+    known = {
+        "ARG",
+        "FROM",
+        "RUN",
+        "ENV",
+        "WORKDIR",
+        "COPY",
+        "USER",
+        "VOLUME",
+        "HEALTHCHECK",
+        "STOPSIGNAL",
+        "ENTRYPOINT",
+        "CMD",
+    }
+    assert {word for word, _ in parts} <= known
+    stages = [rest.split(" AS ")[1] for word, rest in parts if word == "FROM" and " AS " in rest]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for word, rest in parts:
+        if word == "COPY" and rest.startswith("--from="):
+            assert rest.split()[0].removeprefix("--from=") in stages
+        elif word == "COPY":
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert f"!{source}" in ignored, f"{source} is not sent to the builder"
+        elif word == "RUN":
+            assert subprocess.run(["sh", "-n", "-c", rest], check=False).returncode == 0, rest
+        elif word == "CMD":
+            check_words(json.loads(rest))
+        elif word == "HEALTHCHECK":
+            program, *words = json.loads(rest[rest.index("[") :])
+            assert program == "asd-daemon"
+            check_words(words)
+    named = dict(part for part in parts if part[0] in ("USER", "ENTRYPOINT"))
+    assert int(named["USER"]) > 0
+    assert json.loads(named["ENTRYPOINT"]) == ["asd-daemon"]
+    assert any("HNSWLIB_NO_NATIVE=1" in rest for word, rest in parts if word == "ENV")
 
 
-def test_load_damaged_bundle_that_is_not_installed_is_refused(original: Path, tmp_path: Path) -> None:
-    folder = version(original, tmp_path / "a", "1")
-    (folder / "embedder.onnx").unlink()
-    with pytest.raises(BundleError, match="is missing"):
-        load_or_roll_back(folder)
+def test_compose_names_files_volumes_and_commands_that_exist() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    made_by_the_user = {"./mqtt-password"}
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (DEPLOY / source).exists(), source
+        for secret in service.get("secrets", []):
+            assert compose["secrets"][secret]["file"] in made_by_the_user
+    daemon = compose["services"]["asd-daemon"]
+    check_words(list(daemon["command"]))
+    assert (DEPLOY / daemon["build"]["context"] / daemon["build"]["dockerfile"]).is_file()
+    assert daemon["read_only"] is True
+    assert daemon["cap_drop"] == ["ALL"]
 
 
-def test_signature_of_the_manifest_is_accepted_and_survives_installation(
-    original: Path, tmp_path: Path, keys: tuple[Path, Path]
-) -> None:
-    folder = version(original, tmp_path / "a", "1")
-    sign_manifest(folder / "manifest.json", keys[0])
-    assert install_bundle(folder, tmp_path / "bundles", keys[1]).bundle.version == "1"
-    assert load_bundle(tmp_path / "bundles" / "current", keys[1]).version == "1"
+def test_dashboard_asks_for_metrics_that_exist() -> None:
+    report = MachineReport(MachineState(Condition.NORMAL, datetime.now(UTC)), Counts(), Vitals())
+    known = {"process_resident_memory_bytes"}
+    for family in MachineCollector(lambda: {"fan": report}).collect():
+        known |= {family.name, f"{family.name}_total"}
+    dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(asked) >= 7
+    for expression in asked:
+        names = set(re.findall(r"\b(?:asd|process)_[a-z_]+", re.sub(r"\{[^}]*\}", "", expression)))
+        assert names
+        assert names <= known, expression
 
 
-@pytest.mark.parametrize("damage", ["none", "manifest", "signature", "short", "other key"])
-def test_signature_that_is_wrong_is_refused(
-    original: Path, tmp_path: Path, keys: tuple[Path, Path], damage: str
-) -> None:
-    folder = version(original, tmp_path / "a", "1")
-    sign_manifest(folder / "manifest.json", keys[0])
-    public = keys[1]
-    signature = folder / SIGNATURE
-    if damage == "none":
-        signature.unlink()
-    elif damage == "manifest":
-        write_manifest(folder, {**read_manifest(folder), "version": "2"})
-    elif damage == "signature":
-        signature.write_bytes(bytes(64))
-    elif damage == "short":
-        signature.write_bytes(signature.read_bytes()[:63])
-    else:
-        other = Ed25519PrivateKey.generate().public_key()
-        public = tmp_path / "other.pub"
-        public.write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    with pytest.raises(BundleError, match=r"manifest\.sig"):
-        load_bundle(folder, public)
+def shown_commands(page: Path) -> list[str]:
+    """Commands in the console blocks of a page."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
-def test_key_that_is_none_is_refused(original: Path, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "key").write_bytes(content)
-    with pytest.raises(BundleError, match="key: is no"):
-        load_bundle(original, tmp_path / "key")
-    with pytest.raises(BundleError, match="key: is no"):
-        sign_manifest(original / "manifest.json", tmp_path / "key")
-
-
-def test_commands_install_and_rollback_with_a_required_key(
-    original: Path, tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ASD_STATE_DIR", str(tmp_path / "state"))
-    (tmp_path / "asd.yaml").write_text(f"bundle_key: {keys[1]}\n")
-    monkeypatch.setenv("ASD_CONFIG", str(tmp_path / "asd.yaml"))
-    first, second = (version(original, tmp_path / n, n) for n in "12")
-    unsigned = CliRunner().invoke(cli, ["bundle", "install", str(first)])
-    assert unsigned.exit_code == 3
-    assert "manifest.sig: is missing" in unsigned.stderr
-    for folder in (first, second):
-        sign_manifest(folder / "manifest.json", keys[0])
-        done = CliRunner().invoke(cli, ["bundle", "install", str(folder), "--json"])
-        assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["version"] == "2"
-    assert CliRunner().invoke(cli, ["bundle", "verify", str(tmp_path / "state/bundles/current")]).exit_code == 0
-    back = CliRunner().invoke(cli, ["bundle", "rollback"])
-    assert "tiny 1 is current now" in back.stdout
-    (second / SIGNATURE).write_bytes(bytes(64))
-    verified = CliRunner().invoke(cli, ["bundle", "verify", str(second)])
-    assert verified.exit_code == 1
-    assert "do not use this bundle" in verified.stderr
+@pytest.mark.parametrize("page", ["raspberry-pi", "docker", "several-machines"])
+def test_commands_that_a_page_shows_exist(page: str) -> None:
+    commands = [c for c in shown_commands(ROOT / "docs" / "how-to" / f"{page}.md") if "asd-daemon " in c]
+    assert commands
+    for command in commands:
+        words = shlex.split(command.split(" | ")[0].split(" > ")[0], comments=True)
+        names = [n for n, word in enumerate(words) if word.rsplit("/", 1)[-1] == "asd-daemon"]
+        for start in names:
+            rest = words[start + 1 :]
+            if rest and rest[0] in cli.commands:
+                check_words(rest)
