@@ -331,6 +331,8 @@ def test_every_command_and_option_has_help() -> None:
         "check",
         "status",
         "replay",
+        "service install",
+        "service uninstall",
         "sample-config",
         "bundle verify",
     }
