@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +14,8 @@ import pytest
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm import AlertEvent, AlertKind
-from asd_daemon.tell.connection import BrokerAddress, try_broker
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.connection import Backoff, BrokerAddress, try_broker
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
 from asd_daemon.tell.mqtt import MqttTeller
 from asd_daemon.tell.outbox import Outbox
@@ -243,3 +246,109 @@ def test_try_broker_when_nobody_listens_says_so() -> None:
 def test_try_broker_with_wrong_password_says_so(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", password=True) as broker, pytest.raises(BrokerError, match="refuses us"):
         try_broker(address_of(broker))
+
+
+def test_alerts_that_were_not_confirmed_are_sent_by_the_next_run(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker:
+        broker.kill()
+        box = Outbox(tmp_path / "alerts.sqlite", ["fan"])
+        first, _ = start(address_of(broker), waiting=box)
+        for number in range(3):
+            first.alert("fan", alert(number), memory=b"{}")
+        first.close(1)
+        box.close()
+        broker.up()
+        with Subscriber(broker.port) as heard:
+            again = Outbox(tmp_path / "alerts.sqlite", ["fan"])
+            second, _ = start(address_of(broker), waiting=again)
+            assert again.wait_empty(30)
+            second.close(4)
+            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-2")
+            assert [a["event_id"] for a in heard.of("alert")] == ["event-0", "event-1", "event-2"]
+        assert len(Outbox(tmp_path / "alerts.sqlite", ["fan"])) == 0
+
+
+def test_discovery_state_and_open_alert_are_said_again_on_every_connect(tmp_path: Path) -> None:
+    post = replace(POST, discovery_prefix="homeassistant")
+    with Broker(tmp_path / "broker") as broker:
+        teller, _ = start(address_of(broker), post)
+        assert teller.wait_connected(10)
+        teller.alert("fan", alert(1))
+        teller.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
+        assert teller.waiting.wait_empty(10)
+        for _ in range(2):
+            broker.kill()
+            broker.up()
+            with Subscriber(broker.port) as heard:
+                found = heard.wait_for(lambda m: m.topic == "homeassistant/device/asd_line-3_fan/config", 60)
+                assert found.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
+                heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] == "event-1")
+        with Subscriber(broker.port) as heard:
+            teller._client.disconnect()  # as if the broker had thrown us out
+            teller._client.reconnect()
+            said = heard.wait_for(lambda m: m.topic.endswith("alert"), 30).payload
+            assert (said["event_id"], said["repeated"]) == ("event-1", True)
+            teller.alert("fan", alert(1, AlertKind.CLOSE))
+            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
+        teller.close(4)
+
+
+def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker) -> None:
+    with Subscriber(broker.port) as heard:
+        teller = MqttTeller(address_of(broker), POST)
+        teller.resume("fan", alert(7))
+        teller.start(Failures())
+        said = heard.wait_for(lambda m: m.topic.endswith("alert")).payload
+        teller.close(4)
+    assert (said["event_id"], said["repeated"]) == ("event-7", True)
+
+
+def test_commands_are_heeded_where_the_configuration_allows_it(broker: Broker) -> None:
+    commands: queue.SimpleQueue[tuple[str, Command]] = queue.SimpleQueue()
+    teller, _ = start(address_of(broker), replace(POST, machines=["fan", "lathe"], takes_commands=True))
+    teller.commanded = lambda machine, command: commands.put((machine, command))
+    assert teller.wait_connected(10)
+    with Subscriber(broker.port) as speaker:
+        speaker.say("asd/line-3/lathe/command", b"nonsense")
+        speaker.say("asd/line-3/lathe/command", b'{"command": "mute", "minutes": 5}')
+        machine, command = commands.get(timeout=20)
+    assert (machine, command.command.value, command.minutes) == ("lathe", "mute", 5)
+    assert commands.empty()
+    assert teller.refused_commands == 1
+    teller.close(4)
+
+
+def shared(machine: str, broker: Broker) -> MqttTeller:
+    """The connection of one process among several of a node."""
+    teller, _ = start(address_of(broker, client_id=f"asd-{machine}"), Post("line-3", [machine], owns_node=False))
+    assert teller.wait_connected(10)
+    return teller
+
+
+def test_availability_when_processes_share_a_node_is_true_of_each_machine_and_of_the_node(broker: Broker) -> None:
+    node = "asd/line-3/availability"
+    fan, lathe = shared("fan", broker), shared("lathe", broker)
+    with Subscriber(broker.port, "asd/line-3/+/availability") as machines, Subscriber(broker.port, node) as nodes:
+        for machine in ("fan", "lathe"):
+            machines.wait_for(lambda m, name=machine: f"/{name}/" in m.topic and m.payload == "online")  # type: ignore[misc]
+        nodes.wait_for(lambda m: m.payload == "online")
+        impostors = [shared("fan", broker)]  # the broker throws the first fan out as if it had died
+        machines.wait_for(lambda m: "/fan/" in m.topic and m.payload == "offline")
+        impostors[0].close(2)
+        fan.close(2)
+        machines.wait_for(lambda m: "/fan/" in m.topic and m.payload == "stopped")
+        nodes.wait_for(lambda m: m.payload in ("stopped", "offline"))
+        assert not any("/lathe/" in m.topic and m.payload != "online" for m in machines.messages)
+        with Subscriber(broker.port, node) as late:
+            late.wait_for(lambda m: m.payload == "online")
+        lathe.close(2)
+        nodes.wait_for(lambda m: m is nodes.messages[-1] and m.payload == "stopped")
+
+
+def test_backoff_doubles_up_to_a_minute_and_never_twice_the_same() -> None:
+    backoff = Backoff(random.Random(0))
+    waits_s = [backoff.wait_s() for _ in range(12)]
+    assert all(0.5 * full <= wait <= full for wait, full in zip(waits_s, [1, 2, 4, 8, 16, 32, *[60] * 6], strict=True))
+    assert len(set(waits_s)) == 12
+    backoff.succeeded()
+    assert backoff.wait_s() <= 1

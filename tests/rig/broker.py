@@ -177,6 +177,10 @@ class Subscriber:
         assert found is not None, f"nothing fits within {timeout_s} s; received: {self.messages}"
         return found
 
+    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish something, and wait until the broker has it."""
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+
     def of(self, topic_end: str) -> list[Any]:
         """The payloads so far whose topic ends so."""
         with self._arrived:

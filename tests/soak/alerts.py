@@ -1,6 +1,6 @@
 """Are alerts ever lost? A daemon is killed at random moments while it makes alerts, its broker too, and all is counted.
 
-    PYTHONPATH=tests python -m soak.alerts [--alerts 200] [--seed 0]
+    PYTHONPATH=tests python -m soak.alerts [--alerts 200] [--kills 20] [--seed 0]
 
 Prints one JSON object and ends with 0 only if every alert that the daemon's outbox had taken arrived, every alert that opened also
 closed, and each came in the order open → close. The short form is tests/end_to_end/test_alerts.py.
@@ -107,8 +107,8 @@ class Ordeal:
         _WAIT.wait(self.chance.uniform(0, 0.1))
 
 
-def count_losses(folder: Path, alerts: int, seed: int) -> Count:
-    """Make so many alerts while all goes wrong, and count."""
+def count_losses(folder: Path, alerts: int, kills: int, seed: int) -> Count:
+    """Make so many alerts, and kill the daemon so often, while all else goes wrong too; and count."""
     began_s = time.monotonic()
     with (
         Broker(folder / "broker") as broker,
@@ -117,7 +117,7 @@ def count_losses(folder: Path, alerts: int, seed: int) -> Count:
     ):
         ordeal = Ordeal(folder, seed)
         gate.open()
-        while ordeal.made() < alerts:
+        while ordeal.made() < alerts or ordeal.daemon_kills < kills:
             ordeal.start_daemon(gate.port, windows=100_000)
             part = max(3, min(alerts // 10, 40))
             ordeal.let_it_make(ordeal.chance.randint(1, part))
@@ -190,10 +190,11 @@ def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alerts", type=int, default=200, help="how many to make")
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill the daemon at least")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        count = count_losses(Path(folder), words.alerts, words.seed)
+        count = count_losses(Path(folder), words.alerts, words.kills, words.seed)
     sys.stdout.write(json.dumps({**asdict(count), "well": count.well}) + "\n")
     return 0 if count.well else 1
 
