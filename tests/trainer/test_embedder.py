@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from asd_trainer.embedder import (
     AttentiveStatisticsPooling,
     Embedder,
     EmbedderShape,
+    LayerAggregation,
     add_margin,
     load_embedder,
     save_embedder,
@@ -181,3 +184,59 @@ def test_shape_that_does_not_fit_is_refused(tmp_path: Path, key: str, value: int
     described.write_text(json.dumps({**json.loads(described.read_text()), key: value}))
     with pytest.raises(StageError, match=message):
         load_embedder(tmp_path)
+
+
+def test_aggregation_equals_its_formula_over_the_blocks_written_by_hand() -> None:
+    generator = torch.Generator().manual_seed(4)
+    aggregation = LayerAggregation(6, 3).double()
+    for parameter in aggregation.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    layers = [torch.randn(2, 5, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
+    w = {name: tensor.numpy() for name, tensor in aggregation.state_dict().items()}
+    joined = np.concatenate([layer.numpy() for layer in layers], axis=2)
+    centred = joined - joined.mean(axis=2, keepdims=True)
+    normal = centred / np.sqrt(centred.var(axis=2, keepdims=True) + 1e-6) * w["norm.weight"] + w["norm.bias"]
+    hidden = normal @ w["narrow.weight"].T + w["narrow.bias"]
+    gelu = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2)))
+    np.testing.assert_allclose(
+        aggregation(layers).detach().numpy(), gelu @ w["mix.weight"].T + w["mix.bias"], rtol=1e-9, atol=1e-12
+    )
+
+
+def test_embedder_of_all_layers_hears_every_block_and_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    made = Embedder(replace(SHAPE, layers="all"))
+    made.initialise(torch.Generator().manual_seed(5))
+    features = torch.randn(3, 1024, 128, generator=torch.Generator().manual_seed(6))
+    made(features, torch.arange(8).expand(3, 8)).square().sum().backward()
+    made(features, torch.arange(8).expand(3, 8))[:, 0].sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    first = made.aggregation
+    assert first is not None
+    assert first.narrow.weight.grad is not None
+    assert first.narrow.weight.grad[:, :16].abs().max() > 0  # the first block's tokens
+    folder = tmp_path / "stages" / "finetune"
+    folder.mkdir(parents=True)
+    save_embedder(made.eval(), folder)
+    (folder / "done").touch()
+    read = load_embedder(tmp_path)
+    assert read.shape == made.shape
+    with torch.inference_mode():
+        assert torch.equal(read(features), made(features))
+
+
+def test_embedder_written_before_layers_could_be_chosen_pools_the_last(tmp_path: Path) -> None:
+    folder = saved_run(tmp_path)
+    described = json.loads((folder / "embedder.json").read_text())
+    del described["layers"]
+    (folder / "embedder.json").write_text(json.dumps(described))
+    assert load_embedder(tmp_path).shape.layers == "last"
+
+
+def test_cosines_are_those_of_float32_under_mixed_precision() -> None:
+    generator = torch.Generator().manual_seed(8)
+    head = ArcFace(64, 9, 30.0, 0.3)
+    head.initialise(generator)
+    embeddings = torch.nn.functional.normalize(torch.randn(5, 64, generator=generator), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = head.cosine(embeddings)
+    assert torch.equal(mixed, head.cosine(embeddings))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asd_daemon.errors import StageError
+from asd_trainer.checkpoint import checkpoint_folders, steps_done
 from asd_trainer.interruption import Interrupted
 from asd_trainer.loop import build_optimiser, learning_rate, train
 from asd_trainer.recipe_keys import OptimiserRecipe
@@ -166,3 +167,27 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert [p.ndim for p in decayed["params"]] == [2]
     assert spared["weight_decay"] == 0
     assert len(spared["params"]) == 3
+
+
+def test_stages_of_one_process_may_differ_in_their_number_format(tmp_path: Path) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watched(RegressionTask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model.net[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+
+    for number, precision in enumerate(("bf16", "no", "bf16")):
+        train(Watched(), SETTINGS.model_copy(update={"mixed_precision": precision}), tmp_path / str(number))
+    assert seen == [torch.bfloat16] * STEPS + [torch.float32] * STEPS + [torch.bfloat16] * STEPS
+
+
+def test_removal_of_an_old_checkpoint_that_was_killed_half_way_does_not_stop_a_run(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(RegressionTask(at_step=12, sends=signal.SIGTERM), SETTINGS, tmp_path)
+    newest, older = sorted((tmp_path / "checkpoints").iterdir(), reverse=True)
+    older.rename(older.with_name(f"{older.name}.removed"))
+    next(newest.parent.glob("*.removed")).joinpath("model.safetensors").unlink()
+    train(RegressionTask(), SETTINGS, tmp_path)
+    assert steps_done(tmp_path) == STEPS
+    assert len(checkpoint_folders(tmp_path / "checkpoints")) == 2

@@ -151,8 +151,11 @@ class ArcFace(nn.Module):
 
     def cosine(self, embeddings: Tensor) -> Tensor:
         """Cosine of the angle to the nearest centre of each class, (B, classes), always in float32."""
-        centres = F.normalize(self.centres.float(), dim=2)
-        return torch.einsum("bd,ckd->bck", embeddings.float(), centres).amax(dim=2)
+        with torch.autocast(
+            embeddings.device.type, enabled=False
+        ):  # bf16 has 8 bits, and the margin works on small angles
+            centres = F.normalize(self.centres.float(), dim=2)
+            return torch.einsum("bd,ckd->bck", embeddings.float(), centres).amax(dim=2)
 
 
 def add_margin(cosine: Tensor, margin: float) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from asd_daemon.errors import SettingsError, StageError
@@ -65,6 +66,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
     """
     torch.manual_seed(task.seed)
     processes()
+    AcceleratorState._reset_state()  # stages of one run may differ in their number format; accelerate allows one unless told
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     task.model.to(accelerator.device)
     optimiser = build_optimiser(task.model, settings)
