@@ -350,6 +350,10 @@ def parse_settings(text: str, name: str) -> Settings:
         place = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(e, "problem", None) or str(e).splitlines()[0] or "nested too deeply"
         raise SettingsError(f"{place}: is no YAML: {problem}") from e
+    twice = _key_given_twice(root, "")
+    if twice is not None:
+        key, first, second = twice
+        raise SettingsError(f"{name}:{second}: {key}: is given twice, on line {first} and here; keep one of them")
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -358,6 +362,22 @@ def parse_settings(text: str, name: str) -> Settings:
         return Settings.model_validate(content)
     except ValidationError as e:
         raise SettingsError(_explain(e, name, root)) from e
+
+
+def _key_given_twice(node: yaml.Node | None, path: str) -> tuple[str, int, int] | None:
+    """The first key that stands twice in one section, with both its lines; YAML would silently forget the first."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        here, line = f"{path}{key.value}", key.start_mark.line + 1
+        if here in lines:
+            return here, lines[here], line
+        lines[here] = line
+        below = _key_given_twice(value, f"{here}.")
+        if below is not None:
+            return below
+    return None
 
 
 def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:

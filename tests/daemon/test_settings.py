@@ -63,6 +63,14 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
             "machines:\n  fan:\n    alarm:\n      open_afer: 2",
             "F:4: machines.fan.alarm.open_afer: unknown key (did you mean open_after?)",
         ),
+        (
+            "machines:\n  fan: {}\n  pump: {}\n  fan: {model: x}",
+            "F:4: machines.fan: is given twice, on line 2 and here; keep one of them",
+        ),
+        (
+            "machines: {fan: {source: {simulate: 'fan?x'}}}",
+            "F:1: machines.fan.source: source 'simulate:fan?x': 'x' must be option=value&option=value",
+        ),
         ("mashines: {}", "F:1: mashines: unknown key (did you mean machines?)"),
         ("machines: {fan: {zzz: 1}}", "F:1: machines.fan.zzz: unknown key; known keys: source, model, hop_s, alarm, quality"),
         ("node: a\nmqtt: {hots: a}", "F:2: mqtt.host: is missing (and 1 more)"),

@@ -58,7 +58,7 @@ VALUES: tuple[Any, ...] = (
     ),
     *({"host": 1}, {"fan": None}, {1: 2}, "https://example.org/ping", "ftp://x", 65_536, 8883, 2**70, "2026-01-31"),
 )
-PLACE = re.compile(r"(?::\d+)?: (?P<key>\S+): (?P<reason>.+)")
+PLACE = re.compile(r"(?::\d+)?: (?P<key>\S.*?): (?P<reason>\S.*)")
 
 
 def mutated(rng: np.random.Generator) -> bytes:
@@ -66,6 +66,8 @@ def mutated(rng: np.random.Generator) -> bytes:
     uncommented = re.sub(r"^(\s*)#(\w+: )", r"\1\2", sample_text(), flags=re.MULTILINE)
     if rng.random() < 0.9:  # a machine has one source
         uncommented = re.sub(r"^      (file|folder|command|simulate): .*\n", "", uncommented, flags=re.MULTILINE)
+        uncommented = uncommented.replace("  tls: false", "  tls: true")
+        uncommented = re.sub(r"^  password_credential: .*\n", "", uncommented, flags=re.MULTILINE)
     how = rng.integers(0, 4)
     if how <= 1:
         content = yaml.safe_load(sample_text() if rng.random() < 0.3 else uncommented)
@@ -134,6 +136,11 @@ def verdict(file: Path) -> str:
                 return kind
         found = PLACE.match(rest)
         assert found, message
+        # The key is one that stands in the file, or one that is missing there
+        tops = {str(key) for key in yaml.safe_load(file.read_bytes())} | {"(top)"}
+        assert found["key"].split(".")[0] in tops or any(rest.startswith(top, rest.index(": ") + 2) for top in tops), (
+            message
+        )
         return "refused by key"
     except AsdError as e:  # the file is well, but names no machine to listen to
         assert str(file) in str(e), e
