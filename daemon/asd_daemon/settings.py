@@ -350,7 +350,7 @@ def parse_settings(text: str, name: str) -> Settings:
         place = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(e, "problem", None) or str(e).splitlines()[0] or "nested too deeply"
         raise SettingsError(f"{place}: is no YAML: {problem}") from e
-    twice = _key_given_twice(root, "")
+    twice = _key_given_twice(root, "", set())
     if twice is not None:
         key, first, second = twice
         raise SettingsError(f"{name}:{second}: {key}: is given twice, on line {first} and here; keep one of them")
@@ -364,17 +364,18 @@ def parse_settings(text: str, name: str) -> Settings:
         raise SettingsError(_explain(e, name, root)) from e
 
 
-def _key_given_twice(node: yaml.Node | None, path: str) -> tuple[str, int, int] | None:
+def _key_given_twice(node: yaml.Node | None, path: str, seen: set[int]) -> tuple[str, int, int] | None:
     """The first key that stands twice in one section, with both its lines; YAML would silently forget the first."""
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:  # an alias may stand in itself
         return None
+    seen.add(id(node))
     lines: dict[str, int] = {}
     for key, value in node.value:
         here, line = f"{path}{key.value}", key.start_mark.line + 1
         if here in lines:
             return here, lines[here], line
         lines[here] = line
-        below = _key_given_twice(value, f"{here}.")
+        below = _key_given_twice(value, f"{here}.", seen)
         if below is not None:
             return below
     return None
