@@ -53,7 +53,7 @@ class Stores:
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, and let go."""
-        self._scores.flush()
+        self._scores.close()
         if self._shelf is not None:
             self._shelf.close(timeout_s)
         self.outbox.close()

@@ -18,7 +18,7 @@ _BUSY_S = 5.0
 
 
 def open_database(
-    file: Path, tables: str, *, version: int, synchronous: Literal["full", "normal"]
+    file: Path, tables: str, *, version: int, synchronous: Literal["full", "normal"], page_bytes: int = 4096
 ) -> sqlite3.Connection:
     """Open a file, made where it is missing, in WAL mode; every statement is its own transaction unless one is begun.
 
@@ -26,6 +26,7 @@ def open_database(
         file: where it lies; its folder is made.
         tables: statements that make what is missing.
         version: of the tables, kept in the file.
+        page_bytes: size of a page, a power of two.
         synchronous: full: a commit is on the disk when it returns; normal: a power cut may cost the last ones.
 
     Raises:
@@ -34,6 +35,7 @@ def open_database(
     file.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
+        database.execute(f"pragma page_size={page_bytes}")  # of a file that is made now
         database.execute("pragma journal_mode=wal")
         database.execute(f"pragma synchronous={synchronous}")
         _check_version(database, version)

@@ -30,7 +30,8 @@ create table if not exists score (
 );
 """
 _DAY_S = 86_400.0
-_TIDY_EVERY_S = 6 * 3600.0
+_TIDY_EVERY_S = 24 * 3600.0
+_PAGE_BYTES = 1024  # a batch of thirty scores fills one; larger pages are written for nothing
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ScoreLog:
         self._most_waiting = most_waiting
         self._written_s = clock_s()
         self._tidied_s = clock_s() - _TIDY_EVERY_S
+        self._database: sqlite3.Connection | None = None
         self._trouble: str | None = None
         self.dropped = 0
         """Scores that could not be written and were given up."""
@@ -98,6 +100,17 @@ class ScoreLog:
         with self._lock:
             self._flush()
 
+    def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        with self._lock:
+            self._flush()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
     def _flush(self) -> None:
         self._written_s = self._clock_s()
         if not self._waiting:
@@ -106,11 +119,13 @@ class ScoreLog:
             try:
                 self._write()
             except sqlite3.DatabaseError as e:
+                self._hang_up()
                 if not is_broken(e):
                     raise
                 set_aside(self._file, e, self._now_s())
                 self._write()
         except (sqlite3.Error, OSError) as e:
+            self._hang_up()
             if self._trouble is None:
                 _LOG.error("%s can't be written: %s; scores wait in memory", self._file, e)
             self._trouble = f"{self._file} can't be written: {e}"
@@ -118,27 +133,36 @@ class ScoreLog:
             self._trouble = None
 
     def _write(self) -> None:
-        database = open_database(self._file, _TABLES, version=_VERSION, synchronous="normal")
-        try:
-            database.execute("begin immediate")
-            names = {(kept.machine,) for kept in self._waiting}
-            database.executemany("insert or ignore into machine (name) values (?)", sorted(names))
-            numbers = dict(database.execute("select name, number from machine").fetchall())
-            database.executemany(
-                "insert into score (machine, at_ms, score, threshold, unfit) values (?, ?, ?, ?, ?)",
-                [
-                    (numbers[k.machine], round(k.at.timestamp() * 1000), k.score, k.threshold, k.unfit)
-                    for k in self._waiting
-                ],
+        # Kept open: closing would copy the write-ahead log into the file after every batch, six times as many bytes
+        if self._database is None:
+            self._database = open_database(
+                self._file, _TABLES, version=_VERSION, synchronous="normal", page_bytes=_PAGE_BYTES
             )
-            if self._clock_s() - self._tidied_s >= _TIDY_EVERY_S:
-                self._tidied_s = self._clock_s()
-                oldest_ms = (self._now_s() - self._days * _DAY_S) * 1000
-                database.execute("delete from score where at_ms < ?", (oldest_ms,))
-            database.execute("commit")
-        finally:
-            database.close()
+        self._database.execute("begin immediate")
+        try:
+            self._insert(self._database)
+            self._database.execute("commit")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("rollback")
+            raise
         self._waiting.clear()
+
+    def _insert(self, database: sqlite3.Connection) -> None:
+        names = {(kept.machine,) for kept in self._waiting}
+        database.executemany("insert or ignore into machine (name) values (?)", sorted(names))
+        numbers = dict(database.execute("select name, number from machine").fetchall())
+        database.executemany(
+            "insert into score (machine, at_ms, score, threshold, unfit) values (?, ?, ?, ?, ?)",
+            [
+                (numbers[k.machine], round(k.at.timestamp() * 1000), k.score, k.threshold, k.unfit)
+                for k in self._waiting
+            ],
+        )
+        if self._clock_s() - self._tidied_s >= _TIDY_EVERY_S:
+            self._tidied_s = self._clock_s()
+            oldest_ms = (self._now_s() - self._days * _DAY_S) * 1000
+            database.execute("delete from score where at_ms < ?", (oldest_ms,))
 
 
 def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[KeptScore]:
