@@ -96,6 +96,52 @@ def test_rule_that_makes_no_sense_is_refused(wrong: tuple[int, int, int]) -> Non
         AlarmRule(*wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"hysteresis": 1.0}, {"hysteresis": -0.1}, {"cool_down_s": -1.0}])
+def test_rule_with_impossible_closing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="hysteresis"):
+        AlarmRule(**wrong)  # type: ignore[arg-type]
+
+
+def test_score_between_the_two_thresholds_neither_opens_nor_closes() -> None:
+    rule = AlarmRule(open_after=1, of=1, close_after=2, update_every_s=1e9, hysteresis=0.2)
+    assert kinds([0.45, 0.45, 0.9, 0.45, 0.45, 0.45, 0.3, 0.45, 0.3, 0.3], rule) == [(2, "open"), (9, "close")]
+
+
+def test_close_threshold_lies_below_also_where_scores_are_negative() -> None:
+    rule = AlarmRule(hysteresis=0.1)
+    assert rule.close_threshold(-2.0) == pytest.approx(-2.2)
+    assert rule.close_threshold(2.0) == pytest.approx(1.8)
+
+
+def test_cool_down_after_a_close_holds_the_next_alert_back_but_not_for_ever() -> None:
+    rule = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=1e9, cool_down_s=60)
+    assert kinds([0.9, 0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9], rule) == [(0, "open"), (1, "close"), (7, "open")]
+
+
+def test_clock_that_is_set_back_holds_nothing_up() -> None:
+    rule = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=60, cool_down_s=3600)
+    alarm = Alarm(rule)
+    a_year = timedelta(days=365)
+    told = [
+        event.kind.value
+        for score, when in [
+            (0.9, at(0)),
+            (0.95, at(1) - a_year),  # the clock is set back: the update is due
+            (0.1, at(2) - a_year),
+            (0.9, at(3) - 2 * a_year),  # and again: the cool-down is over
+            (0.1, at(4) + a_year),
+        ]
+        if (event := alarm.judge(score, THRESHOLD, when)) is not None
+    ]
+    assert told == ["open", "update", "close", "open", "close"]
+
+
+def test_headroom_is_the_peak_above_the_threshold_in_parts_of_it() -> None:
+    ((_, event),) = play([0.6, 0.75], RULE)
+    assert event.headroom == pytest.approx(0.5)
+    assert AlertEvent(AlertKind.OPEN, "e", at(0), at(0), 1, 1, 0, 1, 1).headroom is None
+
+
 @st.composite
 def rules(draw: st.DrawFn) -> AlarmRule:
     of = draw(st.integers(1, 5))
@@ -129,6 +175,21 @@ def test_property_what_cannot_be_judged_changes_nothing(scores: Scores, rule: Al
     ]
     without = play([s for _, s in usable], AlarmRule(rule.open_after, rule.of, rule.close_after, 0))
     assert with_holes == [(usable[n][0], e.kind, e.score, e.peak_score) for n, e in without]
+
+
+@given(score_lists, rules(), st.integers(0, 60))
+def test_property_an_alarm_that_is_taken_up_again_goes_on_as_if_nothing_had_been(
+    scores: Scores, rule: AlarmRule, cut: int
+) -> None:
+    def events(alarm: Alarm, part: list[tuple[int, float | None]]) -> list[AlertEvent | None]:
+        return [alarm.judge(s or 0.0, THRESHOLD, at(n), usable=s is not None) for n, s in part]
+
+    numbered = list(enumerate(scores))
+    whole = Alarm(rule, new_id=lambda: "e")
+    before, after = events(whole, numbered[:cut]), events(whole, numbered[cut:])
+    first = Alarm(rule, new_id=lambda: "e")
+    assert events(first, numbered[:cut]) == before
+    assert events(Alarm(rule, new_id=lambda: "e", memory=first.memory), numbered[cut:]) == after
 
 
 @given(score_lists, rules())
