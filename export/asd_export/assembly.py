@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -25,28 +25,29 @@ from asd_daemon.judge.bundle import (
     MANIFEST,
     SCHEMA,
     Bundle,
-    MachineEntry,
     Manifest,
     ModelEntry,
     ReferenceEntry,
+    SeparatorEntry,
     file_entry,
     load_bundle,
 )
-from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.mel import FEATURE
-from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE, EmbedderSession, self_test, window_features
+from asd_daemon.judge.scorer import Hearing, Scorer, self_test
+from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession, window_features
 from asd_daemon.judge.signature import read_private_key, sign_manifest
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_export.graphs import export_embedder
-from asd_export.indexes import write_machine
+from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
 from asd_export.quantize import Budget, Candidate, quantize_embedder
+from asd_export.separators import SeparatorBudget, SeparatorFigures, export_separator
 from asd_trainer.dataset import Clip, ClipTable, load_clip
 from asd_trainer.embedder import Embedder
+from asd_trainer.separator import Separator
 
 F32 = NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
-"""Called with the step's name, how much of it is done, and how much there is."""
 
+SEPARATED_CLIPS = 16  # clips on which the int8 separator is measured
 CHECKED_CLIPS = 48  # clips on which ONNX is compared with torch, and int8 calibrated and measured
 REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
 REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
@@ -69,7 +70,8 @@ class ExportReport:
     candidates: tuple[Candidate, ...]
     chosen: str
     torch_difference: float
-    thresholds: Mapping[str, float]
+    machines: Mapping[str, KnownMachine]
+    separator: SeparatorFigures | None
     unread: tuple[str, ...]
 
 
@@ -83,6 +85,8 @@ def export_run(
     budget: Budget,
     progress: Progress,
     key: Path | None = None,
+    separator: Separator | None = None,
+    scoring: Scoring = "nearest",
 ) -> ExportReport:
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
@@ -95,6 +99,8 @@ def export_run(
         budget: what the int8 model must hold.
         progress: told of each step.
         key: the Ed25519 private key to sign with; None: not signed.
+        separator: in evaluation mode; None: the machines are judged as they are heard.
+        scoring: the nearest neighbour, or views chosen for each machine.
 
     Raises:
         BundleError: the key can't be used.
@@ -112,7 +118,8 @@ def export_run(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        report = _build(embedder, table, banks, building, label, fp32, budget, progress)
+        making = _Making(table, banks, building, label, fp32, budget, progress, scoring)
+        report = making.build(embedder, separator)
         if key is not None:
             sign_manifest(building / MANIFEST, key)
         _replace(target, building)
@@ -121,63 +128,107 @@ def export_run(
     return replace(report, bundle=load_bundle(target))
 
 
-def _build(
-    embedder: Embedder,
-    table: ClipTable,
-    banks: Mapping[str, Sequence[Clip]],
-    folder: Path,
-    label: Label,
-    fp32: bool,
-    budget: Budget,
-    progress: Progress,
-) -> ExportReport:
-    unread: list[str] = []
-    features = _features(_spread(banks, CHECKED_CLIPS), unread, progress)
-    progress("graph", 0, 1)
-    difference = export_embedder(embedder, folder / "embedder.fp32.onnx", features)
-    progress("graph", 1, 1)
-    dim = embedder.shape.dimensions
-    fp32_entry = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
-    entry, chosen = fp32_entry, "fp32"
-    candidates: tuple[Candidate, ...] = ()
-    if not fp32:
-        progress("int8", 0, 1)
-        best, candidates = quantize_embedder(
-            folder / "embedder.fp32.onnx", folder / "embedder.onnx", features, dim, budget
+@dataclass(frozen=True)
+class _Making:
+    """One bundle being made."""
+
+    table: ClipTable
+    banks: Mapping[str, Sequence[Clip]]
+    folder: Path
+    label: Label
+    fp32: bool
+    budget: Budget
+    progress: Progress
+    scoring: Scoring
+
+    def build(self, embedder: Embedder, separator: Separator | None) -> ExportReport:
+        """Write everything into the folder, and verify it."""
+        unread: list[str] = []
+        windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
+        entry, fp32_entry, candidates, chosen, difference = self._embedder(embedder, windows)
+        separator_entry, separator_figures = self._separator(separator, windows)
+        session = EmbedderSession(self.folder / entry.file, entry)
+        separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
+        sounds = _write_reference_sounds(self.folder)
+        machines = write_machines(
+            Hearing(session, separating),
+            self.table,
+            session.embed_waveforms([read_waveform(file) for file in sounds]),
+            self.folder,
+            scoring=self.scoring,
+            separates=separating is not None,
+            unread=unread,
+            progress=self.progress,
         )
-        entry, chosen = ModelEntry(file="embedder.onnx", precision="int8", dim=dim), best.way
-        progress("int8", 1, 1)
-    session = EmbedderSession(folder / entry.file, entry)
-    sounds = _write_reference_sounds(folder)
-    strangers = session.embed_waveforms([read_waveform(file) for file in sounds])
-    machines, thresholds = _write_machines(session, table, banks, strangers, folder, unread, progress)
-    reference = _reference(sounds, strangers, machines, folder)
-    manifest = Manifest(
-        schema=SCHEMA,
-        name=label.name,
-        version=label.version,
-        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        licence=label.licence,
-        made_with={package: _version(package) for package in ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")},
-        feature=FEATURE,
-        window_samples=WINDOW_SAMPLES,
-        embedder=entry,
-        embedder_fp32=None if fp32 else fp32_entry,
-        machines=machines,
-        reference=reference,
-        files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
-        figures={
-            "torch_difference": difference,
-            "chosen": chosen,
-            "candidates": [asdict(c) for c in candidates],
-            "thresholds": thresholds,
-        },
-    )
-    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    bundle = load_bundle(folder)
-    self_test(bundle)
-    return ExportReport(bundle, candidates, chosen, difference, thresholds, tuple(unread))
+        manifest = Manifest(
+            schema=SCHEMA,
+            name=self.label.name,
+            version=self.label.version,
+            created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            licence=self.label.licence,
+            made_with={package: _version(package) for package in ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")},
+            feature=FEATURE,
+            window_samples=WINDOW_SAMPLES,
+            embedder=entry,
+            embedder_fp32=None if self.fp32 else fp32_entry,
+            separator=separator_entry,
+            machines={name: known.entry for name, known in machines.items()},
+            files={},
+            figures={
+                "torch_difference": difference,
+                "chosen": chosen,
+                "candidates": [asdict(c) for c in candidates],
+                "thresholds": {name: known.threshold for name, known in machines.items()},
+                "views": {name: dict(known.weights) for name, known in machines.items() if known.weights},
+                "separator": asdict(separator_figures) if separator_figures else None,
+            },
+        )
+        reference = _reference(sounds, Bundle(self.folder, manifest), session, separating)
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file())
+        entries = {p.relative_to(self.folder).as_posix(): file_entry(p) for p in files}
+        manifest = manifest.model_copy(update={"reference": reference, "files": entries})
+        text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
+        (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        bundle = load_bundle(self.folder)
+        self_test(bundle)
+        return ExportReport(bundle, candidates, chosen, difference, machines, separator_figures, tuple(unread))
+
+    def _embedder(
+        self, embedder: Embedder, windows: Sequence[F32]
+    ) -> tuple[ModelEntry, ModelEntry, tuple[Candidate, ...], str, float]:
+        """The embedder that listens, its fp32 twin, what was tried, what was chosen, and how far ONNX is from torch."""
+        features = np.stack([window_features(window) for window in windows])  # (N, 1024, 128)
+        self.progress("graph", 0, 1)
+        difference = export_embedder(embedder, self.folder / "embedder.fp32.onnx", features)
+        self.progress("graph", 1, 1)
+        dim = embedder.shape.dimensions
+        fp32_entry = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
+        if self.fp32:
+            return fp32_entry, fp32_entry, (), "fp32", difference
+        self.progress("int8", 0, 1)
+        best, candidates = quantize_embedder(
+            self.folder / "embedder.fp32.onnx", self.folder / "embedder.onnx", features, dim, self.budget
+        )
+        self.progress("int8", 1, 1)
+        entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim)
+        return entry, fp32_entry, candidates, best.way, difference
+
+    def _separator(
+        self, separator: Separator | None, windows: Sequence[F32]
+    ) -> tuple[SeparatorEntry | None, SeparatorFigures | None]:
+        """The separator, where there is one, and what was measured of it."""
+        if separator is None:
+            return None, None
+        self.progress("separator", 0, 1)
+        file, figures = self.folder / "separator.onnx", None
+        if self.fp32:
+            export_separator(separator, file, None, windows, SeparatorBudget())
+        else:
+            traced = self.folder / "separator.fp32.onnx"
+            figures = export_separator(separator, traced, file, windows[:SEPARATED_CLIPS], SeparatorBudget())
+            traced.unlink()
+        self.progress("separator", 1, 1)
+        return SeparatorEntry(file=file.name, precision="fp32" if self.fp32 else "int8"), figures
 
 
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
@@ -190,52 +241,17 @@ def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
     return spread
 
 
-def _features(clips: Sequence[Clip], unread: list[str], progress: Progress) -> F32:
-    features = []
+def _read(clips: Sequence[Clip], unread: list[str], progress: Progress) -> list[F32]:
+    windows = []
     for n, clip in enumerate(clips):
-        progress("features", n, len(clips))
+        progress("clips", n, len(clips))
         try:
-            features.append(window_features(load_clip(clip)))
+            windows.append(load_clip(clip))
         except RecordingError as e:
             unread.append(str(e))
-    if len(features) < 2:
-        raise ExportError(f"only {len(features)} of {len(clips)} clips could be read; first: {unread[0]}")
-    return np.stack(features)  # (N, 1024, 128)
-
-
-def _write_machines(
-    session: EmbedderSession,
-    table: ClipTable,
-    banks: Mapping[str, Sequence[Clip]],
-    strangers: F32,
-    folder: Path,
-    unread: list[str],
-    progress: Progress,
-) -> tuple[dict[str, MachineEntry], dict[str, float]]:
-    embedded = {machine: _embed(session, machine, clips, unread, progress) for machine, clips in banks.items()}
-    queries = [*embedded.values(), strangers]  # a failing machine sounds like none of its bank: far queries count too
-    for machine in banks:
-        if tests := table.select(split="test", machine=machine):
-            queries.append(_embed(session, f"{machine} (test)", tests, unread, progress))
-    machines, thresholds = {}, {}
-    for machine, bank in embedded.items():
-        relative = f"machines/{machine}"
-        machines[machine], calibration = write_machine(folder / relative, relative, bank, np.concatenate(queries))
-        thresholds[machine] = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
-    return machines, thresholds
-
-
-def _embed(session: EmbedderSession, machine: str, clips: Sequence[Clip], unread: list[str], progress: Progress) -> F32:
-    embeddings = []
-    for n, clip in enumerate(clips):
-        progress(machine, n, len(clips))
-        try:
-            embeddings.append(session.embed_waveforms([load_clip(clip)]))
-        except RecordingError as e:
-            unread.append(str(e))
-    if not embeddings:
-        raise ExportError(f"machine {machine}: none of its {len(clips)} clips could be read; last: {unread[-1]}")
-    return np.concatenate(embeddings)  # (N, D)
+    if len(windows) < 2:
+        raise ExportError(f"only {len(windows)} of {len(clips)} clips could be read; first: {unread[0]}")
+    return windows
 
 
 def _write_reference_sounds(folder: Path) -> list[Path]:
@@ -253,20 +269,18 @@ def _write_reference_sounds(folder: Path) -> list[Path]:
 
 
 def _reference(
-    sounds: Sequence[Path], embeddings: F32, machines: Mapping[str, MachineEntry], folder: Path
+    sounds: Sequence[Path], bundle: Bundle, session: EmbedderSession, separator: SeparatorSession | None
 ) -> tuple[ReferenceEntry, ...]:
-    """The exact score of each sound (S, D) for each machine."""
-    exact = {
-        machine: ExactIndex(np.load(folder / entry.folder / "bank.npy", allow_pickle=False)).nearest(embeddings)[0]
-        for machine, entry in machines.items()
-    }
+    """The score of each sound for each machine, by the files that were just written."""
+    scorers = {m: Scorer(bundle, m, session=session, separator=separator) for m in bundle.machines}
+    heard = {file: read_waveform(file) for file in sounds}
     return tuple(
         ReferenceEntry(
-            file=file.relative_to(folder).as_posix(),
-            scores={machine: round(float(distances[n, 0]), 6) for machine, distances in exact.items()},
+            file=file.relative_to(bundle.path).as_posix(),
+            scores={machine: round(scorer.score(sound).score, 6) for machine, scorer in scorers.items()},
             tolerance=REFERENCE_TOLERANCE,
         )
-        for n, file in enumerate(sounds)
+        for file, sound in heard.items()
     )
 
 

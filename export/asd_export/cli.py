@@ -18,8 +18,10 @@ from asd_daemon.console import Program
 from asd_daemon.errors import UsageError
 
 if TYPE_CHECKING:
-    from asd_export.assembly import ExportReport, Progress
+    from asd_export.assembly import ExportReport
+    from asd_export.indexes import Progress, Scoring
     from asd_trainer.dataset import ClipTable
+    from asd_trainer.separator import Separator
 
 
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -51,6 +53,15 @@ if TYPE_CHECKING:
     "--licence", default="unspecified", show_default=True, help="Under what the bundle may be used, for its manifest."
 )
 @click.option(
+    "--score",
+    "scoring",
+    type=click.Choice(["nearest", "views"]),
+    default="nearest",
+    show_default=True,
+    help="Score by the nearest normal neighbour, or by views chosen for each machine from its normal clips.",
+)
+@click.option("--no-separator", is_flag=True, help="Leave the run's separator out, where it has one.")
+@click.option(
     "--sign",
     "key",
     type=click.Path(path_type=Path),
@@ -68,6 +79,8 @@ def main(
     name: str | None,
     bundle_version: str | None,
     licence: str,
+    scoring: Scoring,
+    no_separator: bool,
     key: Path | None,
     as_json: bool,
 ) -> None:
@@ -108,6 +121,8 @@ def main(
             budget=Budget(score_error=score_error),
             progress=progress,
             key=key,
+            separator=None if no_separator else _separator_of(run),
+            scoring=scoring,
         )
     for problem in report.unread:
         click.echo(f"left out: {problem}", err=True)
@@ -122,6 +137,16 @@ def _of_machines(table: ClipTable, machines: Sequence[str]) -> ClipTable:
     if unknown := sorted(set(machines) - set(table.machines)):
         raise UsageError(f"--machine {unknown[0]}: the recordings know {', '.join(table.machines)}")
     return replace(table, clips=tuple(clip for clip in table.clips if clip.machine in machines))
+
+
+def _separator_of(run: Path) -> Separator | None:
+    """The run's separator; None where it has none."""
+    folder = run / "stages" / "separate"
+    if not (folder / "done").exists():
+        return None
+    from asd_trainer.separator_training import load_separator
+
+    return load_separator(folder)
 
 
 class _progress:  # noqa: N801  used as a verb
@@ -180,14 +205,21 @@ def _print(report: ExportReport) -> None:
             click.echo(
                 f"{c.way:<9}{c.bytes / 1000:>8.0f}{c.window_ms:>11.1f}{c.score_error:>9.4f} {c.score_error_share:>4.0%}  {verdict}"
             )
-    click.echo(f"\n{'machine':<16}{'clips':>6}{'threshold':>11}   search")
-    for machine, entry in manifest.machines.items():
-        search = (
+    if (found := report.separator) is not None:
+        click.echo(
+            f"\nseparator: {found.int8_megabytes:.2f} MB, {found.int8_ms:.0f} ms/window, loses {found.loss_db:.2f} dB SI-SDR"
+            f" (fp32: {found.fp32_megabytes:.2f} MB, {found.fp32_ms:.0f} ms)"
+        )
+    click.echo(f"\n{'machine':<16}{'clips':>6}{'threshold':>11}   scored by")
+    for machine, known in report.machines.items():
+        entry = known.entry
+        search = ", ".join(f"{view} {weight:.0%}" for view, weight in known.weights) or (
             f"hnsw, ef {entry.ef}, recall {entry.recall:.4f}"
             if entry.search == "hnsw"
             else f"exact (hnsw reaches {entry.recall:.4f})"
         )
-        click.echo(f"{machine:<16}{entry.vectors:>6}{report.thresholds[machine]:>11.4f}   {search}")
+        separated = ", heard and separated" if entry.separated and not known.weights else ""
+        click.echo(f"{machine:<16}{entry.vectors:>6}{known.threshold:>11.4f}   {search}{separated}")
     size = sum(f.bytes for f in manifest.files.values())
     click.echo(f"\nbundle: {report.bundle.path} ({manifest.name} {manifest.version}, {size / 1e6:.1f} MB)")
     first = next(iter(manifest.machines))

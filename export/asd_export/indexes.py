@@ -1,106 +1,177 @@
-"""Normal clips of a machine → bank, hnswlib graph with its recall against exact search, and the calibrated tail of normal scores.
+"""Normal clips of the table's machines → their folders in the bundle.
 
-Embeddings come from the very session that listens on the edge, so that a bank and a window differ by nothing but the sound.
+Owns which clips become what: vectors by the very models that listen on the edge, so that a bank and a window differ by nothing but the
+sound, and the switch between one distance, two, and fused views. Learning itself is asd_daemon.judge.enroll, as on the box.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import ExportError
+from asd_daemon.errors import ExportError, RecordingError
 from asd_daemon.judge.bundle import MachineEntry
-from asd_daemon.judge.calibration import Calibration, GammaFit, Quantile
-from asd_daemon.judge.index import ExactIndex, HnswIndex, leave_one_out
+from asd_daemon.judge.enroll import (
+    LEAST_WINDOWS,
+    Learned,
+    NormalSound,
+    describe_normal,
+    learn,
+    separation_helps,
+    write_machine,
+)
+from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, Hearing
+from asd_daemon.judge.spectral import VIEW_NAMES
+from asd_trainer.dataset import Clip, ClipTable, load_clip
 
 F32 = NDArray[np.float32]
-
-# From likely to once in years of 10 s windows
-TAIL = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 5e-3, 3e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 1e-5, 1e-6)
-SEARCH_WIDTHS = (32, 64, 128, 256, 512, 1024)
+Progress = Callable[[str, int, int], None]
+"""Called with the step's name, how much of it is done, and how much there is."""
+Scoring = Literal["nearest", "views"]
+MOST_CHANGED = 160  # clips of a machine whose changed copies are heard: more cost time and decide nothing
 
 
 @dataclass(frozen=True)
-class Recall:
-    """How often the graph's nearest neighbour is the exact one."""
+class KnownMachine:
+    """What was written of a machine."""
 
-    ef: int
-    recall: float
+    entry: MachineEntry
+    threshold: float
+    """For one false alarm a week, two of three windows."""
+    weights: tuple[tuple[str, float], ...] = ()
+    """Views that it is scored with; none where the nearest neighbour is its score."""
 
 
-def calibrate(scores: F32) -> Calibration:
-    """Fit the gamma distribution to leave-one-out scores of normal clips and tabulate its tail.
-
-    Maximum likelihood with location 0, as the challenge's baseline fits its scores (Harada et al., EUSIPCO 2023).
+def write_machines(
+    hearing: Hearing,
+    table: ClipTable,
+    strangers: F32,
+    folder: Path,
+    *,
+    scoring: Scoring,
+    separates: bool,
+    unread: list[str],
+    progress: Progress,
+) -> dict[str, KnownMachine]:
+    """Write every machine of the table into the bundle's folder.
 
     Args:
-        scores: float32 (N,), N ≥ 2, not negative.
+        hearing: the models that listen.
+        table: its normal training clips are what a machine is known by; on its test clips the search must find the exact neighbour.
+        strangers: embeddings (S, D) of sounds that are no machine's: the search must find their exact neighbour too.
+        folder: the bundle's.
+        scoring: the nearest neighbour, or views chosen for each machine.
+        separates: whether there is a separator; whether a machine is scored with it is found by its normal clips alone.
+        unread: clips that can't be read are added here.
+        progress: told of each clip.
 
     Raises:
-        ExportError: fewer than two scores, or all of them zero (the clips are copies of one another).
+        ExportError: a machine of which no clip can be read, or too few for views.
+        DataSetError: clips that are copies of one another.
     """
-    from scipy.stats import gamma
-
-    if scores.shape[0] < 2:
-        raise ExportError(f"a threshold needs at least two normal clips, got {scores.shape[0]}")
-    if not (scores > 0).any():
-        raise ExportError(
-            "every normal clip is a copy of another: their distances are all 0, no threshold can be fitted"
+    sounds = {}
+    for machine in table.machines:
+        clips = table.select(split="train", machine=machine, label="normal")
+        sounds[machine] = _heard(hearing, machine, clips, scoring, separates, unread, progress)
+    queries = _queries(hearing, table, sounds, strangers, unread, progress) if scoring == "nearest" else strangers
+    known = {}
+    for machine, sound in sounds.items():
+        learned: Learned | None = None
+        if scoring == "views":
+            if sound.windows < LEAST_WINDOWS:
+                raise ExportError(
+                    f"machine {machine}: {sound.windows} clips are too few to choose views with, at least {LEAST_WINDOWS}"
+                    " are needed; export with --score nearest"
+                )
+            learned = learn(sound)
+        bank = sound.vectors[HEARD][:, 0]
+        separated = _separated_bank(sound, learned, separates)
+        relative = f"machines/{machine}"
+        entry, calibration = write_machine(
+            folder / relative, relative, bank, queries, separated_bank=separated, learned=learned
         )
-    floor = (
-        float(np.median(scores[scores > 0])) * 1e-3
-    )  # a duplicated clip scores 0, whose logarithm the fit can't take
-    shape, _, scale = gamma.fit(np.maximum(scores.astype(np.float64), floor), floc=0)
-    tail = tuple(Quantile(exceedance=p, score=float(gamma.isf(p, shape, scale=scale))) for p in TAIL)
-    return Calibration(
-        clips=int(scores.shape[0]), gamma=GammaFit(shape=float(shape), location=0.0, scale=float(scale)), tail=tail
+        threshold = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
+        known[machine] = KnownMachine(entry, threshold, learned.weights if learned else ())
+    return known
+
+
+def _heard(
+    hearing: Hearing,
+    machine: str,
+    clips: Sequence[Clip],
+    scoring: Scoring,
+    separates: bool,
+    unread: list[str],
+    progress: Progress,
+) -> NormalSound:
+    """Vectors of a machine's clips, and of changed copies where something is decided by them."""
+    views = (HEARD, *((SEPARATED,) if separates else ()), *(VIEW_NAMES if scoring == "views" else ()))
+    decides = separates or scoring == "views"
+    every = max(1, -(-len(clips) // MOST_CHANGED))
+    own: list[Mapping[str, F32]] = []
+    changed: list[Mapping[str, F32]] = []
+    domains, has_changed = [], []
+    for n, clip in enumerate(clips):
+        progress(machine, n, len(clips))
+        try:
+            waveform = load_clip(clip)
+        except RecordingError as e:
+            unread.append(str(e))
+            continue
+        if decides and n % every == 0:
+            vectors, after = describe_normal(hearing, waveform, views, np.random.default_rng(n))
+            changed.append(after)
+        else:
+            vectors = hearing.vectors(waveform, views, parts=True)
+        own.append(vectors)
+        has_changed.append(decides and n % every == 0)
+        domains.append(clip.domain == "target")
+    if not own:
+        raise ExportError(f"machine {machine}: none of its {len(clips)} clips could be read; last: {unread[-1]}")
+    return NormalSound(
+        {view: np.stack([one[view] for one in own]) for view in views},
+        {view: np.stack([one[view] for one in changed], axis=1) for view in views} if changed else {},
+        np.array(domains, np.int64),
+        np.flatnonzero(has_changed),
     )
 
 
-def write_machine(folder: Path, relative: str, bank: F32, queries: F32) -> tuple[MachineEntry, Calibration]:
-    """Write bank.npy, index.hnsw and calibration.json of one machine.
+def _separated_bank(sound: NormalSound, learned: Learned | None, separates: bool) -> F32 | None:
+    """The bank of the separated sound, where the machine is better told with it."""
+    if not separates:
+        return None
+    bank = sound.vectors[SEPARATED][:, 0]
+    if learned is not None:
+        return bank if SEPARATED in dict(learned.weights) else None
+    some = sound.with_changed
+    helps = separation_helps(sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED])
+    return bank if helps else None
 
-    Args:
-        folder: where the three files go.
-        relative: that folder's path inside the bundle.
-        bank: float32 (N, D), rows of unit length: all normal training clips.
-        queries: float32 (Q, D): further clips on which the search must find the exact neighbour; Q may be 0.
 
-    Raises:
-        ExportError: fewer than two clips, or clips that are all the same.
+def _queries(
+    hearing: Hearing,
+    table: ClipTable,
+    sounds: Mapping[str, NormalSound],
+    strangers: F32,
+    unread: list[str],
+    progress: Progress,
+) -> F32:
+    """Embeddings (Q, D) on which the search is held to exactness: every clip at hand, of other machines too.
+
+    A failing machine sounds like none of its bank, so far queries count.
     """
-    folder.mkdir(parents=True)
-    np.save(folder / "bank.npy", bank, allow_pickle=False)
-    calibration = calibrate(leave_one_out(bank))
-    (folder / "calibration.json").write_text(calibration.model_dump_json(indent=1) + "\n")
-    graph = HnswIndex.build(bank)
-    graph.save(folder / "index.hnsw")
-    recall = measure_recall(graph, bank, np.concatenate([bank, queries]))
-    entry = MachineEntry(
-        folder=relative,
-        vectors=bank.shape[0],
-        search="hnsw" if recall.recall == 1.0 else "exact",
-        ef=recall.ef,
-        recall=recall.recall,
-        separated=False,
-    )
-    return entry, calibration
-
-
-def measure_recall(graph: HnswIndex, bank: F32, queries: F32) -> Recall:
-    """The smallest search width with which the graph's distances are the exact ones, or the widest and what it reaches.
-
-    Distances are compared, not positions: of two equal vectors either is right.
-    """
-    exact, _ = ExactIndex(bank).nearest(queries)
-    result = Recall(SEARCH_WIDTHS[0], 0.0)
-    for ef in SEARCH_WIDTHS:
-        graph.set_ef(ef)
-        found, _ = graph.nearest(queries)
-        result = Recall(ef, float(np.mean(found <= exact + 1e-5)))
-        if result.recall == 1.0:
-            break
-    return result
+    queries = [*(sound.vectors[HEARD][:, 0] for sound in sounds.values()), strangers]
+    for machine in sounds:
+        clips = table.select(split="test", machine=machine)
+        for n, clip in enumerate(clips):
+            progress(f"{machine} (test)", n, len(clips))
+            try:
+                queries.append(hearing.vectors(load_clip(clip), (HEARD,))[HEARD])
+            except RecordingError as e:
+                unread.append(str(e))
+    return np.concatenate(queries)

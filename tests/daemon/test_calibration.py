@@ -7,8 +7,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import binom, gamma
 
-from asd_daemon.judge.calibration import WEEK_S, Calibration, GammaFit, Quantile, window_exceedance
-from asd_export.indexes import calibrate
+from asd_daemon.judge.calibration import WEEK_S, Calibration, GammaFit, Quantile, calibrate, window_exceedance
 
 
 @pytest.mark.parametrize(("open_after", "of"), [(1, 1), (2, 3), (3, 5), (5, 5)])

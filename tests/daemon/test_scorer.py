@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from asd_daemon.errors import BundleError, RecordingError, UnknownMachineError
-from asd_daemon.judge.bundle import Bundle, ModelEntry
+from asd_daemon.judge.bundle import Bundle, ModelEntry, file_entry, load_bundle
+from asd_daemon.judge.enroll import NormalSound, describe_normal, learn, separation_helps, write_machine
 from asd_daemon.judge.mel import eat_input, log_mel
-from asd_daemon.judge.scorer import EmbedderSession, Scorer, open_embedder, window_features
-from rig.bundles import DIM, failing_noise, healthy_noise, write_tiny_bundle
+from asd_daemon.judge.scorer import HEARD, SEPARATED, Hearing, Scorer
+from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession, open_embedder, window_features
+from rig.bundles import (
+    DIM,
+    failing_noise,
+    healthy_noise,
+    read_manifest,
+    write_manifest,
+    write_tiny_bundle,
+    write_tiny_model,
+    write_tiny_separator,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +99,113 @@ def test_embedder_session_model_of_another_size_is_refused(bundle: Bundle) -> No
     entry = ModelEntry(file="embedder.onnx", precision="fp32", dim=DIM + 1)
     with pytest.raises(BundleError, match=rf"must give one output \(B, {DIM + 1}\)"):
         EmbedderSession(bundle.path / "embedder.onnx", entry)
+
+
+@pytest.fixture(scope="module")
+def separating(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose `fan` is scored with its separated sound, and whose `press-3` by fused views."""
+    folder = write_tiny_bundle(tmp_path_factory.mktemp("scorer") / "separating").path
+    write_tiny_separator(folder / "separator.onnx")
+    hearing = Hearing(open_embedder(load_bundle(folder)), SeparatorSession(folder / "separator.onnx"))
+    rng = np.random.default_rng(0)
+    fan = [hearing.vectors(healthy_noise(rng), (HEARD, SEPARATED)) for _ in range(24)]
+    views = (HEARD, SEPARATED, "moments")
+    press = NormalSound.joined([describe_normal(hearing, healthy_noise(rng, 1.0), views, rng) for _ in range(16)])
+    shutil.rmtree(folder / "machines")
+    manifest = read_manifest(folder)
+    entries: dict[str, object] = {}
+    heard, separated = (np.concatenate([one[view] for one in fan]) for view in (HEARD, SEPARATED))
+    entry, _ = write_machine(folder / "machines/fan", "machines/fan", heard, heard[:0], separated_bank=separated)
+    entries["fan"] = entry.model_dump(mode="json")
+    bank = press.vectors[HEARD][:, 0]
+    entry, _ = write_machine(folder / "machines/press-3", "machines/press-3", bank, bank[:0], learned=learn(press))
+    entries["press-3"] = entry.model_dump(mode="json")
+    files = {
+        p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"
+    }
+    manifest |= {
+        "machines": entries,
+        "separator": {"file": "separator.onnx", "precision": "fp32"},
+        "files": {name: file_entry(path).model_dump(mode="json") for name, path in files.items()},
+    }
+    write_manifest(folder, manifest)
+    return load_bundle(folder)
+
+
+def test_score_separated_distance_is_added(separating: Bundle) -> None:
+    window = failing_noise(np.random.default_rng(5))
+    scored = Scorer(separating, "fan").score(window)
+    machine = (window + np.concatenate([[0], window[:-1]])).astype(np.float32) / 2
+    embeddings = open_embedder(separating).embed_waveforms([window, machine])
+    banks = [np.load(separating.folder("fan") / name) for name in ("bank.npy", "separated.npy")]
+    heard, separated = (float(1 - (bank @ one).max()) for bank, one in zip(banks, embeddings, strict=True))
+    assert scored.heard == pytest.approx(heard, abs=1e-5)
+    assert scored.separated == pytest.approx(separated, abs=1e-5)
+    assert scored.score == pytest.approx(heard + separated, abs=1e-5)
+    assert scored.anomalous
+
+
+def test_score_fused_views_tell_each_views_part(separating: Bundle) -> None:
+    scorer = Scorer(separating, "press-3")
+    rng = np.random.default_rng(5)
+    healthy, failing = scorer.score(healthy_noise(rng, 1.0)), scorer.score(failing_noise(rng, 1.0))
+    assert healthy.score < scorer.threshold < failing.score
+    fusion = separating.fusion("press-3")
+    assert fusion is not None
+    assert tuple(name for name, _ in failing.views) == fusion.names()
+    expected = sum(weight * score for weight, (_, score) in zip(fusion.weights, failing.views, strict=True))
+    assert failing.score == pytest.approx(expected, rel=1e-5)
+    assert failing.heard is None
+
+
+def test_scorer_view_that_the_program_does_not_have_is_refused(separating: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(separating.path, tmp_path / "bundle")
+    manifest: dict[str, Any] = read_manifest(folder)
+    manifest["machines"]["press-3"]["views"][0] = "cochlea"
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match="view cochlea of .* numbers, this asd-daemon knows"):
+        Scorer(load_bundle(folder), "press-3")
+
+
+def test_load_bundle_separated_machine_without_separator_is_refused(separating: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(separating.path, tmp_path / "bundle")
+    write_manifest(folder, {**read_manifest(folder), "separator": None})
+    with pytest.raises(BundleError, match=r"machines\.fan\.separated: true, but the bundle has no separator"):
+        load_bundle(folder)
+
+
+def test_session_model_with_weights_outside_is_refused(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "whole.onnx")
+    model = onnx.load(str(tmp_path / "whole.onnx"))
+    file = tmp_path / "embedder.onnx"
+    onnx.save_model(model, str(file), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(BundleError, match="keeps weights in another file"):
+        EmbedderSession(file, ModelEntry(file="embedder.onnx", precision="fp32", dim=DIM))
+
+
+def test_separator_session_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "separator.onnx")
+    with pytest.raises(BundleError, match=r"must take one input \(B, 160000\) float32"):
+        SeparatorSession(tmp_path / "separator.onnx")
+
+
+def separation_case(rng: np.random.Generator, separated_change: float) -> tuple[np.ndarray, ...]:
+    """Embeddings of 30 windows and of three changes; the heard ones change little, the separated ones by `separated_change`."""
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
+
+    centre = np.zeros(8)
+    centre[0] = 5.0
+    heard, separated = (centre + 0.3 * rng.normal(size=(30, 8)) for _ in range(2))
+    aside = np.eye(8)[1]
+    changed = [
+        x + size * aside + 0.1 * rng.normal(size=(3, 30, 8))
+        for x, size in ((heard, 0.3), (separated, separated_change))
+    ]
+    return tuple(unit(x) for x in (heard, separated, *changed))
+
+
+def test_separation_helps_where_the_separated_sound_shows_the_change(rng: np.random.Generator) -> None:
+    assert separation_helps(*separation_case(rng, 3.0))
+    assert not separation_helps(*separation_case(rng, 0.0))

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle import Bundle, load_bundle
@@ -17,10 +20,14 @@ from asd_daemon.judge.scorer import Scorer, open_embedder, self_test
 from asd_daemon.waveform import read_waveform
 from asd_export.cli import main
 from asd_trainer.dataset import load_clip, read_dataset
+from asd_trainer.separator import Separator, SeparatorSize
+from asd_trainer.separator_training import save_separator
 from rig.bundles import failing_noise, healthy_noise
 from rig.recordings import write_recordings, write_trained_run
 
 pytestmark = pytest.mark.torch
+
+SMALL_SEPARATOR = SeparatorSize("small", "fourier", 512, 256, 257, 8, 1, 1, 1, 2, 5, 40, dropout=0.0, layer_scale=0.1)
 
 
 def export(*words: object) -> Result:
@@ -126,3 +133,45 @@ def test_export_wrong_words_are_one_clear_line(
     assert result.exit_code == code
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_export_with_views_and_separator_is_signed_and_scored_by_them(
+    made: tuple[Path, Path, Bundle], tmp_path: Path
+) -> None:
+    run = shutil.copytree(made[0], tmp_path / "run")
+    stage = run / "stages" / "separate"
+    stage.mkdir()
+    torch.manual_seed(0)
+    save_separator(Separator(SMALL_SEPARATOR), stage)
+    (stage / "done").touch()
+    data = write_recordings(tmp_path / "data", {"saw": 2.0}, train=16)
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pub").write_bytes(public)
+    words = (run, tmp_path / "bundle", "--data", data, "--fp32", "--score", "views", "--sign", tmp_path / "key.pem")
+    result = export(*words)
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "bundle", tmp_path / "key.pub")
+    assert bundle.manifest.separator is not None
+    assert bundle.manifest.machines["saw"].views
+    assert self_test(bundle) == 2
+    rng = np.random.default_rng(3)
+    scorer = Scorer(bundle, "saw")
+    assert scorer.score(healthy_noise(rng, 2.0)).score < scorer.threshold < scorer.score(failing_noise(rng, 2.0)).score
+    without = export(run, tmp_path / "bundle", "--data", data, "--fp32", "--no-separator")
+    assert without.exit_code == 0, without.output
+    assert load_bundle(tmp_path / "bundle").manifest.separator is None
+
+
+def test_export_too_few_clips_for_views_is_one_clear_line(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    result = export(made[0], tmp_path / "bundle", "--fp32", "--score", "views")
+    assert result.exit_code == 1
+    assert "6 clips are too few to choose views with" in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_export_key_that_is_none_is_refused_before_the_work(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    result = export(made[0], tmp_path / "bundle", "--sign", tmp_path / "none.pem")
+    assert result.exit_code == 3
+    assert "none.pem: the key can't be read" in result.stderr

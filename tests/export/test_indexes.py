@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_daemon.errors import ExportError
-from asd_daemon.judge.calibration import Calibration
+from asd_daemon.errors import DataSetError
+from asd_daemon.judge.calibration import Calibration, calibrate
+from asd_daemon.judge.enroll import measure_recall, write_machine
 from asd_daemon.judge.index import ExactIndex, HnswIndex
-from asd_export.indexes import calibrate, measure_recall, write_machine
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -32,16 +32,16 @@ def test_write_machine_graph_finds_the_exact_neighbour(tmp_path: Path) -> None:
 def test_measure_recall_graph_too_sparse_says_what_it_reaches() -> None:
     bank = unit_rows(3000, 64)
     sparse = HnswIndex.build(bank, links=2, ef_construction=2)
-    recall = measure_recall(sparse, bank, unit_rows(200, 64, seed=1))
-    assert recall.ef == 1024
-    assert recall.recall < 1.0
+    ef, recall = measure_recall(sparse, bank, unit_rows(200, 64, seed=1))
+    assert ef == 1024
+    assert recall < 1.0
 
 
 def test_write_machine_one_clip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least two"):
+    with pytest.raises(DataSetError, match="at least two"):
         write_machine(tmp_path / "m", "machines/m", unit_rows(1, 8), unit_rows(0, 8))
 
 
 def test_calibrate_copies_of_one_clip_are_refused() -> None:
-    with pytest.raises(ExportError, match="copy of another"):
+    with pytest.raises(DataSetError, match="copy of another"):
         calibrate(np.zeros(10, np.float32))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from asd_daemon.judge.bundle import MANIFEST, Bundle, Manifest, ModelEntry, file_entry, load_bundle
+from asd_daemon.judge.enroll import write_machine
 from asd_daemon.judge.mel import EAT_FRAMES, FEATURE, MEL_BINS
 from asd_daemon.judge.scorer import EmbedderSession, Scorer
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, read_waveform
-from asd_export.indexes import write_machine
 
 F32 = NDArray[np.float32]
 DIM = 16
@@ -54,6 +54,27 @@ def write_tiny_model(file: Path, seed: int = 0) -> None:
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", EAT_FRAMES, MEL_BINS])],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIM])],
         [numpy_helper.from_array(projection, "projection"), numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(file))
+
+
+def write_tiny_separator(file: Path) -> None:
+    """Write an ONNX separator that takes the machine for what changes slowly: each sample and the one before it, averaged."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Unsqueeze", ["heard", "one"], ["channel"]),
+            helper.make_node("Conv", ["channel", "mean"], ["smooth"], pads=[1, 0]),
+            helper.make_node("Squeeze", ["smooth", "one"], ["machine"]),
+        ],
+        "separator",
+        [helper.make_tensor_value_info("heard", TensorProto.FLOAT, ["batch", WINDOW_SAMPLES])],
+        [helper.make_tensor_value_info("machine", TensorProto.FLOAT, ["batch", WINDOW_SAMPLES])],
+        [
+            numpy_helper.from_array(np.array([1]), "one"),
+            numpy_helper.from_array(np.full((1, 1, 2), 0.5, np.float32), "mean"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)

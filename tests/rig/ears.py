@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
 from asd_daemon.judge.bundle import ModelEntry, default_bundle, file_entry, load_bundle
+from asd_daemon.judge.enroll import write_machine
 from asd_daemon.judge.mel import EAT_FRAMES, FEATURE, MEL_BINS
 from asd_daemon.judge.scorer import EmbedderSession, window_features
 from asd_daemon.waveform import WINDOW_SAMPLES, fit_length, read_waveform
-from asd_export.indexes import write_machine
 from rig.bundles import DIM, write_manifest, write_tiny_model
 
 F32 = NDArray[np.float32]

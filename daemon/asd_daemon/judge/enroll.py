@@ -44,9 +44,16 @@ class NormalSound:
     vectors: Mapping[str, F32]
     """view → (N, 1 + P, D); P is 0 for embeddings."""
     changed: Mapping[str, F32]
-    """view → (F, N, D): the same windows after each kind of change; empty where views are not chosen."""
+    """view → (F, M, D): the windows of `with_changed` after each kind of change; empty where nothing is decided by them."""
     domains: I64
     """(N,), a number for each domain."""
+    changed_rows: I64 | None = None
+    """(M,), which windows have changed copies; None: all."""
+
+    @property
+    def with_changed(self) -> I64:
+        """Positions (M,) of the windows that have changed copies."""
+        return np.arange(self.windows) if self.changed_rows is None else self.changed_rows
 
     @property
     def windows(self) -> int:
@@ -108,11 +115,13 @@ def learn(sound: NormalSound) -> Learned:
         )
     if all(np.ptp(vectors[:, 0], axis=0).max() == 0 for vectors in sound.vectors.values()):
         raise DataSetError("every window is a copy of another: nothing can be learned of how the sound varies")
-    some = np.unique(np.linspace(0, sound.windows - 1, min(sound.windows, MOST_CHOSEN_FROM)).astype(int))
+    rows = sound.with_changed
+    places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_CHOSEN_FROM)).astype(int))
+    some = rows[places]
     chosen, value = choose(
         candidates_of(sound.vectors),
         {view: vectors[some] for view, vectors in sound.vectors.items()},
-        {view: changed[:, some] for view, changed in sound.changed.items()},
+        {view: changed[:, places] for view, changed in sound.changed.items()},
         sound.domains[some],
     )
     fusion, held_out = Fusion.fit_held_out(chosen, sound.vectors, sound.domains)
@@ -203,7 +212,7 @@ def write_machine(
         views = None
     (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
     ef, recall = SEARCH_WIDTHS[0], 0.0
-    if HnswIndex.available():
+    if learned is None and HnswIndex.available():  # fused views hold their own references
         graph = HnswIndex.build(bank)
         graph.save(folder / INDEX)
         ef, recall = measure_recall(graph, bank, np.concatenate([bank, queries]))
