@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asd_daemon.assembly import BundleShelf, Plan, broker_address
+from asd_daemon.assembly import BundleShelf, Plan, broker_address, memory_of
 from asd_daemon.errors import AsdError, SourceError
-from asd_daemon.hear.capture import Block, Lost, Refused, SourceSpec, open_source
+from asd_daemon.hear.capture import Block, Lost, Refused, SourceSpec, open_sources
+from asd_daemon.hear.fitness import level_of
 from asd_daemon.hear.quality import unfit_reason
 from asd_daemon.settings import state_folder
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -40,7 +41,7 @@ def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
             f"{name}: model",
             lambda n=name, m=machine: f"threshold {shelf.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}",  # type: ignore[misc]
         )
-        yield _try(f"{name}: source", lambda n=name: _listen(plan.sources[n], listen_s))  # type: ignore[misc]
+        yield _try(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
     yield _try("broker", lambda: _broker(plan))
 
 
@@ -68,13 +69,16 @@ def _state_folder() -> str:
     return str(folder)
 
 
-def _listen(spec: SourceSpec, listen_s: float) -> str:
+def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     """Hear a moment of a source; its level in words.
 
     Raises:
-        SourceError: no sound, or none that is fit to judge.
+        SourceError: no sound, none that is fit to judge, or that of another device than the one remembered.
     """
-    source = open_source(spec)
+    memory = memory_of(machine, spec)
+    # Without an identity the first one would be remembered, and a look leaves nothing behind
+    objections = {machine: memory.objection} if memory is not None and memory.identity else {}
+    source = open_sources({machine: spec}, wait=False, objections=objections)[machine]
     parts, missing = [], 0
     try:
         for heard in source.heard():
@@ -91,8 +95,9 @@ def _listen(spec: SourceSpec, listen_s: float) -> str:
     reason = unfit_reason(samples, missing)
     if reason is not None:
         raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
-    level_dbfs = 20 * np.log10(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))))
-    return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_dbfs:.0f} dBFS"
+    usual = "" if memory is None or memory.level_dbfs is None else f", usually {memory.level_dbfs:.0f}"
+    device = f", {source.vitals.identity}" if source.vitals.identity else ""
+    return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_of(samples):.0f} dBFS{usual}{device}"
 
 
 def _broker(plan: Plan) -> str:
