@@ -20,7 +20,7 @@ from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
 from asd_daemon.tell.mqtt import MqttTeller
 from asd_daemon.tell.outbox import Outbox
 from asd_daemon.tell.post import Post
-from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto
+from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
 
@@ -210,6 +210,29 @@ def test_tls_with_password_and_known_authority_is_accepted(tmp_path: Path) -> No
             heard.wait_for(lambda m: m.payload == "online")
             teller.close(4)
         try_broker(trusted)
+
+
+def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_when_it_is_itself_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Broker(tmp_path / "broker", tls=True) as broker:
+        teller, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
+        assert teller.wait_connected(10)
+        files = [broker.folder / name for name in ("ca.crt", "ca.key", "server.crt", "server.key")]
+        own = [file.read_bytes() for file in files]
+        broker.kill()
+        write_certificates(broker.folder)  # of an authority that has the same name and another key
+        broker.up()
+        teller.alert("fan", alert(1))
+        assert not teller.waiting.wait_empty(3.0)
+        assert "certificate is not trusted" in caplog.text
+        broker.kill()
+        for file, content in zip(files, own, strict=True):
+            file.write_bytes(content)
+        broker.up()
+        assert teller.waiting.wait_empty(60)
+        teller.close(4)
+        assert failures.errors == []
 
 
 def test_tls_with_unknown_authority_is_refused_by_us(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import soundfile
 
 from rig.broker import HOST, Broker, Received, Subscriber, mosquitto
 from rig.daemon import RunningDaemon, ask
+from rig.disk import fill, make_read_only, small_disk
 from rig.ears import Ear, simulated_fan
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
@@ -138,3 +139,24 @@ def test_daemon_that_stores_no_sound_leaves_none_anywhere(fan: Ear, broker: Brok
     with sqlite3.connect(tmp_path / "state" / "alerts.sqlite") as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
     database.close()
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_alerts_go_out_when_the_disk_takes_nothing(fault: str, fan: Ear, broker: Broker, tmp_path: Path) -> None:
+    sound = raw(tmp_path / "sound", np.concatenate([fan.healthy, fan.failing]))
+    configuration = configure(tmp_path, fan, broker, sound, keep="{scores_every_s: 1}")
+    with small_disk(tmp_path / "small", 400) as disk:
+        if fault == "full":
+            fill(disk / "filler")
+        else:
+            make_read_only(disk)
+        words = ["run", "--config", configuration]
+        more = {"ASD_STATE_DIR": str(disk / "state")}
+        with Subscriber(broker.port) as heard, RunningDaemon(*words, home=tmp_path, more=more) as daemon:
+            opened = heard.wait_for(alert("open"), 60).payload
+            closed = heard.wait_for(alert("close"), 60).payload
+            state = heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["troubles"] != []).payload
+            assert daemon.stop() == 0, daemon.log
+    assert opened["event_id"] == closed["event_id"]
+    assert any("alerts.sqlite can't be written" in trouble for trouble in state["troubles"])
+    assert not any("Traceback" in line for line in daemon.log)

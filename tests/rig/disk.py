@@ -38,3 +38,8 @@ def fill(file: Path, leave_kilobytes: int = 0) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def make_read_only(folder: Path) -> None:
+    """Let a small disk take nothing any more, as a card does that has failed."""
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
