@@ -121,7 +121,13 @@ def report(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> None:
 
 
 def _labelled_table(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> ClipTable:
-    return read_table(roots or noted_data(run), labels)
+    """The recordings that are named; else those of the run, of the years that its recipe learns from."""
+    if roots:
+        return read_table(roots, labels)
+    from asd_trainer.recipe import read_run_recipe
+    from asd_trainer.stages import of_years
+
+    return of_years(read_table(noted_data(run), labels), read_run_recipe(run).years)
 
 
 def _scores(run: Path, table: ClipTable) -> RunScores:
