@@ -35,6 +35,8 @@ DECOYS = (
     "a" * 300,
 )
 
+FILES = ("embedder.onnx", "machines/fan/bank.npy", "machines/fan/calibration.json", "reference/noise.flac")
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(DECOYS),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
@@ -93,7 +95,7 @@ def spoil(manifest: dict[str, Any], data: st.DataObject) -> None:
     elif kind == "delete":
         del node[path[-1]]
     elif kind == "decoy":
-        node[path[-1]] = data.draw(st.sampled_from([*DECOYS, *manifest.get("files", {"x": 0})]))
+        node[path[-1]] = data.draw(st.sampled_from([*DECOYS, *FILES]))
     elif kind == "number":
         node[path[-1]] = data.draw(st.sampled_from([0, -1, 1, 2**31, 2**63, 10**400, 1e308, 0.5]))
     elif isinstance(node, dict):
@@ -134,8 +136,7 @@ def test_spoiled_file_with_its_right_hash_is_read_or_refused(folder: Path, data:
     from asd_daemon.judge.bundle import file_entry
 
     original = read_manifest(folder)
-    names = ["embedder.onnx", "machines/fan/bank.npy", "machines/fan/calibration.json", "reference/noise.flac"]
-    name = data.draw(st.sampled_from(names))
+    name = data.draw(st.sampled_from(FILES))
     file = folder / name
     content = file.read_bytes()
     spoiled = bytearray(content)
