@@ -30,7 +30,7 @@ _GOOD = ("normal", "starting", "learning")
 
 
 class StatusFile:
-    """Writes the file as windows go by, at most once a second, and removes it at the end."""
+    """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
 
     def __init__(self, file: Path, *, node: str, version: str) -> None:
         self._file, self._node, self._version = file, node, version
@@ -38,6 +38,7 @@ class StatusFile:
         self._reports: Reports | None = None
         self._lock = threading.Lock()
         self._written_s = float("-inf")
+        self._written_states: list[tuple[str, object]] = []
         self._failed = False
 
     def start(self, reports: Reports) -> None:
@@ -46,9 +47,10 @@ class StatusFile:
         self._write()
 
     def progressed(self) -> None:
-        """Write it, if it is a second old."""
+        """Write it, if it is a second old or a state has changed."""
         with self._lock:
-            if time.monotonic() - self._written_s < _WRITE_EVERY_S:
+            is_fresh = time.monotonic() - self._written_s < _WRITE_EVERY_S
+            if is_fresh and self._states() == self._written_states:
                 return
         self._write()
 
@@ -56,6 +58,11 @@ class StatusFile:
         """Remove it: who stops in order leaves nothing behind."""
         with contextlib.suppress(OSError):
             self._file.unlink()
+
+    def _states(self) -> list[tuple[str, object]]:
+        """What is worth writing at once."""
+        reports = self._reports() if self._reports else {}
+        return [(name, (r.state.condition, r.state.reason, r.state.event_id)) for name, r in reports.items()]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -71,7 +78,7 @@ class StatusFile:
         }
         fresh = self._file.with_suffix(".new")
         with self._lock:
-            self._written_s = time.monotonic()
+            self._written_s, self._written_states = time.monotonic(), self._states()
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -49,6 +49,21 @@ def test_status_that_is_written_is_read_back_and_gone_after_a_clean_end(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(tmp_path: Path) -> None:
+    machines = {"fan": report(), "pump": report()}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1")
+    status.start(lambda: machines)
+    written = (tmp_path / "status-fan-pump.json").stat().st_ino
+    machines["fan"] = report(scored=8)
+    status.progressed()
+    assert (tmp_path / "status-fan-pump.json").stat().st_ino == written
+    machines["pump"] = report(Condition.ALERT)
+    status.progressed()
+    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    assert found.content["machines"]["pump"]["state"] == "alert"
+    assert found.content["machines"]["fan"]["counts"]["scored"] == 8
+
+
 @pytest.mark.parametrize("condition", [Condition.ALERT, Condition.MIC_LOST, Condition.UNUSABLE, Condition.OVERLOADED])
 def test_status_of_a_machine_that_is_not_normal_is_not_well(condition: Condition, tmp_path: Path) -> None:
     status_of(tmp_path, fan=report(), pump=report(condition))
