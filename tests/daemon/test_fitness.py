@@ -45,6 +45,16 @@ def test_level_far_from_what_was_usual_is_unfit_and_near_it_is_not() -> None:
     assert fitness.reason(window(-5)) is None
 
 
+def test_level_learned_while_the_machine_was_off_is_learned_anew_when_it_runs() -> None:
+    memory = SourceMemory()
+    fitness = Fitness(FitnessLimits(below_db=20, above_db=40), memory)
+    for _ in range(12):
+        fitness.reason(window(-75))
+    assert [fitness.reason(window(-30)) for _ in range(13)] == [Unfit.LEVEL] * 12 + [None]
+    assert memory.level_dbfs == pytest.approx(-30, abs=0.1)
+    assert [fitness.reason(window(-60)) for _ in range(30)] == [Unfit.LEVEL] * 30, "softer teaches nothing"
+
+
 def test_level_without_memory_is_not_judged() -> None:
     fitness = Fitness()
     assert [fitness.reason(window(level)) for level in (-20, -70, *(-20,) * 12, -70)] == [None] * 15

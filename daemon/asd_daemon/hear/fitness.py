@@ -46,7 +46,11 @@ class Fitness:
         self._told = False
 
     def reason(self, window: Window) -> Unfit | None:
-        """Why a window can't be judged; None where it can. Learns the usual level from the first ones that can."""
+        """Why a window can't be judged; None where it can.
+
+        Learns the usual level from the first windows that can be, and anew from as many in a row that are much louder: the machine was
+        off before. Softer ones teach nothing, or a microphone that goes deaf slowly would never be found.
+        """
         found = unfit_reason(window.sound, window.gap_samples)
         if found is not None:
             return found
@@ -59,6 +63,10 @@ class Fitness:
             self._learn(self._memory, level_dbfs)
             return None
         above_db = level_dbfs - self._memory.level_dbfs
+        if above_db > self._limits.below_db:
+            self._learn(self._memory, level_dbfs)
+        else:
+            self._levels_dbfs.clear()
         return Unfit.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
 
     def hears(self) -> None:
@@ -82,6 +90,7 @@ class Fitness:
         self._levels_dbfs.append(level_dbfs)
         if len(self._levels_dbfs) == _LEARN_WINDOWS:
             memory.keep_level(round(statistics.median(self._levels_dbfs), 2))
+            self._levels_dbfs.clear()
             _LOG.info("the usual level is %.1f dBFS", memory.level_dbfs)
 
 
