@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench bundle clean
+.PHONY: demo test lint bench soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
@@ -24,6 +24,11 @@ lint: $(VENV)/.all                  ## ruff, mypy --strict, import-linter
 
 bench: $(VENV)/.bench               ## the table of figures, measured on this machine
 	$(BIN)/python benchmarks/edge.py
+
+soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, configurations; about an hour
+	@deploy/system-packages.sh broker microphone
+	for proof in microphone day alerts configuration; do \
+		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound (an hour; goes on where it stopped)
 	$(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 4 --test 0 --supplemental 0 --seed 1
