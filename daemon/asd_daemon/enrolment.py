@@ -82,26 +82,40 @@ class Collection:
     """Vectors of usable windows of one machine, on the disk, so that collecting goes on where it was interrupted."""
 
     def __init__(self, folder: Path, models: str) -> None:
-        """Open the collection that is begun, or begin one; one that other models heard is begun anew."""
+        """Open the collection that is begun, or begin one; one that other models heard is begun anew.
+
+        Raises:
+            BundleError: the folder can't be written.
+        """
         self.folder = folder
         note = folder / NOTE
-        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-        if begun.get("models") != models:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            note.write_text(json.dumps({"models": models}), encoding="utf-8")
+        expected = json.dumps({"models": models})
+        try:
+            if not note.is_file() or note.read_text(encoding="utf-8", errors="replace") != expected:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                note.write_text(expected, encoding="utf-8")
+        except OSError as e:
+            raise BundleError(f"{folder}: can't be written: {e}; set ASD_STATE_DIR or give this user the right") from e
         self._files = sorted(folder.glob("window-*.npz"))
 
     def __len__(self) -> int:
         return len(self._files)
 
     def add(self, hearing: Hearing, views: tuple[str, ...], samples: np.ndarray) -> None:
-        """Describe a window and keep its vectors and its level."""
+        """Describe a window and keep its vectors and its level.
+
+        Raises:
+            BundleError: the disk refuses.
+        """
         number = len(self._files)
         own, changed = describe_normal(hearing, samples, views, np.random.default_rng(number))
         level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
-        write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, changed)
+        try:
+            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, changed)
+        except OSError as e:
+            raise BundleError(f"{file}: can't be written: {e.strerror}; what was collected stays") from e
         self._files.append(file)
 
     def read(self) -> tuple[NormalSound, list[float]]:

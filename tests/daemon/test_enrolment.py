@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
+from asd_daemon import enrolment
 from asd_daemon.cli import cli
 from asd_daemon.enrolment import Collection, Order, Progress, enrol
 from asd_daemon.errors import BundleError, DataSetError
@@ -26,6 +27,13 @@ TILT = 2.0  # of a machine that the bundle does not know
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_tiny_bundle(tmp_path_factory.mktemp("enrolment") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def two_views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All views where the commands are tested, two elsewhere: time."""
+    if "commands" not in request.node.name:
+        monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
 
 
 def sound(count: int, seed: int = 5, tilt: float = TILT) -> list[Heard]:
@@ -141,6 +149,22 @@ def test_with_enrolled_other_models_ask_to_relearn(bundle: Bundle, learned: Path
     with pytest.raises(BundleError, match="--relearn"):
         with_enrolled(bundle, tmp_path / "enrolled", "pump")
     assert with_enrolled(bundle, tmp_path / "enrolled", "fan") == bundle
+
+
+def test_collection_with_a_damaged_note_is_begun_anew(tmp_path: Path) -> None:
+    Collection(tmp_path / "c", "one")
+    (tmp_path / "c" / "note.json").write_bytes(b"{\xff")
+    (tmp_path / "c" / "window-000000.npz").touch()
+    assert len(Collection(tmp_path / "c", "one")) == 0
+
+
+def test_enrol_damaged_collected_window_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(DataSetError):
+        enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(sound(2)), ignore)
+    file = tmp_path / "pump" / "collecting" / "window-000001.npz"
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(BundleError, match=r"window-000001\.npz: is damaged: .*delete it"):
+        enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(sound(16)), ignore)
 
 
 def command(*words: object) -> Result:

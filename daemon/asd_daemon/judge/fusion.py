@@ -208,7 +208,7 @@ def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
             entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > most_bytes or any(entry.compress_type for entry in entries):
             raise BundleError(f"{file}: is compressed, or larger than {most_bytes} bytes; make the bundle again")
-        with np.load(file, allow_pickle=False) as saved:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
             arrays = {key: np.asarray(saved[key]) for key in saved.files}
         numeric = all(array.dtype.kind == "f" for array in arrays.values())
         if not numeric:

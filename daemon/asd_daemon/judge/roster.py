@@ -167,7 +167,7 @@ def read_vectors(file: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
     """
     groups: dict[str, dict[str, NDArray[np.float32]]] = {"vectors": {}, "changed": {}}
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
             for key in saved.files:
                 group, view = key.split("/", 1)
                 groups[group][view] = np.asarray(saved[key], np.float32)
