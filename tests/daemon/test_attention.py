@@ -12,7 +12,7 @@ import pytest
 
 from asd_daemon.attention import Attention, AttentionRule
 from asd_daemon.hear.window import Window
-from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertEvent
+from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
 from asd_daemon.judge.level import LevelRule
 from asd_daemon.settings import KeepSettings
 from asd_daemon.stores import Stores
@@ -273,3 +273,10 @@ def test_store_that_cannot_be_written_is_a_trouble_in_the_state_and_alerts_are_t
     desk.hear(0.1, 0.9, 0.9)
     assert desk.kinds == ["open"]
     assert any("alerts.sqlite can't be written" in trouble for trouble in desk.state.troubles)
+
+
+def test_alerts_that_had_to_be_given_up_are_counted_in_the_state(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, keep=KeepSettings(clips="none", alerts_waiting=10))
+    for number in range(12):
+        desk.stores.outbox.put("fan", "t", b"", kind=AlertKind.OPEN, event_id=str(number))
+    assert desk.state.troubles == ("2 messages were given up: too many waited for the broker",)

@@ -58,7 +58,10 @@ class Keeper:
     def troubles(self) -> tuple[str, ...]:
         """What can't be kept at present, in words."""
         stores = (self.outbox, self.scores, self.clips.shelf if self.clips else None)
-        return tuple(store.trouble for store in stores if store is not None and store.trouble is not None)
+        found = [store.trouble for store in stores if store is not None and store.trouble is not None]
+        if self.outbox is not None and self.outbox.dropped:
+            found.append(f"{self.outbox.dropped} messages were given up: too many waited for the broker")
+        return tuple(found)
 
     def finish(self) -> None:
         """Nothing more is heard."""
