@@ -76,7 +76,7 @@ class Learned:
 
     fusion: Fusion
     weights: tuple[tuple[str, float], ...]
-    """The chosen views."""
+    """The chosen views, each once."""
     calibration: Calibration
     pseudo_auc: float
     """How often a changed window scores above a normal one, on average over the changes; 0.5 is chance."""
@@ -129,7 +129,8 @@ def learn(sound: NormalSound) -> Learned:
     drift = float(np.median(stretches))
     # windows that follow each other are alike: where whole stretches held out score higher, they are what a new day will score
     scores = max((held_out, stretches), key=lambda each: float(np.percentile(each, 90)))
-    weights = tuple((c.view, round(w, 4)) for c, w in chosen.items())
+    together = {view: sum(w for c, w in chosen.items() if c.view == view) for view in fusion.names()}
+    weights = tuple((view, round(weight, 4)) for view, weight in together.items())
     return Learned(fusion, weights, calibrate(scores), value, drift)
 
 
