@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from asd_daemon.errors import UsageError
-from asd_daemon.waveform import WINDOW_S
 
 _PATH = click.Path(path_type=Path)
 DEFAULT_MINUTES = 20.0
@@ -54,6 +53,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
     from asd_daemon.assembly import BundleShelf, Wishes, enrolled_folder, make_plan, memory_of
     from asd_daemon.enrolment import CHANGEABLE, Order, enrol
     from asd_daemon.hear.capture import open_source
+    from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
