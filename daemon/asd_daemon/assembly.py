@@ -320,6 +320,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
                 news,
                 rule=alarm_rule(machine.alarm),
                 keeper=stores.keeper(name),
+                resumes=plan.sources[name].kind not in ("file", "folder"),
                 fitness=Fitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             )

@@ -65,7 +65,7 @@ class Attention:
         teller: whom alerts are given to.
         keeper: what is kept; its memory is taken up where the run before ended, if `resumes`.
         counters: where opened alerts are counted.
-        resumes: whether the sound is the same machine's as in the run before, which recordings need not be.
+        resumes: whether the sound is the same machine's as in the run before, which recordings need not be; if not, nothing is remembered.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Attention:
         self._machine, self._rule, self._teller = machine, rule, teller
         self._keeper = keeper or Keeper(machine)
         self._counters = counters or Counters()
+        self._resumes = resumes
         memory = self._keeper.memory() if resumes else StationMemory()
         self._alarm = Alarm(rule.alarm, memory=memory.alarm)
         self._silence, self._level = memory.silence, Level(rule.level, memory.level)
@@ -191,9 +192,14 @@ class Attention:
         if event.kind is AlertKind.CLOSE:
             self._silence = replace(self._silence, held=False, acknowledged=None)
         if is_told:
-            self._teller.alert(self._machine, event, self._details, self._memory().to_bytes())
+            self._tell(event)
         else:
             self._remember()
+
+    def _tell(self, event: AlertEvent) -> None:
+        """Give an event away, together with what is known after it."""
+        memory = self._memory().to_bytes() if self._resumes else None
+        self._teller.alert(self._machine, event, self._details, memory)
 
     def _look_at_the_clock(self, now: datetime) -> None:
         """End a silence whose time is over."""
@@ -206,8 +212,7 @@ class Attention:
         held, alert = self._silence.held, self.open_alert
         self._silence = replace(self._silence, muted_at=None, muted_for_s=0.0, held=False)
         if held and alert is not None:
-            event = replace(alert, kind=AlertKind.OPEN)
-            self._teller.alert(self._machine, event, self._details, self._memory().to_bytes())
+            self._tell(replace(alert, kind=AlertKind.OPEN))
         else:
             self._remember()
 
@@ -236,7 +241,8 @@ class Attention:
         return StationMemory(self._alarm.memory, self._silence, self._level.memory)
 
     def _remember(self) -> None:
-        self._keeper.remember(self._memory())
+        if self._resumes:
+            self._keeper.remember(self._memory())
 
 
 def _seconds(silence: Silence) -> timedelta:

@@ -124,13 +124,19 @@ class Station:
         keeper: Keeper | None = None,
         fitness: Fitness | None = None,
         hop_samples: int = WINDOW_SAMPLES,
+        resumes: bool | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
         self.counters = Counters()
         self._source, self._open_judge, self._teller, self._news, self._now = source, open_judge, teller, news, now
         self._attention = Attention(
-            machine, AttentionRule(rule, hop_samples=hop_samples), teller, keeper, self.counters, resumes=source.live
+            machine,
+            AttentionRule(rule, hop_samples=hop_samples),
+            teller,
+            keeper,
+            self.counters,
+            resumes=source.live if resumes is None else resumes,
         )
         self._fitness = fitness or Fitness()
         self._cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)

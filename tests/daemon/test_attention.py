@@ -127,7 +127,11 @@ def test_windows_before_an_orderly_stop_count_after_it(tmp_path: Path) -> None:
 def test_recordings_do_not_go_on_with_the_alert_of_another_run(tmp_path: Path) -> None:
     before = Desk(tmp_path)
     before.hear(0.9, 0.9)
-    assert Desk(tmp_path, resumes=False).state.event_id is None
+    recording = Desk(tmp_path, resumes=False)
+    assert recording.state.event_id is None
+    recording.hear(0.1, 0.1)
+    recording.attention.end()
+    assert Desk(tmp_path).state.event_id == before.state.event_id, "nor do they change what is known of the machine"
 
 
 def test_memory_that_cannot_be_understood_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
