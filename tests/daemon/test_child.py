@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -205,3 +206,33 @@ def test_frame_that_claims_to_be_endless_is_refused() -> None:
     data[8:12] = b"\xff\xff\xff\xff"
     with pytest.raises(ValueError, match="not a frame"):
         list(FrameReader().feed(bytes(data)))
+
+
+def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container() -> None:
+    """A subreaper inherits orphans as process 1 of a container does; nobody else would take them off the list."""
+    code = (
+        "import ctypes, sys, psutil\n"
+        "if ctypes.CDLL(None).prctl(36, 1, 0, 0, 0): sys.exit(77)\n"  # PR_SET_CHILD_SUBREAPER
+        "from asd_daemon.hear.capture import Lost, SourceSpec\n"
+        "from asd_daemon.hear.child import Patience\n"
+        "from asd_daemon.hear.microphone import open_command\n"
+        "quick = Patience(start_s=5, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
+        "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
+        "source = open_command(spec, wait=True, patience=quick)\n"
+        "heard = source.heard()\n"
+        "for _ in range(4):\n"
+        "    next(item for item in heard if isinstance(item, Lost))\n"
+        "me = psutil.Process()\n"
+        "print(sum(c.status() == psutil.STATUS_ZOMBIE for c in me.children(recursive=True)), source.restarts)\n"
+        "source.close(); list(heard)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "daemon")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode == 77:
+        pytest.skip("no subreaper on this kernel")
+    assert done.returncode == 0, done.stderr
+    zombies, restarts = map(int, done.stdout.split())
+    assert restarts >= 3
+    assert zombies <= 1, "the last one's may not be over yet"

@@ -102,7 +102,8 @@ def listen_to_machine_that_fails_and_is_repaired(ear: Ear, microphone: VirtualMi
         assert sorted(c.name().rstrip("0123456789.") for c in child) == ["pactl", "python"], "one recorder, no more"
         assert daemon.stop() == 0, daemon.log
         heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "stopped", 5)
-        assert not any(psutil.pid_exists(c.pid) for c in child)
+        _, alive = psutil.wait_procs(child, timeout=10)
+        assert [c for c in alive if c.status() != psutil.STATUS_ZOMBIE] == []
     check_alert(opened, closed, ear)
 
 

@@ -151,6 +151,7 @@ class SupervisedChild:
         self._reason = "has not been started"
         self._limit_s = self.patience.boot_s
         self._unreaped: list[subprocess.Popen[bytes]] = []
+        self._groups: list[int] = []  # process groups whose orphans may have become ours
 
     @property
     def vitals(self) -> Vitals:
@@ -305,9 +306,23 @@ class SupervisedChild:
         except subprocess.TimeoutExpired:
             # Stuck in the kernel with its device; it dies when the driver lets go, and must not hold us up
             self._unreaped.append(child)
+        else:
+            self._groups.append(child.pid)
 
     def _reap(self) -> None:
+        """Take leave of the dead: children that died late, and their orphans where we are process 1, as in a container."""
         self._unreaped = [child for child in self._unreaped if child.poll() is None]
+        self._groups = [group for group in self._groups if _has_living_orphans(group)]
+
+
+def _has_living_orphans(group: int) -> bool:
+    """Reap what is dead of a process group that is ours to reap; whether some of it still lives."""
+    try:
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:  # none of it is ours, or left
+        return False
+    return True
 
 
 def _fd(pipe: IO[bytes] | None) -> int:
