@@ -316,11 +316,16 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(tmp_path
         teller.close(4)
 
 
-def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker) -> None:
+@pytest.mark.parametrize("is_early", [True, False])
+def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker, is_early: bool) -> None:
     with Subscriber(broker.port) as heard:
         teller = MqttTeller(address_of(broker), POST)
-        teller.resume("fan", alert(7))
+        if is_early:
+            teller.resume("fan", alert(7))
         teller.start(Failures())
+        assert teller.wait_connected(10)
+        if not is_early:
+            teller.resume("fan", alert(7))
         said = heard.wait_for(lambda m: m.topic.endswith("alert")).payload
         teller.close(4)
     assert (said["event_id"], said["repeated"]) == ("event-7", True)

@@ -145,6 +145,8 @@ class MqttTeller:
     def resume(self, machine: str, event: AlertEvent) -> None:
         """An alert was told by an earlier run and is still open."""
         self._note_open(machine, event, NO_DETAILS)
+        if self.connected:  # else it is said when we are
+            self._words.put(_CONNECTED)
 
     def _note_open(self, machine: str, event: AlertEvent, details: AlertDetails) -> None:
         with self._lock:
