@@ -14,10 +14,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.capture import Block, Heard, Lost, Vitals
 from asd_daemon.hear.clock import SampleClock
+from asd_daemon.hear.remains import Grumble, descriptor, has_living_orphans, obituary
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -79,30 +79,6 @@ class Decoder(Protocol):
 
     def feed(self, data: bytes) -> Iterator[Sound | Word]:
         """What the bytes say, in order; ValueError when they make no sense."""
-
-
-class _Noise:
-    """What a child prints to standard error: the last lines are kept and the rest is counted, so that no log fills a card."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=8)
-        self._rest = b""
-        self.count = 0
-
-    def feed(self, data: bytes) -> bool:
-        """Take in some bytes; False where there are none, at the end."""
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-1000:]
-        for line in whole:
-            self.count += 1
-            if line.strip():
-                self._lines.append(line.decode(errors="replace").strip()[:200])
-        return bool(data)
-
-    def last(self) -> str:
-        """The last line that says something."""
-        rest = self._rest.decode(errors="replace").strip()[:200]
-        return rest or (self._lines[-1] if self._lines else "")
 
 
 class SupervisedChild:
@@ -212,7 +188,7 @@ class SupervisedChild:
         except OSError as e:
             self._reason = f"can't start {self._command[0]}: {e.strerror}"
             return
-        noise = _Noise()
+        noise = Grumble()
         try:
             yield from self._listen(child, noise)
         finally:
@@ -220,9 +196,9 @@ class SupervisedChild:
             if noise.count:
                 _LOG.debug("%s: %d lines on standard error, last: %s", self.name, noise.count, noise.last())
 
-    def _listen(self, child: subprocess.Popen[bytes], noise: _Noise) -> Iterator[Block]:
+    def _listen(self, child: subprocess.Popen[bytes], noise: Grumble) -> Iterator[Block]:
         """Read the child until it ends, falls silent, talks nonsense or is no longer wanted; `_reason` says which."""
-        decoder, words, grumble = self._decoder(), _fd(child.stdout), _fd(child.stderr)
+        decoder, words, grumble = self._decoder(), descriptor(child.stdout), descriptor(child.stderr)
         self._limit_s = self.patience.boot_s if self._speaks_first else self.patience.start_s
         self._reason = f"does not start in {self._limit_s:g} s"
         deadline_s = time.monotonic() + self._limit_s
@@ -239,7 +215,7 @@ class SupervisedChild:
                     continue
                 data = os.read(words, _CHUNK_BYTES)
                 if not data:
-                    self._reason = _obituary(child, noise)
+                    self._reason = obituary(child, noise)
                     return
                 for item in self._understood(decoder, data):
                     if isinstance(item, Word):
@@ -312,35 +288,4 @@ class SupervisedChild:
     def _reap(self) -> None:
         """Take leave of the dead: children that died late, and their orphans where we are process 1, as in a container."""
         self._unreaped = [child for child in self._unreaped if child.poll() is None]
-        self._groups = [group for group in self._groups if _has_living_orphans(group)]
-
-
-def _has_living_orphans(group: int) -> bool:
-    """Reap what is dead of a process group that is ours to reap; whether some of it still lives."""
-    try:
-        while os.waitpid(-group, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:  # none of it is ours, or left
-        return False
-    return True
-
-
-def _fd(pipe: IO[bytes] | None) -> int:
-    if pipe is None:
-        raise ValueError("a child without a pipe")
-    return pipe.fileno()
-
-
-def _obituary(child: subprocess.Popen[bytes], noise: _Noise) -> str:
-    """Why the child ended, as far as it can be known."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(_REAP_S)
-    if child.returncode is not None:
-        grumble = _fd(child.stderr)
-        os.set_blocking(grumble, False)
-        with contextlib.suppress(BlockingIOError):
-            noise.feed(os.read(grumble, _CHUNK_BYTES))
-    how = "ended" if not child.returncode else f"ended with code {child.returncode}"
-    if child.returncode is not None and child.returncode < 0:
-        how = f"was killed by {signal.Signals(-child.returncode).name}"
-    return f"{how}: {noise.last()}" if noise.last() else how
+        self._groups = [group for group in self._groups if has_living_orphans(group)]

@@ -1,0 +1,72 @@
+"""What a child process leaves behind: its last words on standard error, how it ended, and orphans.
+
+Owns no process; the supervisor asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections import deque
+from typing import IO
+
+_CHUNK_BYTES = 1 << 16
+_REAP_S = 1.0
+
+
+class Grumble:
+    """What a child prints to standard error: the last lines are kept and the rest is counted, so that no log fills a card."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=8)
+        self._rest = b""
+        self.count = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Take in some bytes; False where there are none, at the end."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-1000:]
+        for line in whole:
+            self.count += 1
+            if line.strip():
+                self._lines.append(line.decode(errors="replace").strip()[:200])
+        return bool(data)
+
+    def last(self) -> str:
+        """The last line that says something."""
+        rest = self._rest.decode(errors="replace").strip()[:200]
+        return rest or (self._lines[-1] if self._lines else "")
+
+
+def has_living_orphans(group: int) -> bool:
+    """Reap what is dead of a process group that is ours to reap; whether some of it still lives."""
+    try:
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:  # none of it is ours, or left
+        return False
+    return True
+
+
+def descriptor(pipe: IO[bytes] | None) -> int:
+    """The number of a pipe that was asked for."""
+    if pipe is None:
+        raise ValueError("a child without a pipe")
+    return pipe.fileno()
+
+
+def obituary(child: subprocess.Popen[bytes], noise: Grumble) -> str:
+    """Why the child ended, as far as it can be known."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_REAP_S)
+    if child.returncode is not None:
+        grumble = descriptor(child.stderr)
+        os.set_blocking(grumble, False)
+        with contextlib.suppress(BlockingIOError):
+            noise.feed(os.read(grumble, _CHUNK_BYTES))
+    how = "ended" if not child.returncode else f"ended with code {child.returncode}"
+    if child.returncode is not None and child.returncode < 0:
+        how = f"was killed by {signal.Signals(-child.returncode).name}"
+    return f"{how}: {noise.last()}" if noise.last() else how
