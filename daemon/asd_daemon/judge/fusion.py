@@ -192,9 +192,10 @@ class Fusion:
 
 
 def write_fusion(fusion: Fusion, file: Path) -> None:
-    """Write a fusion's arrays as an uncompressed .npz; its names are kept elsewhere."""
+    """Write a fusion's arrays as float32 in an uncompressed .npz; its names are kept elsewhere."""
+    arrays = {name: np.asarray(array, np.float32) for name, array in fusion.arrays().items()}
     with file.open("wb") as f:
-        np.savez(f, **fusion.arrays())  # type: ignore[arg-type]
+        np.savez(f, **arrays)  # type: ignore[arg-type]
 
 
 def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
