@@ -21,6 +21,7 @@ from asd_daemon.tell.mqtt import MqttTeller
 from asd_daemon.tell.outbox import Outbox
 from asd_daemon.tell.post import Post
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
+from rig.gate import Gate
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
 
@@ -291,28 +292,28 @@ def test_alerts_that_were_not_confirmed_are_sent_by_the_next_run(tmp_path: Path)
         assert len(Outbox(tmp_path / "alerts.sqlite", ["fan"])) == 0
 
 
-def test_discovery_state_and_open_alert_are_said_again_on_every_connect(tmp_path: Path) -> None:
+def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: Broker) -> None:
     post = replace(POST, discovery_prefix="homeassistant")
-    with Broker(tmp_path / "broker") as broker:
-        teller, _ = start(address_of(broker), post)
+    with Gate(broker.port) as gate, Subscriber(broker.port) as heard:
+        gate.open()
+        teller, _ = start(address_of(broker, port=gate.port), post)
         assert teller.wait_connected(10)
         teller.alert("fan", alert(1))
         teller.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
         assert teller.waiting.wait_empty(10)
-        for _ in range(2):
-            broker.kill()
-            broker.up()
-            with Subscriber(broker.port) as heard:
-                found = heard.wait_for(lambda m: m.topic == "homeassistant/device/asd_line-3_fan/config", 60)
-                assert found.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
-                heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] == "event-1")
-        with Subscriber(broker.port) as heard:
-            teller._client.disconnect()  # as if the broker had thrown us out
-            teller._client.reconnect()
-            said = heard.wait_for(lambda m: m.topic.endswith("alert"), 30).payload
-            assert (said["event_id"], said["repeated"]) == ("event-1", True)
-            teller.alert("fan", alert(1, AlertKind.CLOSE))
-            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
+        heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] == "event-1")
+        gate.shut()
+        heard.wait_for(lambda m: m.payload == "offline")
+        told = len(heard.messages)
+        gate.open()
+        again = heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["repeated"], 60).payload
+        assert again["event_id"] == "event-1"
+        topics = [m.topic for m in heard.messages[told:]]
+        assert "asd/line-3/fan/state" in topics
+        config = next(m for m in heard.messages[told:] if m.topic == "homeassistant/device/asd_line-3_fan/config")
+        assert config.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
+        teller.alert("fan", alert(1, AlertKind.CLOSE))
+        heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
         teller.close(4)
 
 
