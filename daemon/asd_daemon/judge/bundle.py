@@ -1,6 +1,6 @@
 """THE contract between exporter and edge: a folder with a manifest, models, and one folder of normal sound a machine.
 
-    manifest.json                        what this file's `Manifest` says; every other file with its SHA-256 and size
+    manifest.json                        what manifest.py's `Manifest` says; every other file with its SHA-256 and size
     embedder.onnx [embedder.fp32.onnx]   the model that listens, and its unquantised twin
     machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length
     machines/<name>/index.hnsw           the same as hnswlib's graph
@@ -17,156 +17,69 @@ The exporter writes it with these classes and the edge reads it with them. Nothi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from asd_daemon.errors import BundleError, UnknownMachineError
 from asd_daemon.judge.calibration import Calibration
 from asd_daemon.judge.fusion import Fusion, read_fusion
 from asd_daemon.judge.index import ExactIndex, HnswIndex, NeighbourIndex
-from asd_daemon.judge.mel import FEATURE, FeatureSpec
+from asd_daemon.judge.manifest import (
+    BANK,
+    CALIBRATION,
+    FUSION,
+    INDEX,
+    MANIFEST,
+    SCHEMA,
+    SEPARATED,
+    BundlePath,
+    FileEntry,
+    MachineEntry,
+    MachineName,
+    Manifest,
+    ModelEntry,
+    ReferenceEntry,
+    SeparatorEntry,
+)
+from asd_daemon.judge.mel import FEATURE
 from asd_daemon.judge.signature import check_signature
 from asd_daemon.waveform import WINDOW_SAMPLES
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
+__all__ = [
+    "BANK",
+    "CALIBRATION",
+    "FUSION",
+    "INDEX",
+    "MANIFEST",
+    "SCHEMA",
+    "SEPARATED",
+    "Bundle",
+    "BundlePath",
+    "FileEntry",
+    "MachineEntry",
+    "MachineName",
+    "Manifest",
+    "ModelEntry",
+    "ReferenceEntry",
+    "SeparatorEntry",
+    "default_bundle",
+    "file_entry",
+    "load_bundle",
+    "verify_file",
+]
+
 MAX_MANIFEST_BYTES = 4 * 2**20
-MAX_FILE_BYTES = 2 * 2**30
 MAX_BUNDLE_BYTES = 8 * 2**30
 MAX_CALIBRATION_BYTES = 2**20
 MAX_FUSION_BYTES = 256 * 2**20
 NPY_HEADER_BYTES = 16_384
-BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
-    "bank.npy",
-    "separated.npy",
-    "index.hnsw",
-    "calibration.json",
-    "fusion.npz",
-)
-MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-
-
-def _inside(path: str) -> str:
-    """Refuse a path that could leave the bundle."""
-    pure = PurePosixPath(path)
-    if not path or "\\" in path or "\0" in path or pure.is_absolute() or ".." in pure.parts or pure.as_posix() != path:
-        raise ValueError(f"{path!r} must be a plain path inside the bundle")
-    return path
-
-
-BundlePath = Annotated[str, Field(max_length=255), AfterValidator(_inside)]
-MachineName = Annotated[str, Field(pattern=MACHINE_NAME)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileEntry(_Part):
-    """One file of the bundle."""
-
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
-
-
-class ModelEntry(_Part):
-    """One ONNX model: float32 features (B, 1024, 128) in, unit-length float32 embeddings (B, dim) out."""
-
-    file: BundlePath
-    precision: Literal["fp32", "int8"]
-    dim: int = Field(ge=1, le=65_536)
-
-
-class SeparatorEntry(_Part):
-    """The ONNX separator: float32 waveforms (B, 160 000) in, the machine's own (B, 160 000) out."""
-
-    file: BundlePath
-    precision: Literal["fp32", "int8"]
-
-
-class MachineEntry(_Part):
-    """A machine that the bundle knows."""
-
-    folder: BundlePath
-    vectors: int = Field(ge=2, le=20_000_000)
-    search: Literal["hnsw", "exact"] = Field(description="which search the exporter found to give the exact neighbour")
-    ef: int = Field(ge=1, le=100_000, description="hnswlib's search width that reached the stated recall")
-    recall: float = Field(ge=0, le=1, description="share of clips at hand whose hnsw neighbour is the exact one")
-    separated: bool = Field(description="whether the separated sound's distance is added; false: the heard sound alone")
-    views: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
-        None,
-        min_length=1,
-        max_length=64,
-        description="views of fusion.npz in its order; null: the nearest neighbour alone",
-    )
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Files that its folder must hold."""
-        optional = {INDEX: self.search == "hnsw", SEPARATED: self.separated, FUSION: self.views is not None}
-        return (BANK, CALIBRATION, *(name for name, needed in optional.items() if needed))
-
-
-class ReferenceEntry(_Part):
-    """A sound of the bundle and the scores that this sound must get."""
-
-    file: BundlePath
-    scores: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-    tolerance: float = Field(gt=0, le=1)
-
-
-class Manifest(_Part):
-    """`manifest.json`."""
-
-    schema_version: Literal[1] = Field(alias="schema")
-    name: str = Field(min_length=1, max_length=100)
-    version: str = Field(min_length=1, max_length=100)
-    created: str
-    licence: str
-    made_with: dict[str, str]
-    feature: FeatureSpec
-    window_samples: int
-    embedder: ModelEntry
-    embedder_fp32: ModelEntry | None = None
-    separator: SeparatorEntry | None = None
-    machines: dict[MachineName, MachineEntry] = Field(min_length=1)
-    reference: tuple[ReferenceEntry, ...] = ()
-    files: dict[BundlePath, FileEntry]
-    figures: dict[str, Any] = Field(default_factory=dict, description="what was measured when the bundle was made")
-
-    @classmethod
-    def parse(cls, text: bytes, path: Path) -> Manifest:
-        """Read a manifest's JSON.
-
-        Raises:
-            BundleError: not JSON, of a newer schema, or not as this class says; names the key.
-        """
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise BundleError(f"{path}: is not valid JSON: {e}") from e
-        if not isinstance(raw, dict):
-            raise BundleError(f"{path}: must hold a JSON object, not {type(raw).__name__}")
-        schema = raw.get("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise BundleError(
-                f"{path}: schema: {schema} is newer than this asd-daemon reads ({SCHEMA}); update asd-edge"
-            )
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            key = ".".join(str(part) for part in first["loc"]) or "manifest"
-            raise BundleError(f"{path}: {key}: {first['msg']} (and {e.error_count() - 1} more)") from e
 
 
 @dataclass(frozen=True)
