@@ -72,7 +72,10 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
             "F:1: machines.fan.source: source 'simulate:fan?x': 'x' must be option=value&option=value",
         ),
         ("mashines: {}", "F:1: mashines: unknown key (did you mean machines?)"),
-        ("machines: {fan: {zzz: 1}}", "F:1: machines.fan.zzz: unknown key; known keys: source, model, hop_s, alarm, quality"),
+        (
+            "machines: {fan: {zzz: 1}}",
+            "F:1: machines.fan.zzz: unknown key; known keys: source, model, hop_s, alarm, quality",
+        ),
         ("node: a\nmqtt: {hots: a}", "F:2: mqtt.host: is missing (and 1 more)"),
         (
             "node: a\nmqtt:\n  host: a\n  port: 99999",
@@ -185,6 +188,35 @@ def test_state_folder_is_ours_then_systemds_then_the_users(monkeypatch: pytest.M
     assert state_folder({k: full[k] for k in ("STATE_DIRECTORY", "XDG_STATE_HOME")}) == Path("/b")
     assert state_folder({"XDG_STATE_HOME": "/d"}) == Path("/d/asd-daemon")
     assert state_folder({}) == Path("/home/u/.local/state/asd-daemon")
+
+
+def test_password_from_a_systemd_credential(tmp_path: Path) -> None:
+    mqtt = MqttSettings(host="a", username="u", password_credential="mqtt-password")
+    (tmp_path / "mqtt-password").write_text("s3cret\n")
+    assert read_password(mqtt, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "s3cret"
+    with pytest.raises(SettingsError, match="LoadCredential=mqtt-password"):
+        read_password(mqtt, {})
+    with pytest.raises(SettingsError, match="password_credential: .* can't be read"):
+        read_password(mqtt, {"CREDENTIALS_DIRECTORY": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "message"),
+    [
+        ("{host: a, password_credential: b}", "password_credential needs username"),
+        ("{host: a, username: u, password_file: b, password_credential: c}", "password_file or password_credential"),
+        ("{host: a, password_credential: ../b, username: u}", "should match pattern"),
+    ],
+)
+def test_password_in_two_places_or_of_nobody_is_refused(mqtt: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(f"mqtt: {mqtt}", "F")
+
+
+def test_sound_that_may_not_be_stored_makes_no_clips_whatever_else_is_said() -> None:
+    assert parse_settings("keep: {clips: alerts}", "F").keep.keeps_clips
+    assert not parse_settings("keep: {clips: none}", "F").keep.keeps_clips
+    assert not parse_settings("keep: {clips: alerts, store_sound: false}", "F").keep.keeps_clips
 
 
 def test_sample_is_valid_and_shows_every_key() -> None:
