@@ -335,6 +335,9 @@ def test_every_command_and_option_has_help() -> None:
         "service uninstall",
         "sample-config",
         "bundle verify",
+        "bundle install",
+        "bundle rollback",
+        "enroll",
     }
     for name, command in commands(cli):
         assert command.help, name
