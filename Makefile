@@ -36,7 +36,7 @@ bundle: $(VENV)/.all                ## the bundle that comes with the package, m
 	$(BIN)/asd-train run default --data build/default/units --data build/default/data --out build/default/run
 	$(BIN)/asd-train evaluate build/default/run --data build/default/data
 	$(BIN)/asd-export build/default/run daemon/asd_daemon/bundles/default --data build/default/data --name asd-edge-default \
-		--bundle-version 0.1.0 --licence "Apache-2.0; trained on simulated sound only"
+		--score views --bundle-version 0.1.0 --licence "Apache-2.0; trained on simulated sound only"
 
 clean:                              ## the virtual environment and everything built
 	rm -rf $(VENV) build dist
