@@ -1,7 +1,7 @@
 """The MQTT side: one connection a process, its topics, its last will, and alerts that wait until the broker has them.
 
     <prefix>/<node>/availability            online | offline | stopped, retained; offline is the last will
-    <prefix>/<node>/<machine>/availability  the same of one machine (docs/decisions/0008)
+    <prefix>/<node>/<machine>/availability  the same of one machine (docs/decisions/0007)
     <prefix>/<node>/<machine>/state         retained
     <prefix>/<node>/<machine>/score         QoS 0, every window
     <prefix>/<node>/<machine>/alert         QoS 1, in order, one in flight
