@@ -41,15 +41,15 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def fan(tmp_path: Path) -> Ear:
-    return simulated_fan(tmp_path / "fan")
+def fan() -> Ear:
+    return simulated_fan()
 
 
 @pytest.fixture
-def lathe(tmp_path: Path) -> Ear:
+def lathe(microphone: VirtualMicrophone) -> Ear:
     if not REALBENCH.is_dir():
         pytest.skip("no real recordings in ../shared/realbench")
-    return real_lathe(tmp_path / "lathe", REALBENCH)
+    return real_lathe(microphone.folder, REALBENCH)
 
 
 def write_configuration(folder: Path, ear: Ear, broker: Broker) -> Path:

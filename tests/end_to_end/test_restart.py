@@ -26,8 +26,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def fan(tmp_path: Path) -> Ear:
-    return simulated_fan(tmp_path / "fan")
+def fan() -> Ear:
+    return simulated_fan()
 
 
 def configure(folder: Path, ear: Ear, broker: Broker, sound: Path, keep: str = "{}") -> Path:
