@@ -88,11 +88,11 @@ def test_sound_that_is_no_number_or_too_loud_makes_a_clip_all_the_same(folder: P
     assert np.abs(samples).max() <= 1
 
 
-def clip_of(shelf: ClipShelf, name: str, made_s: float, folder: Path) -> Path:
+def clip_of(shelf: ClipShelf, name: str, made_s: float, folder: Path, seconds: float = 2) -> Path:
     """A clip that was written earlier."""
     path = folder / "fan" / f"{name}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, noise(2), RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(path, noise(seconds), RATE, format="FLAC", subtype="PCM_16")
     os.utime(path, (made_s, made_s))
     return path
 
@@ -126,11 +126,12 @@ def test_budget_smaller_than_a_clip_is_a_trouble_and_no_clip(folder: Path) -> No
 
 
 def test_last_free_part_of_the_disk_is_never_taken(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small", 2000) as disk, Shelf(disk / "clips") as shelf:
-        old = clip_of(shelf, "a", 1.0, disk / "clips")
-        fill(disk / "filler", leave_kilobytes=120)
-        recorder = ClipRecorder(shelf, "fan", ClipSpan(1, 0))
-        recorder.feed(noise(1))
+    # sizes far above what the kernel counts late on several processors (some 100 kB of a tmpfs)
+    with small_disk(tmp_path / "small", 20_000) as disk, Shelf(disk / "clips") as shelf:
+        old = clip_of(shelf, "a", 1.0, disk / "clips", seconds=40)
+        fill(disk / "filler", leave_kilobytes=1_100)
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(20, 0))
+        recorder.feed(noise(20))
         first = recorder.begin("e", AT)
         shelf.close(10)
         assert not old.exists(), "room is made from the oldest clips"
