@@ -2,9 +2,9 @@
 
 usage: python benchmarks/enrolment.py [--bundle DIR] [--data DIR ...] [--machine NAME ...] [--json FILE]
 
-Everything goes through the programs' own doors: `asd-daemon enroll --source folder:TRAIN` and `asd-daemon score --json TEST`,
-each machine in a state folder of its own. Without --data: the realbench recordings beside the checkout; a folder that is not there is skipped with a word.
-Without --bundle: the bundle that comes with the program.
+Everything goes through the programs' own doors: `asd-daemon enroll --source folder:TRAIN` and `asd-daemon score --json TEST`, each
+machine in a state folder of its own. Without --data: the realbench recordings beside the checkout; a folder that is not there is
+skipped with a word. Without --bundle: the bundle that comes with the program.
 """
 
 from __future__ import annotations
