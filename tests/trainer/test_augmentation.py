@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from asd_daemon.judge.mel import eat_input, log_mel
-from asd_trainer.augmentation import LOG_FLOOR, draw_plan, mix_powers, render
+from asd_trainer.augmentation import LOG_FLOOR, add_noise, draw_plan, mix_powers, render
+from asd_trainer.background import Background
 from asd_trainer.recipe import AugmentRecipe
 
 NOTHING = AugmentRecipe(mixup_probability=0, gain_db=0, roll=False, mask_probability=0)
@@ -109,3 +110,85 @@ def test_parts_of_a_plan_give_what_the_whole_plan_gives() -> None:
         assert part.kept is not None
         assert plan.kept is not None
         np.testing.assert_array_equal(part.kept, plan.kept[rank::2])
+
+
+NOISY = NOTHING.model_copy(update={"noise_probability": 1.0, "noise_snr_db": (0.0, 10.0)})
+
+
+def background(choices: int = 3) -> Background:
+    sound = np.random.default_rng(8).normal(-6, 2, (3, 998, 128)).astype(np.float32)
+    return Background((), sound, (np.arange(choices),) * 6)
+
+
+def tilted(rng: np.random.Generator, slope: float) -> NDArray[np.float32]:
+    """Noise whose spectrum falls (slope > 0) or rises, float32 (160 000,)."""
+    spectrum = np.fft.rfft(rng.standard_normal(160_000))
+    spectrum *= (1.0 + np.arange(spectrum.size)) ** -slope
+    sound = np.fft.irfft(spectrum)
+    return np.asarray(0.1 * sound / sound.std(), np.float32)
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 5.0, 20.0])
+def test_noise_added_to_a_log_mel_is_noise_added_to_the_sound(snr_db: float) -> None:
+    rng = np.random.default_rng(9)
+    time_s = np.arange(160_000) / 16_000
+    hum = np.sum([np.sin(2 * np.pi * 120 * k * time_s + k) / k for k in range(1, 40)], axis=0)
+    machine = np.asarray(0.05 * hum + 0.3 * tilted(rng, 0.3), np.float32)
+    for noise in (tilted(rng, 0.5), tilted(rng, 0.0), 0.1 * tilted(rng, -0.3)):
+        clip, other = log_mel(machine), log_mel(noise)
+        gain = np.sqrt(np.exp(clip).mean() / np.exp(other).mean() / 10 ** (snr_db / 10))
+        true = log_mel((machine + gain * noise).astype(np.float32))
+        added = add_noise(clip, other, snr_db)
+        assert 0 <= float((added - true).mean()) < 0.2
+        # Powers over time, band by band: what a machine's steady sound is known by. Without the noise they would be far off.
+        expected, found, without = (np.log(np.exp(sound).mean(axis=0)) for sound in (true, added, clip))
+        error = float(np.abs(found - expected).mean())
+        assert error < 0.03
+        assert error < 0.4 * float(np.abs(without - expected).mean())
+
+
+def test_noise_is_as_loud_as_its_ratio_says_and_silence_adds_nothing() -> None:
+    clip, noise = log_mels(2)
+    for snr_db in (-10.0, 0.0, 13.0):
+        added = np.exp(add_noise(clip, noise, snr_db).astype(np.float64)) - np.exp(clip.astype(np.float64))
+        assert 10 * np.log10(np.exp(clip.astype(np.float64)).mean() / added.mean()) == pytest.approx(snr_db, abs=0.01)
+    silent = np.full_like(clip, LOG_FLOOR)
+    np.testing.assert_array_equal(add_noise(clip, silent, -20.0), clip)
+    half = noise.copy()
+    half[499:] = LOG_FLOOR  # a short clip, filled up with silence: nothing is added there
+    np.testing.assert_allclose(add_noise(clip, half, 0.0)[499:], clip[499:], atol=1e-5)
+
+
+def test_noise_of_a_plan_lies_within_its_ratio_and_changes_nothing_else_of_the_plan() -> None:
+    plain, noisy = (
+        draw_plan(np.arange(6), 998, NOISY, 0.5, np.random.default_rng(1), sound) for sound in (None, background())
+    )
+    assert np.isinf(plain.snr_db).all()
+    assert (noisy.snr_db >= 0).all()
+    assert (noisy.snr_db <= 10).all()
+    assert set(noisy.noises.tolist()) <= {0, 1, 2}
+    for name in ("clips", "partners", "rolls", "gains_db", "mix", "masks", "kept"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(noisy, name))
+    cache, sound = log_mels(), background().log_mels
+    assert torch.equal(render(plain, cache, sound), render(plain, cache))
+    rendered_noisy = render(noisy, cache, sound).numpy()[:, :998] * np.float32(2 * 4.569) - np.float32(4.268)
+    for row in range(6):
+        expected = add_noise(cache[row], sound[noisy.noises[row]], float(noisy.snr_db[row]))
+        np.testing.assert_allclose(rendered_noisy[row], expected, atol=1e-4)
+    half = draw_plan(
+        np.arange(600) % 6,
+        998,
+        NOISY.model_copy(update={"noise_probability": 0.5}),
+        1,
+        np.random.default_rng(1),
+        background(),
+    )
+    assert 0.4 < np.isfinite(half.snr_db).mean() < 0.6
+
+
+def test_parts_of_a_noisy_plan_give_what_the_whole_plan_gives() -> None:
+    cache, sound = log_mels(), background()
+    plan = draw_plan(np.arange(6), 998, AugmentRecipe(noise_probability=0.7), 0.5, np.random.default_rng(1), sound)
+    whole = render(plan, cache, sound.log_mels)
+    for rank in range(2):
+        assert torch.equal(render(plan.part(rank, 2), cache, sound.log_mels), whole[rank::2])

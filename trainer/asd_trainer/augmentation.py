@@ -7,7 +7,7 @@ same treatment however many there are. It defines no feature.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asd_daemon.judge.mel import EAT_FRAMES, ENERGY_FLOOR, MEL_BINS, eat_input
+from asd_trainer.background import Background
 from asd_trainer.eat import MEL_PATCHES, TIME_PATCHES
 from asd_trainer.recipe import AugmentRecipe
 
@@ -43,6 +44,12 @@ class BatchPlan:
     """First and last frame, first and last bin of what is blanked, last excluded, (B, 4)."""
     kept: NDArray[np.int64] | None
     """Patches that are encoded, (B, K), or all."""
+    noises: NDArray[np.int64]
+    """Rows of the background that are added, (B,)."""
+    noise_rolls: NDArray[np.int64]
+    """Frames by which noises are rotated, (B,)."""
+    snr_db: F32
+    """Power of the clip over its noise, infinite where none is added, (B,)."""
 
     def part(self, rank: int, world: int) -> BatchPlan:
         """Every world-th clip, starting at `rank`."""
@@ -56,13 +63,24 @@ class BatchPlan:
             self.mix[cut],
             self.masks[cut],
             kept,
+            self.noises[cut],
+            self.noise_rolls[cut],
+            self.snr_db[cut],
         )
 
 
 def draw_plan(
-    clips: NDArray[np.int64], frames: int, settings: AugmentRecipe, kept_patches: float, rng: np.random.Generator
+    clips: NDArray[np.int64],
+    frames: int,
+    settings: AugmentRecipe,
+    kept_patches: float,
+    rng: np.random.Generator,
+    background: Background | None = None,
 ) -> BatchPlan:
-    """Draw the treatment of a batch of clips, given as rows of a cache whose clips have `frames` frames."""
+    """Draw the treatment of a batch of clips, given as rows of a cache whose clips have `frames` frames.
+
+    Noise is drawn last, and only where there is a background: whether it is wanted changes nothing else of the plan.
+    """
     B = clips.shape[0]
     mixed = np.less(rng.random(B), settings.mixup_probability)
     masked = np.less(rng.random(B), settings.mask_probability)
@@ -70,7 +88,7 @@ def draw_plan(
     if kept_patches < 1:
         count = max(1, round(kept_patches * TIME_PATCHES * MEL_PATCHES))
         kept = np.sort(rng.random((B, TIME_PATCHES * MEL_PATCHES)).argsort(axis=1)[:, :count], axis=1)
-    return BatchPlan(
+    plan = BatchPlan(
         clips=clips,
         partners=rng.permutation(clips),
         rolls=rng.integers(0, frames, (B, 2)) * int(settings.roll),
@@ -81,6 +99,18 @@ def draw_plan(
             axis=1,
         ),
         kept=kept,
+        noises=np.zeros(B, np.int64),
+        noise_rolls=np.zeros(B, np.int64),
+        snr_db=np.full(B, np.inf, np.float32),
+    )
+    if background is None:
+        return plan
+    noisy = np.less(rng.random(B), settings.noise_probability)
+    return replace(
+        plan,
+        noises=background.draw(clips, rng),
+        noise_rolls=rng.integers(0, background.log_mels.shape[1], (B,)) * int(settings.roll),
+        snr_db=np.where(noisy, rng.uniform(*settings.noise_snr_db, B), np.inf).astype(np.float32),
     )
 
 
@@ -91,17 +121,23 @@ def _spans(masked: NDArray[np.bool_], size: int, widest: int, rng: np.random.Gen
     return np.stack([first, first + width], axis=1)
 
 
-def render(plan: BatchPlan, log_mels: F32) -> Tensor:
+def render(plan: BatchPlan, log_mels: F32, noises: F32 | None = None) -> Tensor:
     """Apply a plan to the clips of a cache (N, T, 128) → EAT's normalised input, float32 (B, 1024, 128).
 
+    `noises` are the log-mels of the background that the plan was drawn with, (M, T, 128).
     NumPy throughout: a clip is small, and torch's threads waiting for each other would cost more than the arithmetic.
     """
     batch = np.empty((plan.clips.shape[0], EAT_FRAMES, MEL_BINS), np.float32)
     rows = zip(plan.clips, plan.partners, plan.rolls, plan.gains_db, plan.mix, plan.masks, strict=True)
-    for fitted, (clip, partner, rolls, gains_db, mix, mask) in zip(batch, rows, strict=True):
+    added = zip(plan.noises, plan.noise_rolls, plan.snr_db, strict=True)
+    for fitted, (clip, partner, rolls, gains_db, mix, mask), (noise, noise_roll, snr_db) in zip(
+        batch, rows, added, strict=True
+    ):
         features = _moved(log_mels[clip], rolls[0], gains_db[0])
         if mix < 1:
             features = mix_powers(features, _moved(log_mels[partner], rolls[1], gains_db[1]), float(mix))
+        if noises is not None and snr_db < np.inf:
+            features = add_noise(features, _moved(noises[noise], noise_roll, 0.0), float(snr_db))
         mean = features.mean()
         features[mask[0] : mask[1]] = mean
         features[:, mask[2] : mask[3]] = mean
@@ -135,3 +171,28 @@ def mix_powers(clip: F32, partner: F32, amplitude: float) -> F32:
     np.log1p(np.exp(difference, out=difference), out=difference)  # log(e^a + e^b) = max + log(1 + e^-|a - b|)
     difference += np.maximum(louder, softer)
     return difference
+
+
+def add_noise(clip: F32, noise: F32, snr_db: float) -> F32:
+    """Log-mel of a clip in a noise that has nothing to do with it, without going back to the sound.
+
+    Powers of sounds that are not correlated add up on average, band by band: log(exp(clip) + g · exp(noise)) stands for the log-mel of
+    the sum of both sounds. A single frame's power also has the product of both in it, which is as often positive as negative and is
+    left out here: means over time come out within about 0.02, the logarithm on average up to 0.2 too high, most where both are
+    equally loud. What lies at the feature's floor is no sound and is not amplified.
+
+    Args:
+        clip: log-mel (T, 128).
+        noise: log-mel (T, 128); a silent one leaves the clip as it is.
+        snr_db: mean power of the clip over that of the noise, both as the log-mel has it, that is with its pre-emphasis.
+    """
+    added = np.exp(noise)
+    added -= np.float32(ENERGY_FLOOR)
+    np.maximum(added, 0.0, out=added)
+    mean = float(added.mean(dtype=np.float64))
+    if mean < ENERGY_FLOOR:
+        return clip
+    powers = np.exp(clip)
+    added *= np.float32(float(powers.mean(dtype=np.float64)) / mean * 10.0 ** (-snr_db / 10.0))
+    powers += added
+    return np.log(powers, out=powers)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.augmentation import draw_plan, render
+from asd_trainer.background import Background
 from asd_trainer.dataset import Clip, ClipTable, class_labels
 from asd_trainer.eat import SIZES
 from asd_trainer.embedder import ArcFace, Embedder, EmbedderShape
@@ -80,7 +81,11 @@ class Classifier(nn.Module):
 class ClassificationTask:
     """Fine-tuning as the training loop sees it: every clip once an epoch in a fresh order, the last short batch left out.
 
-    `log_mels` holds the clips' features in the same order, (N, 998, 128).
+    Args:
+        recipe: of the run.
+        clips: to learn from.
+        log_mels: their features in the same order, (N, 998, 128).
+        background: what is mixed in as noise, where the recipe wants that.
 
     Raises:
         DataSetError: all clips are of one class.
@@ -88,7 +93,13 @@ class ClassificationTask:
 
     name = "finetune"
 
-    def __init__(self, recipe: Recipe, clips: Sequence[Clip], log_mels: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        clips: Sequence[Clip],
+        log_mels: NDArray[np.float32],
+        background: Background | None = None,
+    ) -> None:
         self._labels, self.classes = class_labels(clips)
         if len(self.classes) < 2:
             raise DataSetError(
@@ -97,9 +108,9 @@ class ClassificationTask:
             )
         self.model = Classifier(recipe, len(self.classes))
         self.seed = recipe.seed
-        self.fingerprint = clips_digest(clips)
+        self.fingerprint = clips_digest([*clips, *(background.noises if background else ())])
         self._settings = recipe.finetune
-        self._log_mels = log_mels
+        self._log_mels, self._background = log_mels, background
         self._batch_clips = min(recipe.finetune.batch_clips, len(clips))
         self._epoch_steps = len(clips) // self._batch_clips
         self.steps = recipe.finetune.epochs * self._epoch_steps
@@ -111,11 +122,11 @@ class ClassificationTask:
         clips = order[position * self._batch_clips : (position + 1) * self._batch_clips]
         even_share(len(clips), rank, world, "finetune.batch_clips")
         rng = np.random.default_rng([self.seed, 1, step])
-        plan = draw_plan(clips, self._log_mels.shape[1], self._settings.augment, self._settings.kept_patches, rng).part(
-            rank, world
-        )
+        settings, background = self._settings, self._background
+        whole = draw_plan(clips, self._log_mels.shape[1], settings.augment, settings.kept_patches, rng, background)
+        plan = whole.part(rank, world)
         batch = {
-            "features": render(plan, self._log_mels),
+            "features": render(plan, self._log_mels, None if background is None else background.log_mels),
             "labels": torch.from_numpy(self._labels[plan.clips]),
             "partner_labels": torch.from_numpy(self._labels[plan.partners]),
             "mix": torch.from_numpy(plan.mix),

@@ -28,7 +28,7 @@ from asd_trainer.progress import spoken_time
 from asd_trainer.recipe import Recipe
 from asd_trainer.separation_stage import guided_machines
 from asd_trainer.stage_mark import read_mark
-from asd_trainer.stages import pretraining_clips, stage_table, stages_of
+from asd_trainer.stages import background_noises, pretraining_clips, stage_table, stages_of
 from asd_trainer.step_cost import StepCost, finetune_cost, pretrain_cost, separate_cost, separating_seconds, timed
 
 log = logging.getLogger(__name__)
@@ -125,23 +125,27 @@ def _finetune(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
     count = len(originals) + recipe.synthesize.clips
     if recipe.separate.enabled and recipe.finetune.separated:
         count += len(_separated_clips(recipe, table))
+    noises = sum(clip.supplement == "noise" for clip in background_noises(recipe, table))
     batch_clips = min(recipe.finetune.batch_clips, count)
     cost = finetune_cost(recipe, len(class_labels(originals)[1]), batch_clips)
     steps = recipe.finetune.epochs * (count // batch_clips)
-    return _learning("finetune", originals, count, cost, steps, steps_done(folder))
+    return _learning("finetune", originals, count, cost, steps, steps_done(folder), noises)
 
 
 _FORECASTS = {"separate": _separate, "synthesize": _synthesize, "pretrain": _pretrain, "finetune": _finetune}
 
 
-def _learning(stage: str, clips: Sequence[Clip], count: int, cost: StepCost, steps: int, done: int) -> StageForecast:
-    features_s = 0.0 if done else timed(lambda: log_mel(load_clip(clips[0]))) * count
+def _learning(
+    stage: str, clips: Sequence[Clip], count: int, cost: StepCost, steps: int, done: int, noises: int = 0
+) -> StageForecast:
+    features = 0 if done else count + noises
+    features_s = timed(lambda: log_mel(load_clip(clips[0]))) * features if features else 0.0
     return StageForecast(
         stage,
         False,
         f"{_counted(count, 'clip')}, {cost.parameters / 1e6:.1f} M parameters, {_steps(steps, done)}",
         cost.seconds * (steps - done) + features_s,
-        _checkpoint_bytes(cost) + (0 if done else count * LOG_MEL_BYTES),
+        _checkpoint_bytes(cost) + features * LOG_MEL_BYTES,
         steps,
         done,
     )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.pretraining_recipe import PretrainRecipe
 from asd_trainer.recipe_keys import OptimiserRecipe, Section, setting
-from asd_trainer.separation_recipe import SeparateRecipe, SynthesizeRecipe
+from asd_trainer.separation_recipe import SeparateRecipe, Span, SynthesizeRecipe
 from asd_trainer.whole_file import write_whole
 
 RUN_RECIPE = "recipe.yaml"
@@ -82,6 +82,16 @@ class AugmentRecipe(Section):
     )
     mask_frames: int = setting(80, "frames", "Longest time mask (10 ms a frame).", title="Time mask", ge=0, le=998)
     mask_bins: int = setting(80, "mel bins", "Widest mel mask.", title="Mel mask", ge=0, le=128)
+    noise_probability: float = setting(
+        0.0,
+        "",
+        "Share of clips that get noise: a noise-only clip of the data set, of any machine; where there is none, a recording of "
+        "another machine.",
+        title="Noise",
+        ge=0,
+        le=1,
+    )
+    noise_snr_db: Span = setting((5.0, 20.0), "dB", "Clip over its noise.", title="Ratio")
 
 
 class FinetuneRecipe(Section):

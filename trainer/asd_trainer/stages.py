@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError
-from asd_trainer.classification import ClassificationTask
+from asd_trainer.background import Background, noise_choices, noise_recordings
+from asd_trainer.classification import ClassificationTask, training_clips
 from asd_trainer.clip import Clip
 from asd_trainer.dataset import ClipTable
 from asd_trainer.eat import SIZES, Eat
@@ -126,7 +127,8 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         Interrupted: asked to stop; the next call goes on.
     """
     clips = finetuning_clips(recipe, table, folder.parents[1])
-    task = ClassificationTask(recipe, clips, _log_mels(clips, folder))
+    log_mels = _log_mels(clips, folder)
+    task = ClassificationTask(recipe, clips, log_mels, _background(recipe, table, clips, log_mels, folder))
     weights = first_weights(recipe, folder.parent)
     if weights is not None:
         task.model.embedder.encoder.load_state_dict(dict(weights.tensors))
@@ -147,6 +149,27 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         )
         write_whole(folder / "classes.json", json.dumps(task.classes, indent=1, ensure_ascii=False) + "\n")
     together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+
+
+def background_noises(recipe: Recipe, table: ClipTable) -> tuple[Clip, ...]:
+    """The recordings that fine-tuning mixes in as noise, none where the recipe does not want any.
+
+    Raises:
+        DataSetError: there is nothing to mix in, or no normal training clip.
+    """
+    if not recipe.finetune.augment.noise_probability:
+        return ()
+    return noise_recordings(table, training_clips(table))
+
+
+def _background(
+    recipe: Recipe, table: ClipTable, clips: Sequence[Clip], log_mels: NDArray[np.float32], folder: Path
+) -> Background | None:
+    noises = background_noises(recipe, table)
+    if not noises:
+        return None
+    learned = tuple(clips[: len(noises)]) == noises  # recordings that are learned from, whose features are there
+    return Background(noises, log_mels if learned else _log_mels(noises, folder), noise_choices(clips, noises))
 
 
 def _log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:

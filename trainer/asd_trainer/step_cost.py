@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from asd_daemon.judge.mel import EAT_FRAMES, MEL_BINS
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 from asd_trainer.augmentation import draw_plan, render
+from asd_trainer.background import Background
 from asd_trainer.classification import Classifier, embedder_shape
 from asd_trainer.eat import MEL_PATCHES, SIZES, TIME_PATCHES, Eat
 from asd_trainer.embedder import Embedder
@@ -173,7 +174,13 @@ def _render_seconds(recipe: Recipe) -> float:
     sound = rng.normal(-4, 4, (4, CLIP_FRAMES, MEL_BINS)).astype(np.float32)
     settings = recipe.finetune
     rows = np.arange(4)
-    return timed(lambda: render(draw_plan(rows, CLIP_FRAMES, settings.augment, settings.kept_patches, rng), sound)) / 4
+    background = Background((), sound, (rows,) * 4) if settings.augment.noise_probability else None
+
+    def augment() -> Tensor:
+        plan = draw_plan(rows, CLIP_FRAMES, settings.augment, settings.kept_patches, rng, background)
+        return render(plan, sound, sound)
+
+    return timed(augment) / 4
 
 
 def _update_seconds(model: nn.Module, settings: OptimiserRecipe) -> float:
