@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_daemon.errors import DataSetError
-from asd_trainer.augmentation import draw_plan, render
 from asd_trainer.background import Background
+from asd_trainer.batches import AugmentedClips, BatchSettings
 from asd_trainer.dataset import Clip, ClipTable, class_labels
 from asd_trainer.eat import SIZES
 from asd_trainer.embedder import ArcFace, Embedder, EmbedderShape
 from asd_trainer.features import clips_digest
-from asd_trainer.loop import even_share
 from asd_trainer.recipe import Recipe
 
 
@@ -109,28 +108,17 @@ class ClassificationTask:
         self.model = Classifier(recipe, len(self.classes))
         self.seed = recipe.seed
         self.fingerprint = clips_digest([*clips, *(background.noises if background else ())])
-        self._settings = recipe.finetune
-        self._log_mels, self._background = log_mels, background
-        self._batch_clips = min(recipe.finetune.batch_clips, len(clips))
-        self._epoch_steps = len(clips) // self._batch_clips
-        self.steps = recipe.finetune.epochs * self._epoch_steps
+        chosen = recipe.finetune
+        settings = BatchSettings(chosen.batch_clips, chosen.kept_patches, chosen.augment, "finetune.batch_clips")
+        self._clips = AugmentedClips(log_mels, settings, self.seed, background=background)
+        self.steps = chosen.epochs * self._clips.epoch_steps
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Part of the batch of a step; follows from the seed and the step."""
-        epoch, position = divmod(step, self._epoch_steps)
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._labels))
-        clips = order[position * self._batch_clips : (position + 1) * self._batch_clips]
-        even_share(len(clips), rank, world, "finetune.batch_clips")
-        rng = np.random.default_rng([self.seed, 1, step])
-        settings, background = self._settings, self._background
-        whole = draw_plan(clips, self._log_mels.shape[1], settings.augment, settings.kept_patches, rng, background)
-        plan = whole.part(rank, world)
-        batch = {
-            "features": render(plan, self._log_mels, None if background is None else background.log_mels),
+        plan = self._clips.draw(step, rank, world)
+        return {
+            **self._clips.tensors(plan),
             "labels": torch.from_numpy(self._labels[plan.clips]),
             "partner_labels": torch.from_numpy(self._labels[plan.partners]),
             "mix": torch.from_numpy(plan.mix),
         }
-        if plan.kept is not None:
-            batch["kept"] = torch.from_numpy(plan.kept)
-        return batch
