@@ -14,13 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import ExportError, RecordingError
+from asd_daemon.errors import DataSetError, ExportError, RecordingError
 from asd_daemon.judge.bundle import MachineEntry
 from asd_daemon.judge.enroll import (
     LEAST_WINDOWS,
     Learned,
     NormalSound,
-    describe_normal,
     learn,
     separation_helps,
     write_machine,
@@ -28,12 +27,12 @@ from asd_daemon.judge.enroll import (
 from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, Hearing
 from asd_daemon.judge.spectral import VIEW_NAMES
 from asd_trainer.dataset import Clip, ClipTable, load_clip
+from asd_trainer.views import normal_sound
 
 F32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """Called with the step's name, how much of it is done, and how much there is."""
 Scoring = Literal["nearest", "views"]
-MOST_CHANGED = 160  # clips of a machine whose changed copies are heard: more cost time and decide nothing
 
 
 @dataclass(frozen=True)
@@ -111,34 +110,17 @@ def _heard(
 ) -> NormalSound:
     """Vectors of a machine's clips, and of changed copies where something is decided by them."""
     views = (HEARD, *((SEPARATED,) if separates else ()), *(VIEW_NAMES if scoring == "views" else ()))
-    decides = separates or scoring == "views"
-    every = max(1, -(-len(clips) // MOST_CHANGED))
-    own: list[Mapping[str, F32]] = []
-    changed: list[Mapping[str, F32]] = []
-    domains, has_changed = [], []
-    for n, clip in enumerate(clips):
-        progress(machine, n, len(clips))
-        try:
-            waveform = load_clip(clip)
-        except RecordingError as e:
-            unread.append(str(e))
-            continue
-        if decides and n % every == 0:
-            vectors, after = describe_normal(hearing, waveform, views, np.random.default_rng(n))
-            changed.append(after)
-        else:
-            vectors = hearing.vectors(waveform, views, parts=True)
-        own.append(vectors)
-        has_changed.append(decides and n % every == 0)
-        domains.append(clip.domain == "target")
-    if not own:
-        raise ExportError(f"machine {machine}: none of its {len(clips)} clips could be read; last: {unread[-1]}")
-    return NormalSound(
-        {view: np.stack([one[view] for one in own]) for view in views},
-        {view: np.stack([one[view] for one in changed], axis=1) for view in views} if changed else {},
-        np.array(domains, np.int64),
-        np.flatnonzero(has_changed),
-    )
+    try:
+        return normal_sound(
+            hearing,
+            clips,
+            views,
+            changes=separates or scoring == "views",
+            unread=unread,
+            progress=lambda done: progress(machine, done, len(clips)),
+        )
+    except DataSetError as e:
+        raise ExportError(f"machine {machine}: {e}") from e
 
 
 def _separated_bank(sound: NormalSound, learned: Learned | None, separates: bool) -> F32 | None:

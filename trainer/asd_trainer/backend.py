@@ -1,31 +1,37 @@
 """From embeddings to anomaly scores of test clips, as the paper does it (section 2.3).
 
 Owns what only evaluation needs: banks of a run's training clips, a section and year at a time, and leave-one-out scores of those clips. The
-search is asd_daemon.judge.index, the same as on the edge; embeddings are kept by `embeddings`. Higher scores are more abnormal.
+search is asd_daemon.judge.index, the same as on the edge; embeddings are kept by `embeddings`; fused views, which may take the place of
+the nearest neighbour, are `views`. Higher scores are more abnormal.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.index import ExactIndex
+from asd_daemon.judge.scorer import SEPARATED
 from asd_trainer.classification import training_clips
 from asd_trainer.clip import Unit
 from asd_trainer.dataset import Clip, ClipTable
 from asd_trainer.embeddings import embed_clips, run_embeddings
 from asd_trainer.separation_stage import separated_twins
+from asd_trainer.separation_trial import Separating, helped_machines
+from asd_trainer.views import run_views, view_table
 
 __all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Scoring = Literal["nearest", "views"]
 
 
 @dataclass(frozen=True)
@@ -47,24 +53,36 @@ class RunScores:
     """Training clips by their distance to the others of their bank; none of a bank that has one clip."""
     embeddings: Mapping[str, tuple[tuple[Clip, ...], F32]]
     """Training and test clips of each machine with their embeddings (N, D)."""
+    separated: tuple[str, ...] = ()
+    """Machines whose score has the distance of the separated sound in it; of fused views, those with it among their views."""
+    views: Mapping[str, Mapping[str, float]] | None = None
+    """Weights of each unit's views; None where the nearest neighbour is the score."""
 
 
 def score_run(
-    run: Path, table: ClipTable, progress: Callable[[int, int], None] = lambda _done, _total: None
+    run: Path,
+    table: ClipTable,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    scoring: Scoring = "nearest",
+    separating: Separating = "auto",
 ) -> RunScores:
-    """Score every test clip against the normal training clips of its machine, year and section (k = 1, cosine).
+    """Score every test clip against the normal training clips of its machine, year and section.
 
-    Where the run separates a machine, the distance of the separated sound is added. A section without training clips is compared with
-    those of the machine's other sections in that year. Embeddings are kept in the run, so that a second call embeds nothing.
+    The nearest neighbour is the paper's score (k = 1, cosine). Where the run separates a machine, the distance of the separated sound is
+    added. A section without training clips is compared with those of the machine's other sections in that year. Embeddings are kept in
+    the run, so that a second call embeds nothing.
 
     Args:
         run: the run folder.
         table: training and test clips.
         progress: told how many clips are embedded, of how many.
+        scoring: the nearest neighbour, or views chosen for each unit by its normal clips.
+        separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips, always or never.
 
     Raises:
         StageError: the run holds no trained embedder, or can't be written to.
-        DataSetError: there are no test clips, or a machine has test clips and no training clips.
+        DataSetError: there are no test clips, a machine has test clips and no training clips, or too few to choose views with.
         RecordingError: a clip can't be read.
     """
     test = table.select(split="test")
@@ -81,12 +99,45 @@ def score_run(
         raise DataSetError(
             f"{', '.join(missing)}: test clips without any normal training clip of the machine to compare them with"
         )
-    clips = (*train, *test)
-    twins = separated_twins(run, clips)
-    separated = {clip: one.machine for clip, one in zip(clips, twins, strict=True) if one is not None}
-    heard = run_embeddings(run, clips, progress)
+    heard = run_embeddings(run, (*train, *test), progress)
+    if scoring == "views":
+        return _by_views(run, train, test, heard)
+    helped = helped_machines(run, train, separating)
+    twins = separated_twins(run, [clip for clip in (*train, *test) if clip.machine in helped])
+    separated = {one.clip: one.machine for one in twins if one is not None}
     alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
-    return scores_of(train, test, heard, Separated(tuple(separated), alone) if alone is not None else None)
+    scores = scores_of(train, test, heard, Separated(tuple(separated), alone) if alone is not None else None)
+    return replace(scores, separated=helped)
+
+
+def _by_views(run: Path, train: Sequence[Clip], test: Sequence[Clip], heard: F32) -> RunScores:
+    """Scores by fused views; a unit's training clips by views that were fitted without them."""
+    found = run_views(run, train, test)
+    scores = dict.fromkeys(test, 0.0)
+    training: list[ScoredClip] = []
+    for unit, one in found.items():
+        scores |= zip((clip for clip in test if clip.unit == unit), map(float, one.test), strict=True)
+        own = [clip for clip in train if clip.unit == unit]
+        training += [ScoredClip(c, float(s)) for c, s in zip(own, one.training, strict=True)] if own else []
+    words = view_table(ClipTable(tuple(test)), found)
+    return RunScores(
+        test=tuple(ScoredClip(clip, scores[clip]) for clip in test),
+        training=tuple(training),
+        embeddings=_by_machine((*train, *test), heard),
+        separated=tuple(
+            sorted({unit.machine for unit, one in found.items() if SEPARATED in dict(one.learned.weights)})
+        ),
+        views=words,
+    )
+
+
+def _by_machine(clips: Sequence[Clip], embeddings: F32) -> dict[str, tuple[tuple[Clip, ...], F32]]:
+    """Clips of each machine that has test clips, with their embeddings."""
+    machines = {}
+    for machine in sorted({clip.machine for clip in clips if clip.split == "test"}):
+        rows = np.array([row for row, clip in enumerate(clips) if clip.machine == machine])
+        machines[machine] = (tuple(clips[row] for row in rows), embeddings[rows])
+    return machines
 
 
 @dataclass(frozen=True)
@@ -113,14 +164,10 @@ def scores_of(
         at = [number for number, clip in enumerate(clips) if clip in row]
         scores[at] += np.concatenate(_distances(own_train, own_test, alone))
     scored = [ScoredClip(clip, float(score)) for clip, score in zip(clips, scores, strict=True)]
-    machines = {}
-    for machine in sorted({clip.machine for clip in test}):
-        rows = np.array([row for row, clip in enumerate(clips) if clip.machine == machine])
-        machines[machine] = (tuple(clips[row] for row in rows), embeddings[rows])
     return RunScores(
         test=tuple(scored[len(train) :]),
         training=tuple(one for one in scored[: len(train)] if not np.isnan(one.score)),
-        embeddings=machines,
+        embeddings=_by_machine(clips, embeddings),
     )
 
 

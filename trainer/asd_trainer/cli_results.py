@@ -17,9 +17,10 @@ from asd_daemon.errors import UsageError
 from asd_trainer.cli_options import Data, Json, Run, noted_data, read_table, with_threads
 
 if TYPE_CHECKING:
-    from asd_trainer.backend import RunScores
+    from asd_trainer.backend import RunScores, Scoring
     from asd_trainer.dataset import ClipTable
     from asd_trainer.scoresheet import Scoresheet
+    from asd_trainer.separation_trial import Separating
     from asd_trainer.submission import Description
 
 SEED = 0  # of the draws for intervals and of the maps: the same call gives the same figures
@@ -33,10 +34,30 @@ Labels = click.option(
 )
 
 
+Score = click.option(
+    "--score",
+    "scoring",
+    type=click.Choice(["nearest", "views"]),
+    default="nearest",
+    show_default=True,
+    help="What a clip scores: the distance to the nearest normal clip (the paper), or views chosen for each machine by its normal clips.",
+)
+Separation = click.option(
+    "--separation",
+    "separating",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="With --score nearest: whether the distance of the separated sound is added; auto asks each machine's normal clips.",
+)
+
+
 @click.command()
 @Run
 @Data
 @Labels
+@Score
+@Separation
 @click.option(
     "--against", type=click.Path(path_type=Path), metavar="RUN2", help="Also score RUN2 on these clips, and compare."
 )
@@ -55,6 +76,8 @@ def evaluate(
     run: Path,
     roots: Sequence[Path],
     labels: Sequence[Path],
+    scoring: Scoring,
+    separating: Separating,
     against: Path | None,
     submission: Path | None,
     description: Path | None,
@@ -70,6 +93,7 @@ def evaluate(
       asd-train evaluate runs/smoke
       asd-train evaluate runs/smoke --data data --json
       asd-train evaluate runs/a --against runs/b
+      asd-train evaluate runs/a --score views
       asd-train evaluate runs/a --data data/dcase2025t2/eval_data --labels eval_data_list_2025.csv --submission out
     """
     from asd_trainer.scoresheet import print_evaluation, write_evaluation
@@ -79,8 +103,9 @@ def evaluate(
         raise UsageError("--description: is for the files of --submission DIR; give that too")
     described = read_description(description) if description is not None else None
     table = _labelled_table(run, roots, labels)
-    scores = _scores(run, table)
-    sheet = _sheet(scores, (str(against), _scores(against, table)) if against is not None else None, table)
+    scores = _scores(run, table, scoring, separating)
+    other = (str(against), _scores(against, table, scoring, separating)) if against is not None else None
+    sheet = _sheet(scores, other, table)
     if sheet is None and submission is None:
         sheet = _measured(scores, None)  # says what is missing
     if sheet is not None:
@@ -95,8 +120,10 @@ def evaluate(
 @Run
 @Data
 @Labels
+@Score
+@Separation
 @with_threads
-def report(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> None:
+def report(run: Path, roots: Sequence[Path], labels: Sequence[Path], scoring: Scoring, separating: Separating) -> None:
     """Write RUN/report.html: one page with figures, curves, maps, and the worst mistakes to look at and listen to.
 
     The recordings are those of `asd-train run` unless --data names them. Clips that `asd-train evaluate` embedded are not embedded again.
@@ -113,7 +140,7 @@ def report(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> None:
     from asd_trainer.summary import report_data
 
     table = _labelled_table(run, roots, labels)
-    scores = _scores(run, table)
+    scores = _scores(run, table, scoring, separating)
     data = report_data(run, scores, _sheet(scores, None, table), datetime.now(UTC))
     path = run / "report.html"
     write_report(data, path, load_clip, np.random.default_rng(SEED))
@@ -130,12 +157,12 @@ def _labelled_table(run: Path, roots: Sequence[Path], labels: Sequence[Path]) ->
     return of_years(read_table(noted_data(run), labels), read_run_recipe(run).years)
 
 
-def _scores(run: Path, table: ClipTable) -> RunScores:
+def _scores(run: Path, table: ClipTable, scoring: Scoring, separating: Separating) -> RunScores:
     from asd_trainer.backend import score_run
     from asd_trainer.progress import counted
 
     with counted(f"embed for {run.name}", "clips") as progress:
-        return score_run(run, table, progress)
+        return score_run(run, table, progress, scoring=scoring, separating=separating)
 
 
 def _sheet(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:

@@ -82,6 +82,8 @@ class Learned:
     """How often a changed window scores above a normal one, on average over the changes; 0.5 is chance."""
     drift: float
     """Median score of a stretch of time by the views fitted to the others; 1 where the machine sounds the same all the time."""
+    held_out: F32
+    """(N,), what the windows themselves score by views fitted without them."""
 
 
 def describe_normal(
@@ -131,7 +133,7 @@ def learn(sound: NormalSound) -> Learned:
     scores = max((held_out, stretches), key=lambda each: float(np.percentile(each, 90)))
     together = {view: sum(w for c, w in chosen.items() if c.view == view) for view in fusion.names()}
     weights = tuple((view, round(weight, 4)) for view, weight in together.items())
-    return Learned(fusion, weights, calibrate(scores), value, drift)
+    return Learned(fusion, weights, calibrate(scores), value, drift, held_out)
 
 
 def _stretch_scores(chosen: Mapping[Candidate, float], sound: NormalSound) -> F32:

@@ -19,7 +19,9 @@ from asd_daemon.judge.calibration import window_exceedance
 from asd_daemon.judge.index import NeighbourIndex
 from asd_daemon.judge.mel import eat_input, log_mel
 from asd_daemon.judge.sessions import (
+    EmbedderModel,
     EmbedderSession,
+    SeparatorModel,
     SeparatorSession,
     check_window,
     open_embedder,
@@ -59,7 +61,7 @@ class WindowScore:
 class Hearing:
     """Turns windows into vectors: embeddings by the bundle's models, and views that need none."""
 
-    def __init__(self, embedder: EmbedderSession | None, separator: SeparatorSession | None = None) -> None:
+    def __init__(self, embedder: EmbedderModel | None, separator: SeparatorModel | None = None) -> None:
         self._embedder, self._separator = embedder, separator
 
     def vectors(self, waveform: F32, views: Collection[str], *, parts: bool = False) -> dict[str, F32]:

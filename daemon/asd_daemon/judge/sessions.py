@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -21,6 +22,20 @@ F32 = NDArray[np.float32]
 FLOAT = "tensor(float)"
 # A tensor kept outside the model names its file under this key; such a file would be neither hashed nor inside the bundle
 EXTERNAL_DATA = b"location"
+
+
+class EmbedderModel(Protocol):
+    """Whatever embeds: a bundle's session, or the network that it was exported from."""
+
+    def embed(self, features: F32) -> F32:
+        """Embeddings float32 (B, D) of unit length from normalised log-mels float32 (B, 1024, 128)."""
+
+
+class SeparatorModel(Protocol):
+    """Whatever separates, likewise."""
+
+    def separate(self, waveform: F32) -> F32:
+        """The machine's own sound float32 (160 000,) in a window of that length."""
 
 
 class EmbedderSession:
