@@ -38,7 +38,9 @@ def training_clips(table: ClipTable) -> tuple[Clip, ...]:
 def embedder_shape(recipe: Recipe) -> EmbedderShape:
     """The shape of the embedder that a recipe trains."""
     chosen = recipe.embedding
-    return EmbedderShape(SIZES[recipe.encoder.size], chosen.dimensions, chosen.attention_dim, chosen.layers)
+    return EmbedderShape(
+        SIZES[recipe.encoder.size], chosen.dimensions, chosen.attention_dim, chosen.layers, chosen.pooling
+    )
 
 
 class Classifier(nn.Module):

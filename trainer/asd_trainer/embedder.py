@@ -1,4 +1,4 @@
-"""The embedder: EAT, attentive statistics pooling, projection to a unit vector; and the ArcFace head that trains it.
+"""The embedder: EAT, pooling over its patches, projection to a unit vector; and the ArcFace head that trains it.
 
 Owns what a clip's log-mel becomes and how an embedder lies on disk (safetensors and json). It reads no sound and trains nothing.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_daemon.errors import StageError
-from asd_trainer.eat import NORM_EPSILON, Eat, EatSize, initialise_layers
+from asd_daemon.judge.spectrum import frame_count
+from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_trainer.eat import MEL_PATCHES, NORM_EPSILON, PATCH, Eat, EatSize, initialise_layers
 from asd_trainer.normalisation import BatchNorm
 
 SCHEMA = 1
 VARIANCE_FLOOR = 1e-6
+Layers = Literal["last", "all", "patches"]
+Pooling = Literal["statistics", "quantiles"]
+QUANTILES = (0.0, 0.1, 0.5)
+WHOLE_PATCHES = frame_count(WINDOW_SAMPLES) // PATCH  # in time: those after them hold padding
 COSINE_LIMIT = 1.0 - 1e-6  # the derivative of the sine is infinite at ±1
 
 
@@ -36,8 +42,10 @@ class EmbedderShape:
     """Components of the embedding."""
     attention_dim: int
     """Hidden channels of the pooling's attention."""
-    layers: Literal["last", "all"] = "last"
-    """Blocks of the encoder whose tokens are pooled."""
+    layers: Layers = "last"
+    """Blocks of the encoder whose tokens are pooled; `patches`: the patch embedding alone, the encoder has no blocks then."""
+    pooling: Pooling = "statistics"
+    """How tokens become one vector."""
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -61,6 +69,24 @@ class AttentiveStatisticsPooling(nn.Module):
         context = self.context(weighted_statistics(tokens, uniform)).unsqueeze(1)  # (B, 1, attention_dim)
         weights = self.score(torch.tanh(self.token(tokens) + context)).softmax(dim=1)  # (B, L, C), sums to 1 over L
         return weighted_statistics(tokens, weights)
+
+
+class QuantilePooling(nn.Module):
+    """Low quantiles over time of the tokens of each row of mel patches, side by side: (B, 64 · 8, C) → (B, Q · 8 · C).
+
+    Background noise comes and goes, and only adds power: the quiet moments show the machine (minimum statistics: Martin, IEEE Trans.
+    Speech and Audio Processing 9(5), 2001). Rows stay apart, as noise fills some and not others. Ours; there is nothing to learn in it.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool, (B, T · 8, C), time-major as the encoder gives them, → (B, Q · 8 · C)."""
+        B, L, C = tokens.shape
+        series = tokens.view(B, L // MEL_PATCHES, MEL_PATCHES * C)[:, :WHOLE_PATCHES].transpose(1, 2)  # (B, 8 · C, T)
+        ranks = [round(q * (series.shape[2] - 1)) for q in QUANTILES]
+        order = (
+            series.detach().contiguous().argsort(dim=2)
+        )  # sorting values would send a gradient through every one of them
+        return series.gather(2, order[:, :, ranks]).transpose(1, 2).reshape(B, -1)
 
 
 def weighted_statistics(tokens: Tensor, weights: Tensor) -> Tensor:
@@ -94,14 +120,30 @@ class Embedder(nn.Module):
     def __init__(self, shape: EmbedderShape) -> None:
         super().__init__()
         self.shape = shape
-        self.encoder = Eat(shape.encoder)
-        self.aggregation = LayerAggregation(shape.encoder.dim, shape.encoder.depth) if shape.layers == "all" else None
-        self.pooling = AttentiveStatisticsPooling(shape.encoder.dim, shape.attention_dim)
+        width = shape.encoder.dim
+        self.encoder = Eat(replace(shape.encoder, depth=0) if shape.layers == "patches" else shape.encoder)
+        self.aggregation = LayerAggregation(width, shape.encoder.depth) if shape.layers == "all" else None
+        self.pooling: nn.Module
+        if shape.pooling == "quantiles":
+            self.pooling, pooled = QuantilePooling(), len(QUANTILES) * MEL_PATCHES * width
+        else:
+            self.pooling, pooled = AttentiveStatisticsPooling(width, shape.attention_dim), 2 * width
         # Batch norms on both sides of the projection, as ECAPA-TDNN has them: they centre and scale every component over all sounds,
         # without which the embeddings of all machines lie in one narrow cone.
-        self.pooled_norm = BatchNorm(2 * shape.encoder.dim)
-        self.projection = nn.Linear(2 * shape.encoder.dim, shape.dimensions)
+        self.pooled_norm = BatchNorm(pooled)
+        self.projection = nn.Linear(pooled, shape.dimensions)
         self.embedding_norm = BatchNorm(shape.dimensions)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take an encoder's weights; of its blocks nothing where this one has none.
+
+        Raises:
+            RuntimeError: they are of another size.
+        """
+        own = {
+            name: tensor for name, tensor in weights.items() if self.encoder.blocks or not name.startswith("blocks.")
+        }
+        self.encoder.load_state_dict(own)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights for every part."""
@@ -113,7 +155,7 @@ class Embedder(nn.Module):
             norm.reset_parameters()
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Embed; with `kept`, int64 (B, K), from those patches only."""
+        """Embed; with `kept`, int64 (B, K), from those patches only: quantiles need them all."""
         pooled = self.pooling(self._tokens(features, kept))
         return F.normalize(self.embedding_norm(self.projection(self.pooled_norm(pooled))), dim=1)
 

@@ -51,11 +51,18 @@ class EmbeddingRecipe(Section):
         ge=1,
         le=4096,
     )
-    layers: Literal["last", "all"] = setting(
+    layers: Literal["last", "all", "patches"] = setting(
         "last",
         "",
-        "Blocks of the encoder whose tokens are pooled: the last, or all, joined by a small network.",
+        "Blocks of the encoder whose tokens are pooled: the last, or all, joined by a small network; patches leaves the blocks out.",
         title="Layers",
+    )
+    pooling: Literal["statistics", "quantiles"] = setting(
+        "statistics",
+        "",
+        "How patches become one vector: attentive statistics (paper, section 2.2), or low quantiles over time of each row of patches, "
+        "for steady machines in noise.",
+        title="Pooling",
     )
 
 
@@ -262,6 +269,11 @@ def _validate(data: Mapping[str, Any], origin: str) -> Recipe:
         raise SettingsError(
             f"{origin}: synthesize.clips: {recipe.synthesize.clips} synthetic clips are made of separated ones; "
             "set separate.enabled to true, or synthesize.clips to 0"
+        )
+    if recipe.embedding.pooling == "quantiles" and recipe.finetune.kept_patches < 1:
+        raise SettingsError(
+            f"{origin}: finetune.kept_patches: {recipe.finetune.kept_patches} of the patches have no quantiles over time; "
+            "set it to 1, or embedding.pooling to statistics"
         )
     return recipe
 

@@ -131,7 +131,7 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     task = ClassificationTask(recipe, clips, log_mels, _background(recipe, table, clips, log_mels, folder))
     weights = first_weights(recipe, folder.parent)
     if weights is not None:
-        task.model.embedder.encoder.load_state_dict(dict(weights.tensors))
+        task.model.embedder.start_from(weights.tensors)
     log.info(
         "finetune: %d clips, %d classes, %d parameters, %d steps",
         len(clips),

@@ -99,6 +99,8 @@ def run_views(
     train: Sequence[Clip],
     test: Sequence[Clip],
     views: Sequence[str] = VIEW_NAMES,
+    *,
+    own: bool = True,
 ) -> dict[Unit, ViewScores]:
     """Scores of test clips by views fused for each machine, year and section.
 
@@ -106,7 +108,8 @@ def run_views(
         run: its embedder, and its separator where it has one, make the views that are learned.
         train: normal clips that each unit is learned from.
         test: clips to score; a unit without normal clips of its own is judged by those of the machine's others in that year.
-        views: those without training that are offered beside the run's own.
+        views: those without training that are offered.
+        own: whether the run's own are offered beside them: its embeddings of the clips as heard and, where it separates, of the machine.
 
     Raises:
         DataSetError: a unit has fewer than LEAST_WINDOWS normal clips.
@@ -116,14 +119,14 @@ def run_views(
     scored = {}
     for unit in units:
         words = " ".join(unit_words(unit, units))
-        normal, own = _normal_of(unit, train), [clip for clip in test if clip.unit == unit]
+        normal, tested = _normal_of(unit, train), [clip for clip in test if clip.unit == unit]
         if len(normal) < LEAST_WINDOWS:
             raise DataSetError(
                 f"{words}: {len(normal)} normal clips are too few to choose views with, at least {LEAST_WINDOWS} are needed; "
                 "use --score nearest"
             )
-        with counted_steps(f"views of {words} (clips)", len(normal) + len(own)) as advance:
-            scored[unit] = _unit_scores(run, unit.machine, normal, own, views, advance)
+        with counted_steps(f"views of {words} (clips)", len(normal) + len(tested)) as advance:
+            scored[unit] = _unit_scores(run, unit.machine, normal, tested, views, own, advance)
         log.info("%s is judged by %s", words, _spoken(scored[unit].learned))
     return scored
 
@@ -134,10 +137,11 @@ def _unit_scores(
     normal: Sequence[Clip],
     test: Sequence[Clip],
     views: Sequence[str],
+    own: bool,
     advance: Advance,
 ) -> ViewScores:
     hearing, separates = run_hearing(run, machine)
-    offered = (HEARD, *((SEPARATED,) if separates else ()), *views)
+    offered = (*((HEARD,) if own else ()), *((SEPARATED,) if own and separates else ()), *views)
     sound = normal_sound(hearing, normal, offered, changes=True, progress=lambda done: advance(done, {}))
     learned = learn(sound)
     needed = learned.fusion.names()
