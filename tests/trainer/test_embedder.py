@@ -19,6 +19,7 @@ from asd_trainer.embedder import (
     Embedder,
     EmbedderShape,
     LayerAggregation,
+    QuantilePooling,
     add_margin,
     load_embedder,
     save_embedder,
@@ -66,6 +67,42 @@ def test_pooling_does_not_depend_on_the_order_of_tokens() -> None:
     pooling = AttentiveStatisticsPooling(6, 5)
     tokens = torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(pooling(tokens[:, torch.arange(8, -1, -1)]), pooling(tokens))
+
+
+def test_quantiles_equal_numpys_row_by_row_and_see_no_padding() -> None:
+    tokens = torch.randn(2, 64 * 8, 6, generator=torch.Generator().manual_seed(5))
+    pooled = QuantilePooling()(tokens)
+    grid = tokens.numpy().reshape(2, 64, 8, 6)[:, :62]  # 998 frames fill 62 patches, what follows is padding
+    expected = np.quantile(grid, [0, 0.1, 0.5], axis=1, method="nearest")  # (3, 2, 8, 6)
+    np.testing.assert_array_equal(pooled.numpy(), expected.swapaxes(0, 1).reshape(2, -1))
+    padded = tokens.clone()
+    padded.view(2, 64, -1)[:, 62:] = -100.0
+    torch.testing.assert_close(QuantilePooling()(padded), pooled, rtol=0, atol=0)
+
+
+def test_quantiles_send_their_gradient_to_the_tokens_they_are() -> None:
+    tokens = torch.randn(1, 10 * 8, 3, generator=torch.Generator().manual_seed(8), requires_grad=True)
+    QuantilePooling()(tokens).sum().backward()
+    assert tokens.grad is not None
+    torch.testing.assert_close(tokens.grad.view(10, 8, 3).sum(dim=0), torch.full((8, 3), 3.0))
+    least = tokens.detach().view(10, 8, 3).argmin(dim=0)
+    assert (tokens.grad.view(10, 8, 3).gather(0, least[None]) >= 1).all()
+
+
+def test_embedder_of_patches_alone_has_no_blocks_and_takes_an_encoders_weights(tmp_path: Path) -> None:
+    shape = replace(SHAPE, layers="patches", pooling="quantiles")
+    small = Embedder(shape)
+    small.initialise(torch.Generator().manual_seed(3))
+    assert not any(name.startswith("encoder.blocks.") for name in small.state_dict())
+    donor = embedder().encoder.state_dict()
+    small.start_from(donor)
+    assert torch.equal(small.encoder.local_encoder.proj.weight, donor["local_encoder.proj.weight"])
+    (tmp_path / "stages" / "finetune").mkdir(parents=True)
+    save_embedder(small.eval(), tmp_path / "stages" / "finetune")
+    (tmp_path / "stages" / "finetune" / "done").touch()
+    features = torch.randn(2, 1024, 128, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        torch.testing.assert_close(load_embedder(tmp_path)(features), small(features))
 
 
 def test_pooling_of_equal_tokens_has_finite_gradients() -> None:

@@ -153,3 +153,9 @@ def test_paper_recipe_holds_what_the_report_says_for_each_submission() -> None:
 def test_separation_that_can_not_be_is_refused(overrides: list[str], part: str) -> None:
     with pytest.raises(SettingsError, match=part):
         load_recipe("smoke", overrides)
+
+
+def test_quantiles_over_time_need_every_patch() -> None:
+    with pytest.raises(SettingsError, match=r"finetune\.kept_patches: 0\.125 of the patches have no quantiles"):
+        load_recipe("smoke", ["embedding.pooling=quantiles"])
+    assert load_recipe("default").embedding.pooling == "quantiles"
