@@ -28,8 +28,9 @@ Labels = click.option(
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Published list of what anonymous test clips are (eval_data_list_<year>.csv). May be given several times.",
+    metavar="PATH",
+    help="What anonymous test clips are, as published: a list (eval_data_list_<year>.csv), or the folder of the year's official "
+    "evaluator. May be given several times.",
 )
 
 
