@@ -107,16 +107,39 @@ def report(run: Path, roots: Sequence[Path], labels: Sequence[Path]) -> None:
       asd-train report runs/smoke
       asd-train report runs/smoke --data data
     """
+    table = _labelled_table(run, roots, labels)
+    scores = _scores(run, table)
+    _write_report(run, scores, _sheet(scores, None, table))
+
+
+def evaluate_and_report(run: Path, table: ClipTable) -> None:
+    """What `evaluate` and `report` do, of clips that are listed already; says so where there is nothing to score.
+
+    Raises:
+        what they raise.
+    """
+    from asd_trainer.scoresheet import print_evaluation, write_evaluation
+
+    if not table.select(split="test"):
+        click.echo("no evaluation and no report: the data has no test clips", err=True)
+        return
+    scores = _scores(run, table)
+    sheet = _sheet(scores, None, table)
+    if sheet is not None:
+        write_evaluation(run, sheet)
+        print_evaluation(sheet)
+    _write_report(run, scores, sheet)
+
+
+def _write_report(run: Path, scores: RunScores, sheet: Scoresheet | None) -> None:
     import numpy as np
 
     from asd_trainer.dataset import load_clip
     from asd_trainer.report import write_report
     from asd_trainer.summary import report_data
 
-    table = _labelled_table(run, roots, labels)
-    scores = _scores(run, table)
-    data = report_data(run, scores, _sheet(scores, None, table), datetime.now(UTC))
     path = run / "report.html"
+    data = report_data(run, scores, sheet, datetime.now(UTC))
     write_report(data, path, load_clip, np.random.default_rng(SEED))
     click.echo(f"report: {path}")
 
