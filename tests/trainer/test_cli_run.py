@@ -38,7 +38,7 @@ TINY = [
 ]
 
 
-def invoke(*arguments: str | Path) -> Result:
+def invoke(*arguments: object) -> Result:
     result = CliRunner().invoke(main, ["run", "smoke", *map(str, arguments), "--threads", "1"])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
