@@ -179,7 +179,8 @@ def _print_figures(console: Console, sheet: Scoresheet) -> None:
         total = omega(other.results)
         table.add_column(Path(other.run).name, footer=_percent(total), justify="right", no_wrap=True)
         table.add_column("change", footer=_change(sheet.omega, total), justify="right", no_wrap=True)
-    for column in sheet.references:
+    published = sheet.references[::-1]  # the paper first
+    for column in published:
         title = column.name.replace(" (", "\n(").replace("the ", "the\n")
         table.add_column(title, footer=_percent(column.total), justify="right", no_wrap=True)
     figures = shown_figures(sheet.results)
@@ -190,7 +191,7 @@ def _print_figures(console: Console, sheet: Scoresheet) -> None:
             if other is not None:
                 theirs = getattr(other.results[name], figure)
                 cells += [_percent(theirs), _change(value, theirs)]
-            cells += [_percent(getattr(column.results[name], figure)) for column in sheet.references]
+            cells += [_percent(getattr(column.results[name], figure)) for column in published]
             table.add_row(*cells, end_section=position == len(figures) - 1)
     console.print(table)
 
