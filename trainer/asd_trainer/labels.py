@@ -8,7 +8,7 @@ Owns the two forms in which the challenge publishes it. Labels go to test clips 
                 of a file name and 1 for an anomaly; ground_truth_domain/ with the same names and 1 for the target domain. In 2021 the
                 domain is part of the file's name: …_section_<number>_<domain>_test.csv
 
-Where they disagree (most of ToyCar's list of 2022) the evaluator's is what official figures were computed with.
+Where they disagree (half of ToyCar's labels of 2022) the evaluator's is what official figures were computed with.
 """
 
 from __future__ import annotations
