@@ -18,7 +18,7 @@ from asd_trainer.clip import Clip
 from asd_trainer.naming import Domain, Label
 from asd_trainer.published import references, table_1
 from asd_trainer.recipe import claim_run, load_recipe
-from asd_trainer.scoresheet import scoresheet
+from asd_trainer.scoresheet import print_evaluation, scoresheet
 from asd_trainer.stage_mark import write_mark
 from asd_trainer.summary import report_data, stage_times, versions
 from rig.recordings import write_trained_run
@@ -178,7 +178,7 @@ def test_stage_times_come_in_order_and_only_from_marks_that_tell(tmp_path: Path)
 
 @pytest.mark.parametrize(("simulated", "year", "columns"), [(False, 2025, 3), (True, 2025, 0), (False, 2023, 0)])
 def test_published_columns_stand_beside_the_papers_recordings_only(
-    simulated: bool, year: int, columns: int, tmp_path: Path
+    simulated: bool, year: int, columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "dev_data" / "raw"
     folder.mkdir(parents=True)
@@ -203,9 +203,14 @@ def test_published_columns_stand_beside_the_papers_recordings_only(
     run.mkdir()
     claim_run(run, load_recipe("smoke", []))
     scores = RunScores(test, train, {})
-    data = report_data(run, scores, scoresheet(scores, np.random.default_rng(0)), datetime.now(UTC))
+    sheet = scoresheet(scores, np.random.default_rng(0))
+    data = report_data(run, scores, sheet, datetime.now(UTC))
     assert len(data.references) == columns
     assert data.omega == 1.0
+    print_evaluation(sheet)
+    printed = capsys.readouterr().out
+    assert ("64.41" in printed) == ("56.26" in printed) == ("55.33" in printed) == (columns == 3)
+    assert ("96.82" in printed) == (columns == 3)  # the paper's ToyCar in the source domain
 
 
 def test_published_columns_stand_beside_the_papers_machines_only() -> None:

@@ -63,6 +63,10 @@ def reasons(table: ClipTable) -> dict[str, str]:
             "raw/fan/train/section_02_source_train_normal_0000_strength_1_ambient.wav",
             "source", "normal", (("strength", "1"), ("ambient", "")), None,
         ),
+        (
+            "dcase2024t2/eval_data/raw/RoboticArm/train/section_00_target_normal_0091_weight35_BckgE.wav",
+            "target", "normal", (("weight35", "BckgE"),), 2024,
+        ),
         ("raw/fan/test/section_00_0001.wav", None, None, (), None),
         ("raw/fan/test/section_00_test_0001.wav", None, None, (), None),
         ("raw/fan/test_rename/section_00_source_test_anomaly_0001_m-n_W.wav", "source", "anomaly", (("m-n", "W"),), None),
@@ -368,7 +372,17 @@ def test_class_labels_are_machine_domain_and_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stem", ["", "section", "section_00", "section_xx_source_train_normal_0000", "normal_01_00000000", "id_01_0"]
+    "stem",
+    [
+        "",
+        "section",
+        "section_00",
+        "section_xx_source_train_normal_0000",
+        "normal_01_00000000",
+        "id_01_0",
+        "section_00_source_0000",
+        "section_00_source_anomaly_0000",
+    ],
 )
 def test_names_of_no_layout_are_refused_in_train(stem: str) -> None:
     with pytest.raises(MisnamedError):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.classification import training_clips
+from asd_trainer.cli import main
 from asd_trainer.dataset import ClipTable, class_labels, read_dataset
-from asd_trainer.features import cached_log_mels
-from asd_trainer.labels import read_label_list, with_labels
+from asd_trainer.labels import read_ground_truth, read_label_list, with_labels
 from asd_trainer.stages import pretraining_clips
 from rig.tones import write_tones
 
@@ -63,6 +65,7 @@ def test_test_clips_get_the_labels_and_domains_of_the_list(tmp_path: Path) -> No
         ("id_01_00000004.wav,anomaly_id_01_00000011.wav,1", ("01", None, "anomaly")),
         ("section_03_source_test_0000.wav,section_03_source_test_normal_0007.wav", ("03", "source", "normal")),
         ("section_00_test_0012.wav,raw/x/section_00_target_test_anomaly_0001_v_1.wav,1", ("00", "target", "anomaly")),
+        ("section_00_0003.wav,section_00_target_anomaly_0059_weight25_BckgE.wav", ("00", "target", "anomaly")),  # 2024
     ],
 )
 def test_lines_of_every_year_are_understood(tmp_path: Path, row: str, expected: tuple[str, str | None, str]) -> None:
@@ -114,12 +117,79 @@ def test_files_that_are_no_list_of_this_data_are_refused(tmp_path: Path, text: s
         with_labels(table, [tmp_path / "gone.csv"])
 
 
+def write_truth(root: Path, truth: dict[str, str], domains: dict[str, str]) -> Path:
+    """A folder like that of an official evaluator; files by their name without ground_truth_."""
+    for folder, files in (("ground_truth_data", truth), ("ground_truth_domain", domains)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write(root / folder / f"ground_truth_{name}", text)
+    return root
+
+
+def test_test_clips_get_the_labels_and_domains_of_an_evaluators_folder(tmp_path: Path) -> None:
+    table = read_dataset([anonymous(tmp_path / "data")])
+    lines = ["section_00_0000.wav,0", "section_00_0001.wav,1", "section_00_0002.wav,0.0", "section_00_0003.wav,1.0"]
+    in_target = ["section_00_0000.wav,0", "section_00_0001.wav,0", "section_00_0002.wav,1", "section_00_0003.wav,1"]
+    evaluator = write_truth(
+        tmp_path / "evaluator",
+        {
+            "hummer_section_00_test.csv": "\n".join(lines),
+            "singer_section_00_test.csv": "\n".join(lines),
+            "README.csv": "of no machine",
+        },
+        {"hummer_section_00_test.csv": "\n".join(in_target)},
+    )
+    labelled = with_labels(table, [evaluator])
+    assert told(labelled, "hummer") == {
+        "section_00_0000": ("source", "normal"), "section_00_0001": ("source", "anomaly"),
+        "section_00_0002": ("target", "normal"), "section_00_0003": ("target", "anomaly"),
+    }  # fmt: skip
+    assert told(labelled, "singer")["section_00_0003"] == (None, "anomaly")
+    (problem,) = labelled.problems
+    assert "does not tell the domain of 4 clips, first section_00_0000" in problem.reason
+    assert problem.used
+
+
+def test_an_evaluators_folder_of_2021_names_the_domain_in_its_files(tmp_path: Path) -> None:
+    truth = {
+        f"fan_section_03_{domain}_test.csv": f"section_03_{domain}_test_0000.wav,1" for domain in ("source", "target")
+    }
+    listed = read_ground_truth(write_truth(tmp_path, truth, {}))
+    assert not listed.problems
+    found = {key: (name.section, name.domain, name.label) for key, name in listed.names.items()}
+    assert found == {
+        ("fan", "section_03_source_test_0000"): ("03", "source", "anomaly"),
+        ("fan", "section_03_target_test_0000"): ("03", "target", "anomaly"),
+    }
+
+
+def test_a_folder_that_is_no_evaluators_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataSetError, match="holds no ground_truth_data/ground_truth_<machine>"):
+        read_ground_truth(tmp_path)
+    wrong = write_truth(tmp_path, {"fan_section_00_test.csv": "section_00_0000.wav,0\nsection_00_0001.wav,maybe"}, {})
+    with pytest.raises(DataSetError, match=r"fan_section_00_test\.csv: line 2 must be a file name and 0 or 1"):
+        read_ground_truth(wrong)
+
+
 def test_a_name_that_two_years_have_is_refused(tmp_path: Path) -> None:
     roots = [anonymous(tmp_path / f"dcase{year}t2") for year in (2023, 2024)]
     with pytest.raises(DataSetError, match="hummer section_00_0000 fits several clips"):
         with_labels(read_dataset(roots), [write(tmp_path / "list.csv", LIST)])
 
 
+TINY = [
+    word
+    for key in (
+        "pretrain.steps=2",
+        "pretrain.batch_clips=4",
+        "pretrain.mask.clones=2",
+        "pretrain.crop_frames=64",
+        "finetune.epochs=1",
+        "finetune.batch_clips=4",
+        "finetune.kept_patches=0.05",
+    )
+    for word in ("--set", key)
+]
 OPENED: list[str] | None = None
 HOOKED: list[bool] = []
 
@@ -151,10 +221,15 @@ def test_training_opens_no_table_of_hidden_truth_and_learns_nothing_from_it(
     monkeypatch.setattr(sys.modules[__name__], "OPENED", opened)
     table = read_dataset([data])
     clips = training_clips(table)
-    cached_log_mels(clips, tmp_path / "features")
+    words = ["run", "smoke", "--data", str(data), "--out", str(tmp_path / "run"), "--threads", "1", *TINY]
+    ran = CliRunner().invoke(main, words)
+    assert ran.exit_code == 0, ran.output
     learned = [*clips, *pretraining_clips(table)]
     assert any(path.endswith(".npy") for path in opened)  # the hook was there
     assert not {str(path) for path in hidden} & set(opened)
+    classes = json.loads((tmp_path / "run" / "stages" / "finetune" / "classes.json").read_text())
+    assert [name for name in classes if name.startswith("singer")] == ["singer/00/source", "singer/00/target"]
+    assert any("pitch=" in name for name in classes if name.startswith("hummer"))
     assert not any("correspondence" in path for path in opened)
     assert all(not clip.attributes for clip in learned if clip.machine == "singer")
     assert all(clip.split != "test" for clip in learned)

@@ -195,8 +195,15 @@ def test_report_gives_every_figure_beside_the_reference_and_the_total(page: str,
     assert any(row[0] == "pAUC" and row[-1] == "–" for row in rows), "the reference has no pAUC"
     assert data.omega is not None
     assert ["total score Ω", f"{100 * data.omega:.2f}", "56.26"] in rows
-    quality = data.sections[0].quality["target"]
-    assert ["target", "12", "12", *(f"{100 * v:.2f}" for v in (quality.precision, quality.recall, quality.f1))] in rows
+    section = data.sections[0]
+    quality = section.quality["target"]
+    decided = [
+        (one.clip.label, anomalous)
+        for one, anomalous in zip(section.scored, section.anomalous, strict=True)
+        if one.clip.domain == "target"
+    ]
+    wrong = [f"{decided.count(pair)}of 12" for pair in (("normal", True), ("anomaly", False))]
+    assert ["target", *wrong, *(f"{100 * v:.1f}" for v in (quality.precision, quality.recall, quality.f1))] in rows
     assert ["finetune.betas", "0.9, 0.95"] in rows
     assert ["pretrain", "1 h 30 min", "99 %"] in rows
 
@@ -219,7 +226,7 @@ def test_report_pictures_are_sound_svg_with_text_and_words_for_who_can_not_see(p
         "valve has none, so all its clips are alike in them"
     )
     assert all(given["alt"] for tag, given in Reader(page).tags if tag == "img")
-    assert "Not drawn, since all clips are alike in it: attributes." in Reader(page).text
+    assert "No map by attributes: all clips are alike in it." in Reader(page).text
 
 
 def test_report_without_labels_shows_scores_and_maps_only() -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from asd_trainer.progress import Advance
 
 
+BaseUrl = click.option(
+    "--base-url", default="https://zenodo.org", show_default=True, metavar="URL", help="The archive to fetch from."
+)
+
+
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -77,7 +82,7 @@ def simulate(out: Path, small: bool, jobs: int | None, **sizes: Any) -> None:
 @click.option(
     "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine. May be given several times."
 )
-@click.option("--base-url", default="https://zenodo.org", show_default=True, metavar="URL", help="The archive to ask.")
+@BaseUrl
 @click.option("--dry-run", is_flag=True, help="Say what there is and how large it is, and fetch nothing.")
 def fetch(year: int, to: Path, parts: Sequence[str], machines: Sequence[str], base_url: str, dry_run: bool) -> None:
     """Fetch the public data sets of DCASE Task 2 of YEAR, 2020 to 2026.
@@ -89,30 +94,50 @@ def fetch(year: int, to: Path, parts: Sequence[str], machines: Sequence[str], ba
       asd-train fetch 2025 --to data --part dev
       asd-train fetch 2025 --to data --part train --part eval --machine ToyPet
     """
+    root, _ = fetch_year(year, parts, machines, to, base_url, dry_run=dry_run)
+    if not dry_run:
+        click.echo(f"next: asd-train run smoke --data {root} --out runs/{year}")
+
+
+def fetch_year(
+    year: int,
+    parts: Sequence[str],
+    machines: Sequence[str],
+    to: Path,
+    base_url: str,
+    *,
+    dry_run: bool,
+    to_stderr: bool = False,
+) -> tuple[Path, bool]:
+    """Tell licence and size of a year's data, then fetch what is missing; gives its folder, and whether all of it is there.
+
+    Raises:
+        UsageError, FetchError, DataSetError: as `asd_trainer.fetch.plan` and `fetch`.
+    """
     from asd_trainer.fetch import fetch as fetch_files
     from asd_trainer.fetch import plan
 
     what = plan(year, parts, machines, to, base_url=base_url.rstrip("/"))
-    _print_plan(what)
+    root = to / f"dcase{year}t2"
+    for line in _plan_lines(what):
+        click.echo(line, err=to_stderr)
     if not dry_run:
         with _fetching() as told:
             fetch_files(what, told)
-    root = to / f"dcase{year}t2"
-    if not dry_run:
-        click.echo(f"{len(what.missing)} files fetched, {len(what.files) - len(what.missing)} kept: {root}")
-        click.echo(f"next: asd-train run smoke --data {root} --out runs/{year}")
+        kept = len(what.files) - len(what.missing)
+        click.echo(f"{len(what.missing)} files fetched, {kept} kept: {root}", err=to_stderr)
+    return root, not (dry_run and what.missing)
 
 
-def _print_plan(what: Plan) -> None:
-    for title in what.titles:
-        click.echo(title)
-    click.echo(f"licence: {', '.join(what.licences)}")
-    click.echo(f"files:   {len(what.files)}, {_size(what.size_bytes)}")
+def _plan_lines(what: Plan) -> Iterator[str]:
+    yield from what.titles
+    yield f"licence: {', '.join(what.licences)}"
+    yield f"files:   {len(what.files)}, {_size(what.size_bytes)}"
     if not what.missing:
-        click.echo("missing: none")
+        yield "missing: none"
     else:
         needed = f"needs about {_size(what.needed_bytes)} of disk while it works"
-        click.echo(f"missing: {len(what.missing)}, {_size(what.missing_bytes)}; {needed}")
+        yield f"missing: {len(what.missing)}, {_size(what.missing_bytes)}; {needed}"
 
 
 def _size(size_bytes: int) -> str:

@@ -29,8 +29,9 @@ Labels = click.option(
     "--labels",
     multiple=True,
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Published list of what anonymous test clips are (eval_data_list_<year>.csv). May be given several times.",
+    metavar="PATH",
+    help="What anonymous test clips are, as published: a list (eval_data_list_<year>.csv), or the folder of the year's official "
+    "evaluator. May be given several times.",
 )
 
 
@@ -133,16 +134,39 @@ def report(run: Path, roots: Sequence[Path], labels: Sequence[Path], scoring: Sc
       asd-train report runs/smoke
       asd-train report runs/smoke --data data
     """
+    table = _labelled_table(run, roots, labels)
+    scores = _scores(run, table, scoring, separating)
+    _write_report(run, scores, _sheet(scores, None, table))
+
+
+def evaluate_and_report(run: Path, table: ClipTable) -> None:
+    """What `evaluate` and `report` do, of clips that are listed already; says so where there is nothing to score.
+
+    Raises:
+        what they raise.
+    """
+    from asd_trainer.scoresheet import print_evaluation, write_evaluation
+
+    if not table.select(split="test"):
+        click.echo("no evaluation and no report: the data has no test clips", err=True)
+        return
+    scores = _scores(run, table)
+    sheet = _sheet(scores, None, table)
+    if sheet is not None:
+        write_evaluation(run, sheet)
+        print_evaluation(sheet)
+    _write_report(run, scores, sheet)
+
+
+def _write_report(run: Path, scores: RunScores, sheet: Scoresheet | None) -> None:
     import numpy as np
 
     from asd_trainer.dataset import load_clip
     from asd_trainer.report import write_report
     from asd_trainer.summary import report_data
 
-    table = _labelled_table(run, roots, labels)
-    scores = _scores(run, table, scoring, separating)
-    data = report_data(run, scores, _sheet(scores, None, table), datetime.now(UTC))
     path = run / "report.html"
+    data = report_data(run, scores, sheet, datetime.now(UTC))
     write_report(data, path, load_clip, np.random.default_rng(SEED))
     click.echo(f"report: {path}")
 
@@ -157,7 +181,7 @@ def _labelled_table(run: Path, roots: Sequence[Path], labels: Sequence[Path]) ->
     return of_years(read_table(noted_data(run), labels), read_run_recipe(run).years)
 
 
-def _scores(run: Path, table: ClipTable, scoring: Scoring, separating: Separating) -> RunScores:
+def _scores(run: Path, table: ClipTable, scoring: Scoring = "nearest", separating: Separating = "auto") -> RunScores:
     from asd_trainer.backend import score_run
     from asd_trainer.progress import counted
 

@@ -1,6 +1,6 @@
 """asd-train run, and the commands of single stages.
 
-Owns their words and output. The work is done in `stages`, the reckoning before it in `forecast`.
+Owns their words and output. The work is done in `stages`, the reckoning before it in `forecast`, fetching and reporting by their commands.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asd_daemon.errors import UsageError
+from asd_trainer.cli_data import BaseUrl, fetch_year
 from asd_trainer.cli_options import Data, Json, Run, note_data, noted_data, read_table, with_threads
 
 if TYPE_CHECKING:
@@ -40,10 +42,29 @@ Overrides = click.option(
     help="Run folder to make or to go on with.",
 )
 @Overrides
+@click.option(
+    "--fetch",
+    "fetched",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Fetch into DIR the development data of the years that the recipe names, as far as they are not there, and learn from them too.",
+)
+@BaseUrl
+@click.option("--report", is_flag=True, help="Then evaluate the run, print its figures, and write its report.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, with the time and disk it takes, and do nothing.")
 @Json
 @with_threads
-def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
+def run(
+    recipe: str,
+    roots: Sequence[Path],
+    run: Path,
+    overrides: Sequence[str],
+    fetched: Path | None,
+    base_url: str,
+    report: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Do every stage of RECIPE, the name of a recipe that comes with asd-train or the path of one.
 
     A stage that is done is not done again, and one that was stopped goes on: give the same command again.
@@ -53,17 +74,24 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str],
       asd-train run smoke --data data --out runs/smoke
       asd-train run smoke --data data --out runs/longer --set finetune.epochs=60 --set seed=1
       asd-train run paper --data dcase --out runs/paper --dry-run
+      asd-train run paper --fetch dcase --out runs/paper --report
     """
     from asd_trainer.recipe import check_claim, claim_run, load_recipe
     from asd_trainer.stages import run_stages
 
     resolved = load_recipe(recipe, overrides)
-    if not roots:
-        raise click.UsageError("give the recordings to learn from: --data DIR")
+    if not roots and fetched is None:
+        raise click.UsageError("give the recordings to learn from: --data DIR, or --fetch DIR")
     if as_json and not dry_run:
         raise click.UsageError("--json prints the plan: give it with --dry-run")
-    table = read_table(roots)
     check_claim(run, resolved)
+    if fetched is not None:
+        added, there = _fetched(resolved, fetched, base_url, dry_run=dry_run)
+        if not there:
+            _say("the plan of the stages needs the recordings: fetch them first", to_stderr=True)
+            return
+        roots = (*roots, *added)
+    table = read_table(roots)
     if dry_run:
         _show_forecast(resolved, table, run, as_json=as_json)
         return
@@ -71,19 +99,45 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str],
     note_data(run, roots)
     _show_forecast(resolved, table, run, to_stderr=True)
     run_stages(resolved, table, run)
-    given = " ".join(f"--data {root}" for root in roots)
     _say(f"trained: {run}")
-    _say(f"next: asd-train evaluate {run} {given}")
+    if not report:
+        given = " ".join(f"--data {root}" for root in roots)
+        _say(f"next: asd-train evaluate {run} {given}")
+    elif _first_process():
+        from asd_trainer.cli_results import evaluate_and_report
+        from asd_trainer.stages import of_years
+
+        evaluate_and_report(run, of_years(table, resolved.years))
+
+
+def _fetched(recipe: Recipe, to: Path, base_url: str, *, dry_run: bool) -> tuple[tuple[Path, ...], bool]:
+    """The folders of the development data of a recipe's years, and whether all of it is there; of several processes the first fetches.
+
+    Raises:
+        UsageError: the recipe names no years.
+        FetchError, DataSetError: as `asd_trainer.fetch.fetch`.
+    """
+    from asd_trainer.processes import processes
+
+    years = sorted({*recipe.years, *recipe.pretrain.years})
+    if not years:
+        raise UsageError("--fetch: the recipe names no years to fetch; set them, for example with --set years=[2025]")
+    there = True
+    with processes().main_process_first():
+        for year in years if _first_process() else ():
+            _, whole = fetch_year(year, ("dev",), (), to, base_url, dry_run=dry_run, to_stderr=True)
+            there = there and whole
+    return tuple(to / f"dcase{year}t2" / "dev_data" for year in years), there
 
 
 def _first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _say(line: str) -> None:
+def _say(line: str, *, to_stderr: bool = False) -> None:
     """Print a line, once for all processes."""
     if _first_process():
-        click.echo(line)
+        click.echo(line, err=to_stderr)
 
 
 def _show_forecast(

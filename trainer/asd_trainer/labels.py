@@ -1,23 +1,39 @@
 """The published truth of evaluation test sets: which anonymous clip is which.
 
-Owns the format of the challenge's lists (eval_data_list_<year>.csv): a line with a machine's name alone, then lines of an anonymous file
-name, the name that it has with labels, and in some years the label as 0 or 1. Labels go to test clips only.
+Owns the two forms in which the challenge publishes it. Labels go to test clips only.
+
+    list        eval_data_list_<year>.csv: a line with a machine's name alone, then lines of an anonymous file name, the name that it has
+                with labels, and in some years the label as 0 or 1
+    evaluator   the folder of a year's official evaluator: ground_truth_data/ground_truth_<machine>_section_<number>_test.csv with lines
+                of a file name and 1 for an anomaly; ground_truth_domain/ with the same names and 1 for the target domain. In 2021 the
+                domain is part of the file's name: …_section_<number>_<domain>_test.csv
+
+Where they disagree (half of ToyCar's labels of 2022) the evaluator's is what official figures were computed with.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.clip import Clip, Problem
 from asd_trainer.dataset import ClipTable
-from asd_trainer.naming import ClipName, Label, MisnamedError, parse_name
+from asd_trainer.naming import ClipName, Domain, Label, MisnamedError, parse_name
+
+Word = TypeVar("Word", Label, Domain)
 
 _LABELS: dict[str, Label] = {"0": "normal", "1": "anomaly", "normal": "normal", "anomaly": "anomaly"}
+_DOMAINS: dict[str, Domain] = {"0": "source", "1": "target"}
+TRUTH, DOMAINS = "ground_truth_data", "ground_truth_domain"
+_TRUTH_FILE = re.compile(
+    r"ground_truth_(?P<machine>[A-Za-z0-9]+)_section_(?P<section>\d+)(_(?P<domain>source|target))?_test\.csv"
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +51,7 @@ def read_label_list(path: Path) -> LabelList:
     Raises:
         DataSetError: the file can't be read, or is no such list.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise DataSetError(f"{path}: can't be read as a label list: {e}") from e
+    rows = _rows(path)
     machine = None
     names: dict[tuple[str, str], ClipName] = {}
     wrong: dict[tuple[str, str], str] = {}
@@ -65,16 +77,66 @@ def read_label_list(path: Path) -> LabelList:
     return LabelList(path, sound, tuple(Problem(path, f"{reason}; the clip has no label") for reason in wrong.values()))
 
 
-def with_labels(table: ClipTable, paths: Sequence[Path]) -> ClipTable:
-    """The table with labels and domains of its anonymous test clips filled in from lists; what the lists do not cover is a problem.
+def read_ground_truth(folder: Path) -> LabelList:
+    """Read what an official evaluator's folder says of each anonymous clip.
 
     Raises:
-        DataSetError: a list can't be read, fits no clip, or a name in it fits clips of several years.
+        DataSetError: it is no such folder, a file in it can't be read, or says neither 0 nor 1 of a clip.
+    """
+    names: dict[tuple[str, str], ClipName] = {}
+    problems: list[Problem] = []
+    for path in sorted((folder / TRUTH).glob("*.csv")):
+        said = _TRUTH_FILE.fullmatch(path.name)
+        if said is None:
+            continue
+        labels = dict(_verdicts(path, _LABELS))
+        beside = folder / DOMAINS / path.name
+        domains = dict(_verdicts(beside, _DOMAINS)) if said["domain"] is None and beside.exists() else {}
+        own: Domain | None = None if said["domain"] is None else "target" if said["domain"] == "target" else "source"
+        for stem, label in labels.items():
+            names[said["machine"], stem] = ClipName(said["section"], domains.get(stem, own), label)
+        if without := sorted(stem for stem in labels if own is None and stem not in domains):
+            problems.append(
+                Problem(beside, f"does not tell the domain of {len(without)} clips, first {without[0]}", used=True)
+            )
+    if not names:
+        raise DataSetError(
+            f"{folder}: holds no {TRUTH}/ground_truth_<machine>_section_<number>_test.csv; give the folder of the year's "
+            "official evaluator, or a list"
+        )
+    return LabelList(folder, names, tuple(problems))
+
+
+def _verdicts(path: Path, words: Mapping[str, Word]) -> Iterator[tuple[str, Word]]:
+    """What each line of a file says of a clip: 0 or 1, maybe written as 0.0 or 1.0."""
+    for number, row in enumerate(_rows(path), start=1):
+        if not any(row):
+            continue
+        word = words.get(row[1].removesuffix(".0")) if len(row) > 1 else None
+        if word is None:
+            raise DataSetError(f"{path}: line {number} must be a file name and 0 or 1, not {','.join(row)!r}")
+        yield _stem(row[0]), word
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise DataSetError(f"{path}: can't be read as a label list: {e}") from e
+
+
+def with_labels(table: ClipTable, paths: Sequence[Path]) -> ClipTable:
+    """The table with labels and domains of its anonymous test clips filled in from lists and evaluators' folders; what they do not
+    cover is a problem.
+
+    Raises:
+        DataSetError: one of them can't be read, fits no clip, or a name in it fits clips of several years.
     """
     clips = list(table.clips)
     problems = list(table.problems)
     for path in paths:
-        listed = read_label_list(path)
+        listed = read_ground_truth(path) if path.is_dir() else read_label_list(path)
         problems.extend(listed.problems)
         rows = [
             row

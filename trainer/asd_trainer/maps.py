@@ -55,7 +55,7 @@ def machine_maps(embedded: EmbeddedMachine, rng: np.random.Generator) -> Machine
     }
     pictures = tuple(
         Picture.of(
-            embedding_map(points, groups, f"embeddings by {kind}"),
+            embedding_map(points, groups, f"embeddings by {kind} ({method})"),
             f"Map of {embedded.machine} by {kind}: {_words(groups)}",
         )
         for kind, groups in kinds.items()

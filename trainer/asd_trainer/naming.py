@@ -4,6 +4,7 @@ Owns the patterns. It opens no file and knows no folders but the split that a fi
 
     2020   normal_id_01_00000000, anomaly_id_01_00000000; without labels: id_01_00000000
     2021 … section_00_source_train_normal_0000_vel_6_loc_A, section_00_target_test_anomaly_0012_noAttribute
+           without the split in one machine of 2024: section_00_source_normal_0035_weight15_BckgF
     eval   section_00_0001, section_00_test_0001, section_00_source_test_0001: no label, mostly no domain
     supplemental   any name that begins with section_00_ and has machine or noise as a word before its number
 """
@@ -21,7 +22,7 @@ Supplement = Literal["machine", "noise"]
 Attributes = tuple[tuple[str, str], ...]
 
 _NAMED = re.compile(
-    r"section_(?P<section>\d+)_(?P<domain>source|target)_(?P<split>train|test)(_(?P<label>normal|anomaly))?_\d+(_(?P<words>.*))?"
+    r"section_(?P<section>\d+)_(?P<domain>source|target)(_(?P<split>train|test))?(_(?P<label>normal|anomaly))?_\d+(_(?P<words>.*))?"
 )
 _ANONYMOUS = re.compile(r"section_(?P<section>\d+)(_test)?_\d+_?")
 _OF_2020 = re.compile(r"((?P<label>normal|anomaly)_)?id_(?P<section>\d+)_\d+")
@@ -55,8 +56,8 @@ def parse_name(stem: str, split: Split) -> ClipName:
     """
     if split == "supplemental":
         return _supplemental(stem)
-    if named := _NAMED.fullmatch(stem):
-        if named["split"] != split:
+    if (named := _NAMED.fullmatch(stem)) and (named["split"] or named["label"]):
+        if named["split"] not in (None, split):
             raise MisnamedError(f"its name says {named['split']}, its folder {split}")
         _refuse_anomaly(named["label"], split)
         attributes, hidden = _attributes(named["words"] or "")

@@ -1,11 +1,15 @@
-"""Published results to stand beside a run's: Table 1 of the paper, DCASE 2025 Task 2, development set."""
+"""Published results to stand beside a run's: Table 1 of the paper, DCASE 2025 Task 2, development set; and when they may."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asd_trainer.evaluation import MachineResult
+
+if TYPE_CHECKING:
+    from asd_trainer.clip import Clip
 
 # AUC (source), AUC (target), pAUC in percent: baseline with mean squared error, with Mahalanobis distance, the paper's system
 _TABLE_1 = {
@@ -17,6 +21,7 @@ _TABLE_1 = {
     "slider": ((70.10, 48.77, 52.32), (73.79, 50.27, 53.61), (78.50, 62.94, 54.05)),
     "valve": ((63.53, 67.18, 57.35), (56.22, 61.00, 52.53), (78.62, 86.70, 67.94)),
 }
+SIMULATION_NOTE = "simulation.json"
 _TOTALS = (("baseline (MSE)", 0.5626), ("baseline (Mahalanobis)", 0.5533), ("the paper", 0.6441))
 
 
@@ -40,6 +45,15 @@ def table_1() -> tuple[ReferenceColumn, ...]:
 def references(machines: Iterable[str]) -> tuple[ReferenceColumn, ...]:
     """The columns that a run on these machines can be read against: the paper's for its seven machines, otherwise none."""
     return table_1() if set(machines) == _TABLE_1.keys() else ()
+
+
+def references_for(clips: Iterable[Clip], machines: Iterable[str]) -> tuple[ReferenceColumn, ...]:
+    """The columns for figures of these test clips; none where they are simulated or of another year: those share machines' names only."""
+    clips = tuple(clips)
+    folders = {parent for folder in {clip.path.parent for clip in clips} for parent in folder.parents}
+    if {clip.year for clip in clips} - {None, 2025} or any((folder / SIMULATION_NOTE).exists() for folder in folders):
+        return ()
+    return references(machines)
 
 
 def _result(percent: tuple[float, float, float]) -> MachineResult:

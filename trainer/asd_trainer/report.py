@@ -34,7 +34,7 @@ F64 = NDArray[np.float64]
 
 WORST_CLIPS = 10
 MISSES = "Anomalous clips that score furthest below their threshold."
-ALARMS = "Normal clips that score furthest above it."
+ALARMS = "Normal clips that score furthest above their threshold."
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,24 @@ class ReportData:
 
 
 @dataclass(frozen=True)
+class Wrong:
+    """How many clips of a domain were decided wrongly, each of how many."""
+
+    false_alarms: tuple[int, int]
+    """Of the normal clips."""
+    missed: tuple[int, int]
+    """Of the anomalous ones."""
+
+
+@dataclass(frozen=True)
 class Panel:
     """What the page shows of one section of a machine."""
 
     section: SectionDecisions
     histogram: Picture
     roc: Picture | None
-    counts: Mapping[str, tuple[int, int]]
-    """Normal and anomalous clips by domain."""
+    counts: Mapping[str, Wrong]
+    """By domain, as the section's decision quality."""
     maps: MachineMaps | None
     """With the machine's first section only."""
 
@@ -110,6 +120,7 @@ def render(data: ReportData, load: Callable[[Clip], F32], rng: np.random.Generat
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda fraction: f"{100 * fraction:.2f}"
+    environment.filters["brief"] = lambda fraction: f"{100 * fraction:.1f}"
     environment.filters["spoken"] = spoken_time
     labelled = any(one.clip.label is not None for section in data.sections for one in section.scored)
     return environment.get_template("report.html").render(
@@ -121,8 +132,14 @@ def render(data: ReportData, load: Callable[[Clip], F32], rng: np.random.Generat
         test_clips=sum(len(section.scored) for section in data.sections),
         panels=_panels(data, rng),
         mistakes=[
-            ("misses", "Worst misses", MISSES, worst_mistakes(data.sections, "miss", WORST_CLIPS, load)),
-            ("alarms", "Worst false alarms", ALARMS, worst_mistakes(data.sections, "false alarm", WORST_CLIPS, load)),
+            ("misses", "Worst misses", MISSES, "below", worst_mistakes(data.sections, "miss", WORST_CLIPS, load)),
+            (
+                "alarms",
+                "Worst false alarms",
+                ALARMS,
+                "above",
+                worst_mistakes(data.sections, "false alarm", WORST_CLIPS, load),
+            ),
         ],
         settings=list(flat_settings(data.settings)),
         total_s=sum(stage.seconds for stage in data.stages),
@@ -149,10 +166,19 @@ def _panel(section: SectionDecisions, maps: MachineMaps | None) -> Panel:
         if curves
         else None
     )
-    counts: dict[str, tuple[int, int]] = {
-        domain or "all": (p.normal.size, p.anomalous.size) for domain, p in zip(domains, parts, strict=True)
-    }
+    counts: dict[str, Wrong] = {domain or "all": _wrong(section, domain) for domain in domains}
     return Panel(section, histogram, drawn, counts, maps)
+
+
+def _wrong(section: SectionDecisions, domain: str) -> Wrong:
+    decided = [
+        (one.clip.label, anomalous)
+        for one, anomalous in zip(section.scored, section.anomalous, strict=True)
+        if (one.clip.domain or "") == domain
+    ]
+    of_normal = [anomalous for label, anomalous in decided if label == "normal"]
+    of_anomalous = [anomalous for label, anomalous in decided if label == "anomaly"]
+    return Wrong((sum(of_normal), len(of_normal)), (of_anomalous.count(False), len(of_anomalous)))
 
 
 def _domain_scores(section: SectionDecisions, domain: str) -> DomainScores:

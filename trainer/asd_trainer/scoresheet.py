@@ -24,6 +24,7 @@ from asd_trainer.evaluation import (
     unit_name,
     year_scores,
 )
+from asd_trainer.published import ReferenceColumn, references_for
 from asd_trainer.resampling import LEVEL, RESAMPLES, Interval, interval, resampled_scores
 from asd_trainer.threshold import SectionDecisions, decide_sections
 from asd_trainer.whole_file import write_whole
@@ -59,6 +60,8 @@ class Scoresheet:
     undecided: str = ""
     """Why there are no decisions."""
     comparison: Comparison | None = None
+    references: tuple[ReferenceColumn, ...] = ()
+    """Published results on the same clips."""
 
     @property
     def omega(self) -> float:
@@ -124,7 +127,8 @@ def scoresheet(scores: RunScores, rng: np.random.Generator, against: tuple[str, 
         difference = draws[0] - draws[1]
         better = float(np.mean(difference > 0) + np.mean(difference == 0) / 2)
         comparison = Comparison(against[0], machine_results(against[1].test), interval(difference), better)
-    return Scoresheet(results, interval(draws[0]), decisions, undecided, comparison)
+    published = references_for((one.clip for one in scores.test), results)
+    return Scoresheet(results, interval(draws[0]), decisions, undecided, comparison, published)
 
 
 def write_evaluation(run: Path, sheet: Scoresheet) -> Path:
@@ -175,6 +179,10 @@ def _print_figures(console: Console, sheet: Scoresheet) -> None:
         total = omega(other.results)
         table.add_column(Path(other.run).name, footer=_percent(total), justify="right", no_wrap=True)
         table.add_column("change", footer=_change(sheet.omega, total), justify="right", no_wrap=True)
+    published = sheet.references[::-1]  # the paper first
+    for column in published:
+        title = column.name.replace(" (", "\n(").replace("the ", "the\n")
+        table.add_column(title, footer=_percent(column.total), justify="right", no_wrap=True)
     figures = shown_figures(sheet.results)
     for name, result in sheet.results.items():
         for position, (figure, title) in enumerate(figures.items()):
@@ -183,6 +191,7 @@ def _print_figures(console: Console, sheet: Scoresheet) -> None:
             if other is not None:
                 theirs = getattr(other.results[name], figure)
                 cells += [_percent(theirs), _change(value, theirs)]
+            cells += [_percent(getattr(column.results[name], figure)) for column in published]
             table.add_row(*cells, end_section=position == len(figures) - 1)
     console.print(table)
 

@@ -1,6 +1,6 @@
 """What a run has to show: gathered from its folder and its scores for the report.
 
-Owns where times, settings and versions are found, and when published results may stand beside a run's. It draws nothing.
+Owns where times, settings and versions are found. It draws nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from asd_daemon.errors import StageError
 from asd_trainer.maps import EmbeddedMachine
-from asd_trainer.published import ReferenceColumn, references
 from asd_trainer.recipe import read_run_recipe
 from asd_trainer.report import ReportData, StageTime
 from asd_trainer.stage_mark import MARK, read_mark
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("asd-edge", "torch", "numpy", "scipy", "scikit-learn", "accelerate", "matplotlib")
 STAGES = ("separate", "synthesize", "pretrain", "finetune")
-SIMULATION_NOTE = "simulation.json"
 
 
 def report_data(run: Path, scores: RunScores, sheet: Scoresheet | None, now: datetime) -> ReportData:
@@ -47,7 +45,7 @@ def report_data(run: Path, scores: RunScores, sheet: Scoresheet | None, now: dat
         stages=stage_times(run),
         settings=read_run_recipe(run).model_dump(mode="json"),
         versions=versions(),
-        references=_references(scores, sheet),
+        references=sheet.references if sheet else (),
     )
 
 
@@ -73,14 +71,3 @@ def versions() -> Mapping[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _references(scores: RunScores, sheet: Scoresheet | None) -> tuple[ReferenceColumn, ...]:
-    """Published columns, unless the recordings are simulated or of another year: those machines share names only."""
-    clips = [one.clip for one in scores.test]
-    folders = {parent for folder in {clip.path.parent for clip in clips} for parent in folder.parents}
-    if sheet is None or {clip.year for clip in clips} - {None, 2025}:
-        return ()
-    if any((folder / SIMULATION_NOTE).exists() for folder in folders):
-        return ()
-    return references(sheet.results)

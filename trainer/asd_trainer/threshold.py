@@ -1,12 +1,12 @@
 """From scores of normal clips to yes or no, and how often that is right.
 
-Owns the gamma fit that evaluation, submission and export share (challenge: a gamma distribution is fitted to the scores of the training
-clips, its 90th percentile decides; Harada et al., EUSIPCO 2023), and precision, recall and F1 as the challenge counts them. It computes no
-score.
+Owns the gamma fit that evaluation and submission share (challenge: a gamma distribution is fitted to the scores of the training clips, its
+90th percentile decides; Harada et al., EUSIPCO 2023), and precision, recall and F1 as the challenge counts them. It computes no score.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from asd_trainer.clip import Unit, unit_words
 
 if TYPE_CHECKING:
     from asd_trainer.backend import ScoredClip
+
+F64 = NDArray[np.float64]
 
 FEWEST_SCORES = 2
 FLOOR_RATIO = 1e-3  # of the median: a clip that is in the data twice scores 0, whose logarithm no fit can take
@@ -99,10 +101,11 @@ def _quality(scored: Sequence[ScoredClip], verdicts: Sequence[bool]) -> dict[str
 
 
 def fit_gamma(scores: NDArray[np.floating]) -> GammaFit:
-    """Fit a gamma distribution to scores of normal clips by maximum likelihood.
+    """Fit a gamma distribution to scores of normal clips by maximum likelihood, its location too, as the challenge's baseline does.
 
-    The location is not fitted, for the likelihood has no maximum in it where the shape is below one: it is 0 for scores that are not
-    negative, as distances are, and just below the least score otherwise.
+    Where the fitted shape is not above one the likelihood grows without bound as the location nears the least score, and what a search
+    finds depends on where it began. The location is then 0 for scores that are not negative, as distances are, and just below the
+    least score otherwise.
 
     Args:
         scores: shape (N,), N ≥ 2, leave-one-out where the clips are their own reference.
@@ -110,8 +113,6 @@ def fit_gamma(scores: NDArray[np.floating]) -> GammaFit:
     Raises:
         DataSetError: fewer than two scores, scores that are not finite, or scores that are all the same.
     """
-    from scipy.stats import gamma
-
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or values.shape[0] < FEWEST_SCORES:
         raise DataSetError(f"a threshold needs the scores of at least {FEWEST_SCORES} normal clips, got {values.size}")
@@ -121,11 +122,48 @@ def fit_gamma(scores: NDArray[np.floating]) -> GammaFit:
         raise DataSetError(
             f"all {values.shape[0]} normal clips score {values[0]:g}; are they copies of one another? No threshold can be fitted"
         )
+    placed = _fit_placed(values)
+    free = _fit_free(values)
+    if free is None or free.shape <= 1 or _log_likelihood(free, values) < _log_likelihood(placed, values):
+        return placed
+    return free
+
+
+def _fit_placed(values: F64) -> GammaFit:
+    """The fit with its location at 0, or at the least score where that is negative."""
+    from scipy.stats import gamma
+
     location = 0.0 if values.min() >= 0 else float(values.min())
     above = values - location
     floored = np.maximum(above, FLOOR_RATIO * np.median(above[above > 0]))
     shape, _, scale = gamma.fit(floored, floc=0)
     return GammaFit(shape=float(shape), location=location, scale=float(scale))
+
+
+def _fit_free(values: F64) -> GammaFit | None:
+    """The fit of shape, location and scale; None where the search fails.
+
+    The search stops at steps of a ten-thousandth, whatever the scores' size: it is given scores of about one.
+    """
+    from scipy.stats import FitError, gamma
+
+    size = float(np.abs(values).mean())
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = np.array(gamma.fit(values / size))
+    except (FitError, ValueError, OverflowError):
+        return None
+    shape, location, scale = (float(number) for number in found * (1.0, size, size))
+    if not (np.isfinite(found).all() and shape > 0 and scale > 0):
+        return None
+    return GammaFit(shape=shape, location=location, scale=scale)
+
+
+def _log_likelihood(fit: GammaFit, values: F64) -> float:
+    from scipy.stats import gamma
+
+    return float(gamma.logpdf(values, fit.shape, loc=fit.location, scale=fit.scale).sum())
 
 
 def decision_threshold(scores: NDArray[np.floating], exceedance: float = DECISION_EXCEEDANCE) -> float:
