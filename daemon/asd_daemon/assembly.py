@@ -153,7 +153,13 @@ def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[
 def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
     """The alarm that the settings describe."""
     return AlarmRule(
-        alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s, alarm.hysteresis, alarm.cool_down_s
+        alarm.open_after,
+        alarm.of,
+        alarm.close_after,
+        alarm.update_every_s,
+        alarm.hysteresis,
+        alarm.cool_down_s,
+        alarm.relapse_s,
     )
 
 

@@ -109,6 +109,12 @@ class AlarmSettings(_Section):
         0.05, ge=0, lt=1, description="an open alert closes on scores that lie this fraction below the threshold"
     )
     cool_down_s: float = Field(60.0, ge=0, le=604_800, description="after a close no alert opens for so many seconds")
+    relapse_s: float = Field(
+        86_400.0,
+        ge=0,
+        le=604_800,
+        description="an alert that comes back within so many seconds needs twice the quiet to close, up to 360 windows",
+    )
     false_alarms_per_week: float = Field(
         1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
     )
