@@ -5,7 +5,7 @@ Owns the names of the metrics. Counters are read when they are asked for: at res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from asd_daemon.errors import CannotStartError
-from asd_daemon.report import MachineReport, Reports
+from asd_daemon.report import MachineReport, Reports, Telling, TellingReport
 from asd_daemon.tell.messages import Condition
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -40,11 +40,28 @@ _GAUGES = {
 }
 
 
-class MachineCollector(Collector):
-    """Makes metrics of the reports, each labelled with its machine."""
+_TELLING_COUNTERS: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.contact.connects),
+    "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.contact.refused_commands),
+    "asd_alerts_given_up": (
+        "Messages dropped because too many waited for the broker",
+        lambda t: t.stock.alerts_given_up,
+    ),
+    "asd_clips_written": ("Clips of sound that were kept", lambda t: t.stock.clips_written),
+    "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.stock.clips_failed),
+    "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.stock.scores_given_up),
+}
+_TELLING_GAUGES: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_broker_connected": ("1 while the broker has accepted us", lambda t: int(t.contact.connected)),
+    "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.stock.alerts_waiting),
+}
 
-    def __init__(self, reports: Reports) -> None:
-        self._reports = reports
+
+class MachineCollector(Collector):
+    """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
+
+    def __init__(self, reports: Reports, telling: Telling = TellingReport) -> None:
+        self._reports, self._telling = reports, telling
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as they stand."""
@@ -58,6 +75,11 @@ class MachineCollector(Collector):
             for condition in Condition:
                 states.add_metric([machine, condition.value], int(report.state.condition is condition))
         yield states
+        told = self._telling()
+        for name, (sentence, count_of) in _TELLING_COUNTERS.items():
+            yield CounterMetricFamily(name, sentence, value=count_of(told))
+        for name, (sentence, count_of) in _TELLING_GAUGES.items():
+            yield GaugeMetricFamily(name, sentence, value=count_of(told))
 
 
 def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
@@ -73,8 +95,8 @@ def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
 class MetricsServer:
     """Answers http://HOST:PORT/metrics."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, telling: Telling = TellingReport) -> None:
+        self._host, self._port, self._telling = host, port, telling
         self._server: Any = None
 
     @property
@@ -89,7 +111,7 @@ class MetricsServer:
             CannotStartError: the address is taken or not ours.
         """
         registry = CollectorRegistry()
-        registry.register(MachineCollector(reports))
+        registry.register(MachineCollector(reports, self._telling))
         ProcessCollector(registry=registry)  # memory and descriptors, from /proc
         try:
             self._server, self._thread = start_http_server(self._port, addr=self._host, registry=registry)

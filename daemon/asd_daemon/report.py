@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from asd_daemon.health import Counts
 from asd_daemon.hear.capture import Vitals
+from asd_daemon.stores import Stock
 from asd_daemon.tell.messages import MachineState
+from asd_daemon.tell.teller import Contact
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,15 @@ class MachineReport:
     vitals: Vitals
 
 
+@dataclass(frozen=True)
+class TellingReport:
+    """How what is told and kept gets on, for all machines of a process together."""
+
+    contact: Contact = field(default_factory=Contact)
+    stock: Stock = field(default_factory=Stock)
+
+
+Telling = Callable[[], TellingReport]
 Reports = Callable[[], Mapping[str, MachineReport]]
 
 

@@ -267,6 +267,25 @@ def test_broker_that_refuses_ends_the_run_with_its_error() -> None:
         rig.service.run()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_dies_of_what_nobody_caught_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    source.words.put(window(0.1))
+    before = threading.excepthook
+
+    def die() -> None:
+        assert rig.judge.began.wait(10)
+        raise ZeroDivisionError("in the connection")
+
+    threading.Thread(target=die, name="connection").start()
+    with pytest.raises(ZeroDivisionError):
+        rig.service.run()
+    assert "thread connection died" in caplog.text
+    assert rig.teller.closed
+    assert threading.excepthook is before
+
+
 def test_judge_that_breaks_is_logged_with_its_traceback_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def score(self, waveform: NDArray[np.float32]) -> Loudness:

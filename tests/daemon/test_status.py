@@ -18,9 +18,11 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.health import Counts, Notifier
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.metrics import MetricsServer
-from asd_daemon.report import MachineReport
-from asd_daemon.status import StatusFile, read_statuses, status_file, status_folder
-from asd_daemon.tell.messages import Condition, MachineState
+from asd_daemon.report import MachineReport, TellingReport
+from asd_daemon.status import StatusFile, describe, read_statuses, status_file, status_folder
+from asd_daemon.stores import Stock
+from asd_daemon.tell.messages import Condition, Drift, MachineState
+from asd_daemon.tell.teller import Contact
 from rig.daemon import RunningDaemon, ask
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -71,6 +73,35 @@ def test_status_of_a_machine_that_is_not_normal_is_not_well(condition: Condition
     assert found.trouble is None
 
 
+def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: Path) -> None:
+    told = [TellingReport(Contact("b:1883", connected=True, connects=1), Stock(alerts_waiting=0))]
+    calm = report()
+    state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
+    machines = {"fan": MachineReport(state, calm.counts, calm.vitals)}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
+    status.start(lambda: machines)
+    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    assert found.well
+    text = "\n".join(describe(found))
+    for words in ("broker b:1883: connected, 0 alerts wait", "muted until 2026-01-01", "drifted 40% of the way"):
+        assert words in text
+    told[0] = TellingReport(
+        Contact("b:1883", trouble="broker b:1883 can't be reached: no answer"), Stock(alerts_waiting=3)
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    assert not found.well
+    assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(describe(found))
+    told[0] = TellingReport()
+    machines["fan"] = MachineReport(
+        MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.vitals
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    assert not found.well
+    assert "no clip: full" in "\n".join(describe(found))
+
+
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:
     status_of(tmp_path, fan=report())
     (late,) = read_statuses(tmp_path, datetime.now(UTC) + timedelta(seconds=90), NO_SYSTEM)
@@ -113,7 +144,8 @@ def test_statuses_of_services_are_found_in_the_folder_of_each(tmp_path: Path) ->
 
 
 def test_metrics_say_what_was_counted() -> None:
-    server = MetricsServer("127.0.0.1", 0)
+    told = TellingReport(Contact("b:1883", connected=True, connects=2), Stock(5, 1, 4, 3, 2))
+    server = MetricsServer("127.0.0.1", 0, lambda: told)
     server.start(lambda: {"fan": report(), "pump": report(Condition.ALERT, score=None)})
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
@@ -128,6 +160,15 @@ def test_metrics_say_what_was_counted() -> None:
     assert 'asd_state{machine="pump",state="normal"} 0.0' in lines
     assert 'asd_source_drift_ppm{machine="fan"} -12.5' in lines
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+    assert {
+        "asd_broker_connected 1.0",
+        "asd_broker_connects_total 2.0",
+        "asd_alerts_waiting 5.0",
+        "asd_alerts_given_up_total 1.0",
+        "asd_clips_written_total 4.0",
+        "asd_clips_failed_total 3.0",
+        "asd_scores_given_up_total 2.0",
+    } <= set(lines)
 
 
 def test_metrics_on_a_port_that_is_taken_cannot_start_and_say_which() -> None:

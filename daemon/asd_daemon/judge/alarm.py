@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-
 MOST_QUIET_WINDOWS = 360
 """More than an hour of quiet is never asked for because of relapses."""
 _MOST_RELAPSES = 9  # twice as much each time is then more than that from any beginning
