@@ -35,6 +35,10 @@ _GAUGES = {
     "asd_score": ("Anomaly score of the last window", lambda r: r.state.score),
     "asd_threshold": ("Score above which a window is anomalous", lambda r: r.state.threshold),
     "asd_alert_open": ("1 while an alert is open", lambda r: int(r.state.event_id is not None)),
+    "asd_level_drift": (
+        "How far normal scores have drifted towards the threshold, 0 to 1; 0 where they have not",
+        lambda r: r.state.drift.fraction if r.state.drift else 0.0,
+    ),
     "asd_source_drift_ppm": ("Samples' clock against this box's, in millionths", lambda r: r.vitals.drift_ppm),
     "asd_state_since_seconds": ("Unix time from which the state holds", lambda r: r.state.since.timestamp()),
 }
@@ -52,7 +56,6 @@ _TELLING_COUNTERS: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
     "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.stock.scores_given_up),
 }
 _TELLING_GAUGES: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
-    "asd_broker_connected": ("1 while the broker has accepted us", lambda t: int(t.contact.connected)),
     "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.stock.alerts_waiting),
 }
 
@@ -76,6 +79,10 @@ class MachineCollector(Collector):
                 states.add_metric([machine, condition.value], int(report.state.condition is condition))
         yield states
         told = self._telling()
+        if told.contact.broker is not None:
+            yield GaugeMetricFamily(
+                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.contact.connected)
+            )
         for name, (sentence, count_of) in _TELLING_COUNTERS.items():
             yield CounterMetricFamily(name, sentence, value=count_of(told))
         for name, (sentence, count_of) in _TELLING_GAUGES.items():

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from asd_daemon.health import Counts
 from asd_daemon.hear.capture import Vitals
-from asd_daemon.stores import Stock
 from asd_daemon.tell.messages import MachineState
 from asd_daemon.tell.teller import Contact
 
@@ -20,6 +19,20 @@ class MachineReport:
     state: MachineState
     counts: Counts
     vitals: Vitals
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What the stores hold and have given up."""
+
+    alerts_waiting: int = 0
+    """Messages that the broker has not confirmed."""
+    alerts_given_up: int = 0
+    """Messages that were dropped because too many waited."""
+    clips_written: int = 0
+    clips_failed: int = 0
+    scores_given_up: int = 0
+    """Scores that could not be written for too long."""
 
 
 @dataclass(frozen=True)

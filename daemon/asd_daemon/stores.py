@@ -10,28 +10,14 @@ Owns which of them there are, by the settings. What lies in them is their own bu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.report import Stock
 from asd_daemon.settings import KeepSettings
 from asd_daemon.tell.clips import Budget, ClipRecorder, ClipShelf, ClipSpan
 from asd_daemon.tell.keeper import Keeper
 from asd_daemon.tell.outbox import Outbox
 from asd_daemon.tell.scores import ScoreLog
-
-
-@dataclass(frozen=True)
-class Stock:
-    """What the stores hold and have given up."""
-
-    alerts_waiting: int = 0
-    """Messages that the broker has not confirmed."""
-    alerts_given_up: int = 0
-    """Messages that were dropped because too many waited."""
-    clips_written: int = 0
-    clips_failed: int = 0
-    scores_given_up: int = 0
-    """Scores that could not be written for too long."""
 
 
 def scores_file(folder: Path) -> Path:

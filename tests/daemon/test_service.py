@@ -18,9 +18,10 @@ from asd_daemon.health import Notifier
 from asd_daemon.hear.capture import Block, Heard, Lost, Refused, ScriptedSource, Vitals
 from asd_daemon.judge.alarm import AlarmRule, AlertEvent
 from asd_daemon.service import Service
-from asd_daemon.station import Judge, Station, StationNews, WindowQueue
+from asd_daemon.station import Judge, Station, StationNews
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.messages import NO_DETAILS, AlertDetails, MachineState, ScoreTold
+from asd_daemon.window_queue import WindowQueue
 
 N = 160_000
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -219,6 +220,26 @@ def test_stop_while_listening_ends_in_order_and_accounts_for_every_window() -> N
     assert rig.teller.states[-1] == ("fan", "stopped", None)
     counts = rig.service.counts
     assert counts.heard == counts.scored + counts.unusable + counts.dropped
+
+
+def test_stop_while_a_judge_hangs_accounts_for_the_window_in_its_hands() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    rig.judge.may_go.clear()
+    for _ in range(3):
+        source.words.put(window(0.1))
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    assert rig.judge.began.wait(10)
+    rig.service.stop("test")
+    runner.join(20)
+    assert not runner.is_alive(), "a judge that hangs holds nobody up"
+    counts = rig.service.counts
+    assert counts.dropped >= 1
+    assert counts.heard == counts.scored + counts.unusable + counts.dropped
+    rig.judge.may_go.set()
+    rig.service.stations[0].join(20)
+    assert rig.service.counts == counts, "what comes too late is not counted twice"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -18,9 +18,8 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.health import Counts, Notifier
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.metrics import MetricsServer
-from asd_daemon.report import MachineReport, TellingReport
+from asd_daemon.report import MachineReport, Stock, TellingReport
 from asd_daemon.status import StatusFile, describe, read_statuses, status_file, status_folder
-from asd_daemon.stores import Stock
 from asd_daemon.tell.messages import Condition, Drift, MachineState
 from asd_daemon.tell.teller import Contact
 from rig.daemon import RunningDaemon, ask
