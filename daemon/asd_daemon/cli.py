@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -205,7 +206,7 @@ def status(alive: bool, as_json: bool) -> int:
     from asd_daemon.status import describe, read_statuses, status_folder
 
     try:
-        found = read_statuses(status_folder(state_folder()), datetime.now(UTC))
+        found = read_statuses(status_folder(state_folder()), time.monotonic())
     except PermissionError as e:
         raise CannotStartError(f"{e.filename}: is not ours to read; try sudo asd-daemon status") from e
     if as_json:

@@ -79,6 +79,7 @@ class StatusFile:
             "pid": os.getpid(),
             "started_at": time_text(self._started_at),
             "updated_at": time_text(datetime.now(UTC)),
+            "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
             "broker": asdict(told.contact),
             "kept": asdict(told.stock),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
@@ -158,8 +159,13 @@ def describe(status: DaemonStatus) -> Iterator[str]:
             yield f"    {trouble}"
 
 
-def read_statuses(folder: Path, now: datetime, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
+def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
     """The status of every daemon that is found: of this user's folder and of the system's services.
+
+    Args:
+        folder: this user's.
+        now_s: time.monotonic().
+        system: the services'.
 
     Raises:
         PermissionError: the system's folder is not ours to read.
@@ -168,18 +174,20 @@ def read_statuses(folder: Path, now: datetime, system: Path = _SYSTEM_FOLDER) ->
     if not files and system.is_dir():
         for below in system.iterdir():
             os.listdir(below)  # raises where it may not be read, which glob keeps silent about
-    return [_read(file, now) for file in sorted(set(files))]
+    return [_read(file, now_s) for file in sorted(set(files))]
 
 
-def _read(file: Path, now: datetime) -> DaemonStatus:
+def _read(file: Path, now_s: float) -> DaemonStatus:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        age_s = (now - datetime.fromisoformat(content["updated_at"])).total_seconds()
+        age_s = now_s - float(content["updated_monotonic_s"])
         process_id = int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return DaemonStatus(file, {}, f"can't be read: {e}")
     if not _lives(process_id):
         return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
+    if age_s < 0:
+        return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
     if age_s > STALE_S:
         return DaemonStatus(file, content, f"no progress for {age_s:.0f} s")
     return DaemonStatus(file, content, None)

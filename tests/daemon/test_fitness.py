@@ -84,6 +84,15 @@ def test_samples_at_another_rate_than_promised_are_unfit() -> None:
     assert Fitness().reason(window(rate_error=0.02)) is None
 
 
+def test_deafness_is_told_also_when_the_clock_was_set_back_meanwhile() -> None:
+    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert not fitness.is_deaf(start)
+    a_year_before = start - timedelta(days=365)
+    assert not fitness.is_deaf(a_year_before)
+    assert fitness.is_deaf(a_year_before + timedelta(seconds=60))
+
+
 def test_deafness_is_told_once_a_spell() -> None:
     fitness = Fitness(FitnessLimits(deaf_after_s=60))
     minutes = [START + timedelta(seconds=20 * n) for n in range(8)]

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class RememberingTeller:
     def __init__(self) -> None:
         self.states: list[tuple[str, str, str | None]] = []
         self.scores: list[float] = []
+        self._scored = threading.Condition()
         self.alerts: list[tuple[str, AlertEvent]] = []
         self.closed = False
         self.failed: Callable[[Exception], None] = lambda _: None
@@ -77,7 +79,14 @@ class RememberingTeller:
         self.told_states.append(state)
 
     def score(self, machine: str, told: ScoreTold) -> None:
-        self.scores.append(told.score)
+        with self._scored:
+            self.scores.append(told.score)
+            self._scored.notify_all()
+
+    def wait_scores(self, count: int) -> bool:
+        """Wait for so many; whether they came."""
+        with self._scored:
+            return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
 
     def alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
@@ -118,12 +127,17 @@ class EndlessSource:
 class Rig:
     """A service of one machine, with everything around it in memory."""
 
-    def __init__(self, source: ScriptedSource | EndlessSource, open_judge: Callable[[], Judge] | None = None) -> None:
+    def __init__(
+        self,
+        source: ScriptedSource | EndlessSource,
+        open_judge: Callable[[], Judge] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.judge, self.teller = LoudnessJudge(), RememberingTeller()
         self.open_judge = open_judge or (lambda: self.judge)
 
         def stations(news: StationNews) -> Sequence[Station]:
-            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE)]
+            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE, now=now)]
 
         self.service = Service(self.teller, Notifier({}), stations)
 
@@ -145,6 +159,29 @@ def test_run_from_normal_to_failing_to_repaired_tells_all_of_it() -> None:
     assert rig.teller.closed
     counts = rig.service.counts
     assert (counts.heard, counts.scored, counts.unusable, counts.dropped, counts.opened) == (6, 6, 0, 0, 1)
+
+
+def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None:
+    """A box without a clock of its own begins in 1970 and is set right, or wrong, at any moment."""
+    jumps = iter([0, 10, 365 * 86_400, -365 * 86_400, 20, -3600, 7200] * 50)
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+
+    def now() -> datetime:
+        clock[0] += timedelta(seconds=next(jumps))
+        return clock[0]
+
+    source = EndlessSource()
+    rig = Rig(source, now=now)
+    levels = (0.1, 0.2, 0.8, 0.9, 0.1, 0.1, 0.3, 0.8, 0.9, 0.1, 0.1)
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    for number, level in enumerate(levels, start=1):
+        source.words.put(window(level))
+        assert rig.teller.wait_scores(number), "judged, whatever time it is"
+    rig.service.stop("test")
+    runner.join(20)
+    assert rig.teller.scores == list(levels)
+    assert [e.kind.value for _, e in rig.teller.alerts] == ["open", "close", "open", "close"]
 
 
 def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
