@@ -83,6 +83,22 @@ def test_install_over_a_broken_configuration_says_what_is_wrong_with_it(tmp_path
     assert done.returncode == 2
 
 
+def test_unit_hands_over_the_password_that_the_configuration_names(tmp_path: Path) -> None:
+    file = below(tmp_path, SYSTEM_FILE)
+    file.parent.mkdir(parents=True)
+    file.write_text("mqtt: {host: b, username: u, password_credential: broker-key}\nmachines: {fan: {}}\n")
+    assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
+    for unit in (UNIT, WHOLE_UNIT):
+        lines = below(tmp_path, unit).read_text().splitlines()
+        assert [line for line in lines if "LoadCredential=" in line] == [
+            "LoadCredential=broker-key:/etc/asd-daemon/broker-key"
+        ]
+    file.write_text("machines: {fan: {}}\n")
+    assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
+    lines = below(tmp_path, UNIT).read_text().splitlines()
+    assert not any(line.startswith("LoadCredential=") for line in lines)
+
+
 def test_udev_rules_name_the_card_of_each_machine_that_is_told_by_usb() -> None:
     lines = udev_rules(parse_settings(TWO, "F")).splitlines()
     card = 'SUBSYSTEM=="sound", KERNEL=="card*", SUBSYSTEMS=="usb", '
