@@ -12,7 +12,7 @@ demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen
 	@$(BIN)/python deploy/demo.py
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
-	@deploy/system-packages.sh broker microphone browser
+	@deploy/system-packages.sh broker microphone units browser
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 

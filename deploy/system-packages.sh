@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [microphone] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [microphone] [units] [compiler] [browser]
 set -eu
 
 missing=""
@@ -27,6 +27,7 @@ for part in "$@"; do
         need libasound2-plugins has_file '/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so'
         need libportaudio2 has_library libportaudio.so.2
         ;;
+    units) need systemd command -v systemd-analyze ;;
     compiler)
         need g++ command -v g++
         need python3-dev python3 -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'

@@ -20,7 +20,7 @@ from asd_daemon.hear.capture import SourceSpec, open_sources, parse_source
 from asd_daemon.hear.fitness import Fitness, FitnessLimits
 from asd_daemon.hear.memory import SourceMemory
 from asd_daemon.judge.alarm import AlarmRule
-from asd_daemon.report import Attendant
+from asd_daemon.report import Attendant, Telling, TellingReport
 from asd_daemon.service import Service
 from asd_daemon.settings import (
     AlarmSettings,
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
     from asd_daemon.tell.connection import BrokerAddress
-    from asd_daemon.tell.teller import Teller
+    from asd_daemon.tell.mqtt import MqttTeller
+    from asd_daemon.tell.teller import LinePrinter
 
 
 _LOG = logging.getLogger(__name__)
@@ -153,7 +154,13 @@ def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[
 def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
     """The alarm that the settings describe."""
     return AlarmRule(
-        alarm.open_after, alarm.of, alarm.close_after, alarm.update_every_s, alarm.hysteresis, alarm.cool_down_s
+        alarm.open_after,
+        alarm.of,
+        alarm.close_after,
+        alarm.update_every_s,
+        alarm.hysteresis,
+        alarm.cool_down_s,
+        alarm.relapse_s,
     )
 
 
@@ -162,15 +169,16 @@ def fitness_limits(quality: QualitySettings) -> FitnessLimits:
     return FitnessLimits(quality.below_db, quality.above_db, deaf_after_s=quality.deaf_after_s)
 
 
-def make_attendants(plan: Plan) -> list[Attendant]:
+def make_attendants(plan: Plan, telling: Telling) -> list[Attendant]:
     """Those who look on and tell: the status file always, metrics and the dead-man ping where they are configured."""
     health = plan.settings.health
     file = status_file(status_folder(state_folder()), plan.machines)
-    attendants: list[Attendant] = [StatusFile(file, node=plan.settings.node, version=metadata.version("asd-edge"))]
+    version = metadata.version("asd-edge")
+    attendants: list[Attendant] = [StatusFile(file, node=plan.settings.node, version=version, telling=telling)]
     if health.metrics_port is not None:
         from asd_daemon.metrics import MetricsServer
 
-        attendants.append(MetricsServer(health.metrics_host, health.metrics_port))
+        attendants.append(MetricsServer(health.metrics_host, health.metrics_port, telling))
     if health.ping_url is not None:
         from asd_daemon.deadman import DeadManPing
 
@@ -262,8 +270,13 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     )
 
 
-def make_teller(plan: Plan, stores: Stores) -> Teller:
+def make_teller(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttTeller | LinePrinter:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
+
+    Args:
+        plan: what shall run.
+        stores: where alerts wait.
+        patient: whether a broker that refuses us at the start is waited for.
 
     Raises:
         SettingsError, BrokerError: password or certificate files that can't be used.
@@ -284,7 +297,7 @@ def make_teller(plan: Plan, stores: Stores) -> Teller:
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
     )
-    return MqttTeller(broker_address(plan.settings, machines), post, waiting=stores.outbox)
+    return MqttTeller(broker_address(plan.settings, machines), post, waiting=stores.outbox, patient=patient)
 
 
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
@@ -292,14 +305,14 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
 
     Args:
         plan: what shall run.
-        wait_for_device: keep trying where a microphone or command isn't there at the start, rather than fail.
+        wait_for_device: keep trying where a microphone or command isn't there at the start, or the broker refuses us, rather than fail.
 
     Raises:
         AsdError: something of it can't be made.
     """
     shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
-    teller = make_teller(plan, stores)
+    teller = make_teller(plan, stores, patient=wait_for_device)
 
     def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:
         return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
@@ -327,6 +340,9 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
             for name, machine in plan.machines.items()
         ]
 
-    service = Service(teller, Notifier(), make_stations, make_attendants(plan), stores)
+    def telling() -> TellingReport:
+        return TellingReport(teller.contact, stores.stock)
+
+    service = Service(teller, Notifier(), make_stations, make_attendants(plan, telling), stores)
     teller.commanded = service.command
     return service

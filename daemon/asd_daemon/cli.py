@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -69,7 +70,11 @@ def _plan(**words: Any) -> Plan:
 @_broker
 @_no_mqtt
 @_node
-@click.option("--wait-for-device", is_flag=True, help="Keep trying when the microphone isn't there at the start.")
+@click.option(
+    "--wait-for-device",
+    is_flag=True,
+    help="Wait for a microphone that isn't there, and a broker that refuses us.",
+)
 @click.option(
     "--log", type=click.Choice(["text", "json"]), help="Form of the log on stderr.  [default: configured, text]"
 )
@@ -78,7 +83,7 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **words: Any) -> 
     """Listen, judge and publish until told to stop.
 
     A microphone that goes away later is waited for in any case; --wait-for-device, for unattended boxes, also waits for one that is
-    missing at the start. Recordings end the run when they are played.
+    missing at the start and for a broker that refuses us. Recordings end the run when they are played.
     """
     from asd_daemon.health import log_to_stderr
 
@@ -198,10 +203,10 @@ def status(alive: bool, as_json: bool) -> int:
     """
     from asd_daemon.errors import CannotStartError
     from asd_daemon.settings import state_folder
-    from asd_daemon.status import read_statuses, status_folder
+    from asd_daemon.status import describe, read_statuses, status_folder
 
     try:
-        found = read_statuses(status_folder(state_folder()), datetime.now(UTC))
+        found = read_statuses(status_folder(state_folder()), time.monotonic())
     except PermissionError as e:
         raise CannotStartError(f"{e.filename}: is not ours to read; try sudo asd-daemon status") from e
     if as_json:
@@ -210,13 +215,8 @@ def status(alive: bool, as_json: bool) -> int:
     elif not found:
         click.echo("no daemon is running here", err=True)
     for one in () if as_json else found:
-        click.echo(f"{one.content.get('node', '?')}: {one.trouble or 'running'}  ({one.file})")
-        for name, machine in one.content.get("machines", {}).items():
-            counts = machine["counts"]
-            score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
-            reason = f" ({machine['reason']})" if machine["reason"] else ""
-            click.echo(f"  {name}: {machine['state']}{reason} since {machine['since']}{score}")
-            click.echo("    " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
+        for line in describe(one):
+            click.echo(line)
     return 0 if found and all(s.trouble is None if alive else s.well for s in found) else 1
 
 

@@ -33,7 +33,8 @@ def service() -> None:
 def install(machines: tuple[str, ...], prefix: Path, program: Path | None) -> None:
     """Write the systemd units, the udev rules and, where there is none, a first configuration; and say what to do next.
 
-    Run it again after changing a machine's device: the udev rules follow the configuration. Nothing is started.
+    Run it again after changing a machine's device or the password's place: rules and units follow the configuration. What you
+    want different in a unit belongs into a drop-in (`systemctl edit`), which stays. Nothing is started.
     """
     from asd_daemon import installation
     from asd_daemon.settings import SYSTEM_FILE, load_settings

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from asd_daemon.errors import BundleError, DataSetError, UsageError
-from asd_daemon.hear.capture import Dead, Lost, Refused, Source
+from asd_daemon.hear.capture import Back, Dead, Lost, Refused, Source
 from asd_daemon.hear.quality import unfit_reason
 from asd_daemon.hear.window import Window, WindowCutter
 from asd_daemon.judge.bundle import Bundle
@@ -192,6 +192,8 @@ def _collect(
     try:
         for heard in source.heard() if wanted is None or len(collection) < wanted else ():
             for item in cutter.feed(heard):
+                if isinstance(item, Back):
+                    continue
                 news = _take(collection, hearing, views, item, unusable)
                 told(Progress(len(collection), wanted, unusable.total(), news))
                 if wanted is not None and len(collection) >= wanted:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 _LOG = logging.getLogger(__name__)
+_MOST_SUBJECTS = 1000  # of log lines whose repeats are counted
 
 
 @dataclass(frozen=True)
@@ -124,18 +125,23 @@ class Notifier:
 
 
 class RepeatLimit(logging.Filter):
-    """Lets the first few of equal log lines through in each period, then says how many were left out."""
+    """Lets the first few of equal log lines through in each period, then says how many were left out.
+
+    Lines are equal that say the same of the same thing, whatever the figures: what a line is of is its first word before a colon.
+    """
 
     def __init__(self, most: int = 5, period_s: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._most, self._period_s, self._clock = most, period_s, clock
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}  # (logger, template) → start of period, count
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}  # logger, template, subject → start, count
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write this line."""
         if record.levelno < logging.INFO:
             return True
-        key, now_s = (record.name, str(record.msg)), self._clock()
+        key, now_s = (record.name, str(record.msg), subject_of(record) or ""), self._clock()
+        if key not in self._seen and len(self._seen) >= _MOST_SUBJECTS:
+            self._seen.pop(min(self._seen, key=lambda known: self._seen[known][0]))
         start_s, count = self._seen.get(key, (now_s, 0))
         if now_s - start_s >= self._period_s:
             if count > self._most:
@@ -143,6 +149,12 @@ class RepeatLimit(logging.Filter):
             start_s, count = now_s, 0
         self._seen[key] = (start_s, count + 1)
         return count < self._most
+
+
+def subject_of(record: logging.LogRecord) -> str | None:
+    """What a line is of, where it says so at its beginning: a machine, a device, a file."""
+    first = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    return str(first) if first is not None and str(record.msg).startswith("%s: ") else None
 
 
 class TextForm(logging.Formatter):
@@ -158,12 +170,15 @@ class JsonForm(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, message, logger and traceback."""
+        """Time, level, message, logger, what it is of, the message without its values, thread and traceback."""
         content = {
             "at": _at(record),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
             "logger": record.name,
+            "thread": record.threadName,
+            "subject": subject_of(record),
+            "template": str(record.msg),
         }
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)

@@ -19,6 +19,7 @@ UNIT = Path("/etc/systemd/system/asd-daemon@.service")
 WHOLE_UNIT = Path("/etc/systemd/system/asd-daemon.service")
 RULES = Path("/etc/udev/rules.d/90-asd-daemon.rules")
 _TEMPLATE_PROGRAM = "/opt/asd-edge/bin/asd-daemon"
+_CREDENTIAL = "#LoadCredential=mqtt-password:/etc/asd-daemon/mqtt-password"
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # ProtectHome and PrivateTmp hide them
 _USB_ID = re.compile(r"usb-id:([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(\S+))?")
 _USB_PATH = re.compile(r"usb-path:(\S+)")
@@ -55,10 +56,11 @@ def install(prefix: Path, program: Path) -> Iterator[Change]:
         yield Change(configuration, "kept")
     else:
         yield _write(configuration, sample_text())
-    unit = template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, str(program))
+    settings = load_settings(configuration)
+    unit = with_credential(template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, str(program)), settings)
     yield _write(_below(prefix, UNIT), unit)
     yield _write(_below(prefix, WHOLE_UNIT), whole_unit(unit))
-    rules = template("90-asd-daemon.rules") + udev_rules(load_settings(configuration))
+    rules = template("90-asd-daemon.rules") + udev_rules(settings)
     yield _write(_below(prefix, RULES), rules)
 
 
@@ -89,6 +91,12 @@ def whole_unit(template_unit: str) -> str:
     body = template_unit[template_unit.index("[Unit]") :]
     changed = body.replace(" --machine %i", "").replace("machine %i", "all machines").replace("/%i", "/all")
     return head + changed
+
+
+def with_credential(unit: str, settings: Settings) -> str:
+    """The unit with the password that the configuration names, which the service's user could not read by itself."""
+    name = settings.mqtt.password_credential if settings.mqtt else None
+    return unit.replace(_CREDENTIAL, f"LoadCredential={name}:{SYSTEM_FILE.parent}/{name}", 1) if name else unit
 
 
 def udev_rules(settings: Settings) -> str:

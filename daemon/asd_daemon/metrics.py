@@ -5,7 +5,7 @@ Owns the names of the metrics. Counters are read when they are asked for: at res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from asd_daemon.errors import CannotStartError
-from asd_daemon.report import MachineReport, Reports
+from asd_daemon.report import MachineReport, Reports, Telling, TellingReport
 from asd_daemon.tell.messages import Condition
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -35,16 +35,36 @@ _GAUGES = {
     "asd_score": ("Anomaly score of the last window", lambda r: r.state.score),
     "asd_threshold": ("Score above which a window is anomalous", lambda r: r.state.threshold),
     "asd_alert_open": ("1 while an alert is open", lambda r: int(r.state.event_id is not None)),
+    "asd_level_drift": (
+        "How far normal scores have drifted towards the threshold, 0 to 1; 0 where they have not",
+        lambda r: r.state.drift.fraction if r.state.drift else 0.0,
+    ),
     "asd_source_drift_ppm": ("Samples' clock against this box's, in millionths", lambda r: r.vitals.drift_ppm),
     "asd_state_since_seconds": ("Unix time from which the state holds", lambda r: r.state.since.timestamp()),
 }
 
 
-class MachineCollector(Collector):
-    """Makes metrics of the reports, each labelled with its machine."""
+_TELLING_COUNTERS: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.contact.connects),
+    "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.contact.refused_commands),
+    "asd_alerts_given_up": (
+        "Messages dropped because too many waited for the broker",
+        lambda t: t.stock.alerts_given_up,
+    ),
+    "asd_clips_written": ("Clips of sound that were kept", lambda t: t.stock.clips_written),
+    "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.stock.clips_failed),
+    "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.stock.scores_given_up),
+}
+_TELLING_GAUGES: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.stock.alerts_waiting),
+}
 
-    def __init__(self, reports: Reports) -> None:
-        self._reports = reports
+
+class MachineCollector(Collector):
+    """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
+
+    def __init__(self, reports: Reports, telling: Telling = TellingReport) -> None:
+        self._reports, self._telling = reports, telling
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as they stand."""
@@ -58,6 +78,15 @@ class MachineCollector(Collector):
             for condition in Condition:
                 states.add_metric([machine, condition.value], int(report.state.condition is condition))
         yield states
+        told = self._telling()
+        if told.contact.broker is not None:
+            yield GaugeMetricFamily(
+                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.contact.connected)
+            )
+        for name, (sentence, count_of) in _TELLING_COUNTERS.items():
+            yield CounterMetricFamily(name, sentence, value=count_of(told))
+        for name, (sentence, count_of) in _TELLING_GAUGES.items():
+            yield GaugeMetricFamily(name, sentence, value=count_of(told))
 
 
 def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
@@ -73,8 +102,8 @@ def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
 class MetricsServer:
     """Answers http://HOST:PORT/metrics."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, telling: Telling = TellingReport) -> None:
+        self._host, self._port, self._telling = host, port, telling
         self._server: Any = None
 
     @property
@@ -89,7 +118,7 @@ class MetricsServer:
             CannotStartError: the address is taken or not ours.
         """
         registry = CollectorRegistry()
-        registry.register(MachineCollector(reports))
+        registry.register(MachineCollector(reports, self._telling))
         ProcessCollector(registry=registry)  # memory and descriptors, from /proc
         try:
             self._server, self._thread = start_http_server(self._port, addr=self._host, registry=registry)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from asd_daemon.health import Counts
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.tell.messages import MachineState
+from asd_daemon.tell.teller import Contact
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,29 @@ class MachineReport:
     vitals: Vitals
 
 
+@dataclass(frozen=True)
+class Stock:
+    """What the stores hold and have given up."""
+
+    alerts_waiting: int = 0
+    """Messages that the broker has not confirmed."""
+    alerts_given_up: int = 0
+    """Messages that were dropped because too many waited."""
+    clips_written: int = 0
+    clips_failed: int = 0
+    scores_given_up: int = 0
+    """Scores that could not be written for too long."""
+
+
+@dataclass(frozen=True)
+class TellingReport:
+    """How what is told and kept gets on, for all machines of a process together."""
+
+    contact: Contact = field(default_factory=Contact)
+    stock: Stock = field(default_factory=Stock)
+
+
+Telling = Callable[[], TellingReport]
 Reports = Callable[[], Mapping[str, MachineReport]]
 
 

@@ -86,7 +86,7 @@ class Service:
         Raises:
             AsdError: something can't start or go on.
         """
-        with _Signals(self.stop):
+        with _Signals(self.stop), _Deaths(self.fail):
             for attendant in self._attendants:
                 attendant.start(self.reports)
             if self._stores is not None:
@@ -166,6 +166,31 @@ class Service:
             reason = "" if state.reason is None else f": {state.reason}"
             parts.append(f"{station.machine} {state.condition.value}{reason}{score}")
         return f"{'; '.join(parts)}; {self.counts.heard} windows heard"
+
+
+class _Deaths(AbstractContextManager["_Deaths"]):
+    """A thread that dies of an error nobody caught ends the daemon with it, as long as the context lasts.
+
+    A connection, say, whose thread is gone would look alive for ever. What is started again is well; alerts wait on disk.
+    """
+
+    def __init__(self, fail: Callable[[Exception], None]) -> None:
+        self._fail, self._before = fail, threading.excepthook
+
+    def __enter__(self) -> _Deaths:
+        threading.excepthook = self._handle
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        threading.excepthook = self._before
+
+    def _handle(self, death: threading.ExceptHookArgs) -> None:
+        if isinstance(death.exc_value, Exception):
+            name = death.thread.name if death.thread else "unknown"
+            _LOG.error("thread %s died", name, exc_info=death.exc_value)
+            self._fail(death.exc_value)
 
 
 class _Signals(AbstractContextManager["_Signals"]):

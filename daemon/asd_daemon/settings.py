@@ -109,6 +109,12 @@ class AlarmSettings(_Section):
         0.05, ge=0, lt=1, description="an open alert closes on scores that lie this fraction below the threshold"
     )
     cool_down_s: float = Field(60.0, ge=0, le=604_800, description="after a close no alert opens for so many seconds")
+    relapse_s: float = Field(
+        86_400.0,
+        ge=0,
+        le=604_800,
+        description="an alert that comes back within so many seconds needs twice the quiet to close, up to 360 windows",
+    )
     false_alarms_per_week: float = Field(
         1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
     )
@@ -209,7 +215,7 @@ class MqttSettings(_Section):
     username: str | None = Field(None, min_length=1, description="name to log in with")
     password_file: Path | None = Field(None, description="file whose first line is the password")
     password_credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = Field(
-        None, description="or the name of a systemd credential (LoadCredential=NAME:…) that holds it"
+        None, description="or the name of a file in /etc/asd-daemon, mode 0600, that systemd hands over as a credential"
     )
     prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] = Field(
         "asd", description="first part of all topics"
@@ -278,19 +284,20 @@ class Settings(_Section):
 
 
 def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The password, from its file or from systemd's credential.
+    """The password, from its file or from systemd's credential; by hand, without systemd, from where systemd would take it.
 
     Raises:
         SettingsError: there is none, it can't be read, or it is empty.
     """
     key, file = "mqtt.password_file", mqtt.password_file
     if mqtt.password_credential is not None:
-        key, folder = "mqtt.password_credential", environment.get("CREDENTIALS_DIRECTORY")
-        if not folder:
+        key, name = "mqtt.password_credential", mqtt.password_credential
+        file = Path(environment.get("CREDENTIALS_DIRECTORY") or SYSTEM_FILE.parent) / name
+        if "CREDENTIALS_DIRECTORY" not in environment and not os.access(file, os.R_OK):
             raise SettingsError(
-                f"{key}: systemd passed no credentials; add LoadCredential={mqtt.password_credential}:FILE"
+                f"{key}: {file} can't be read, and systemd passed no credential; put the password there and run"
+                f" `asd-daemon service install`, which adds LoadCredential={name}:{file} to the unit"
             )
-        file = Path(folder) / mqtt.password_credential
     if file is None:
         return None
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from asd_daemon.tell.keeper import Keeper
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
 from asd_daemon.tell.teller import Teller
 from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_daemon.window_queue import WindowQueue
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,61 +38,6 @@ class Judge(Protocol):
 
     def score(self, waveform: NDArray[np.float32]) -> Verdict:
         """Score float32 (160 000,)."""
-
-
-class WindowQueue:
-    """Between the threads: windows up to a limit, and the news that is no window."""
-
-    def __init__(self, limit: int = 6) -> None:
-        self._limit = limit
-        self._items: deque[Window | Lost | Back | Refused | Dead | Command] = deque()
-        self._changed = threading.Condition()
-        self._ended = self._stopped = False
-
-    def put(self, item: Window | Lost | Back | Refused | Dead | Command, *, may_wait: bool) -> int:
-        """Add an item; how many windows were dropped for it. Waits for room where it may."""
-        with self._changed:
-            if may_wait:
-                self._changed.wait_for(lambda: self._stopped or self._windows() < self._limit)
-            if self._stopped:
-                return int(isinstance(item, Window))
-            dropped = 0
-            if isinstance(item, Window) and self._windows() >= self._limit:
-                self._items.remove(next(i for i in self._items if isinstance(i, Window)))
-                dropped = 1
-            if isinstance(item, Lost) and self._items and isinstance(self._items[-1], Lost):
-                self._items.pop()
-            self._items.append(item)
-            self._changed.notify_all()
-        return dropped
-
-    def get(self) -> Window | Lost | Back | Refused | Dead | Command | None:
-        """The oldest item, waiting for one; None after the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
-            if self._stopped or not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def end(self) -> None:
-        """Nothing more comes; what is there is still taken."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def stop(self) -> int:
-        """Nothing more is taken; how many windows were left."""
-        with self._changed:
-            self._stopped = True
-            left = self._windows()
-            self._items.clear()
-            self._changed.notify_all()
-        return left
-
-    def _windows(self) -> int:
-        return sum(isinstance(item, Window) for item in self._items)
 
 
 @dataclass(frozen=True)
@@ -147,6 +92,8 @@ class Station:
         self._judged_until = now()
         self._has_spoken = False
         self._is_lost = False
+        self._accounts = threading.Lock()  # guards the two below
+        self._is_at_hand = self._is_abandoned = False  # a window is being judged; and nobody waits for it any more
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{machine}", daemon=True)
             for name, work in (("hear", self._hear), ("judge", self._judge))
@@ -176,10 +123,16 @@ class Station:
         self.counters.add(dropped=self._queue.stop())
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for both threads; whether they are over."""
+        """Wait for both threads; whether they are over. The window that a judge does not let go of is dropped and counted."""
         for thread in self._threads:
             thread.join(timeout_s)
-        return not any(thread.is_alive() for thread in self._threads)
+        if not any(thread.is_alive() for thread in self._threads):
+            return True
+        with self._accounts:
+            if self._is_at_hand:
+                self.counters.add(dropped=1)
+            self._is_abandoned = True
+        return False
 
     def command(self, command: Command) -> None:
         """Do what people ask for, soon; from any thread."""
@@ -252,17 +205,18 @@ class Station:
 
     def _judge_window(self, judge: Judge, window: Window) -> None:
         """Judge one window and tell all there is to tell."""
+        self._is_at_hand = True
         self._judged_until = window.ended_at
         self._attention.hear(window)
         reason = self._fitness.reason(window)
         if reason is not None:
-            self.counters.add(unusable=1)
+            self._settle(unusable=1)
             self._attention.unfit(window.ended_at, reason.value)
             self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
             return
         self._fitness.hears()
         verdict = judge.score(window.samples)
-        self.counters.add(scored=1)
+        self._settle(scored=1)
         told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
         self._teller.score(self.machine, told)
         self._attention.judged(window, verdict)
@@ -273,6 +227,13 @@ class Station:
             reason_text, self._dropped_said = "cannot keep up: windows are dropped", dropped
             condition = Condition.ALERT if self._attention.open_alert else Condition.OVERLOADED
         self._become(condition, reason_text, window.ended_at)
+
+    def _settle(self, **counted: int) -> None:
+        """Say what became of the window at hand, unless it has been given up."""
+        with self._accounts:
+            if not self._is_abandoned:
+                self.counters.add(**counted)
+            self._is_at_hand = False
 
     def _become_deaf(self, condition: Condition, reason: str, at: datetime) -> None:
         """There is nothing that can be judged; say so, and once more when that has lasted too long."""

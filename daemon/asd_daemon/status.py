@@ -12,13 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asd_daemon.report import MachineReport, Reports
+from asd_daemon.report import MachineReport, Reports, Telling, TellingReport
 from asd_daemon.tell.messages import state_payload, time_text
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ _GOOD = ("normal", "starting", "learning")
 class StatusFile:
     """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
 
-    def __init__(self, file: Path, *, node: str, version: str) -> None:
-        self._file, self._node, self._version = file, node, version
+    def __init__(self, file: Path, *, node: str, version: str, telling: Telling = TellingReport) -> None:
+        self._file, self._node, self._version, self._telling = file, node, version, telling
         self._started_at = datetime.now(UTC)
         self._reports: Reports | None = None
         self._lock = threading.Lock()
@@ -62,11 +62,16 @@ class StatusFile:
     def _states(self) -> list[tuple[str, object]]:
         """What is worth writing at once."""
         reports = self._reports() if self._reports else {}
-        return [(name, (r.state.condition, r.state.reason, r.state.event_id)) for name, r in reports.items()]
+        states: list[tuple[str, object]] = [
+            (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
+            for name, r in reports.items()
+        ]
+        return [*states, ("", self._telling().contact.trouble)]
 
     def _write(self) -> None:
         if self._reports is None:
             return
+        told = self._telling()
         content = {
             "schema": SCHEMA,
             "node": self._node,
@@ -74,6 +79,9 @@ class StatusFile:
             "pid": os.getpid(),
             "started_at": time_text(self._started_at),
             "updated_at": time_text(datetime.now(UTC)),
+            "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
+            "broker": asdict(told.contact),
+            "kept": asdict(told.stock),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
         fresh = self._file.with_suffix(".new")
@@ -90,9 +98,8 @@ class StatusFile:
 
 
 def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
-    state = state_payload(node, name, report.state)
-    kept = {k: state[k] for k in ("state", "since", "score", "threshold", "reason", "event_id")}
-    return {**kept, "counts": asdict(report.counts), "source": asdict(report.vitals)}
+    state = {k: v for k, v in state_payload(node, name, report.state).items() if k not in ("schema", "node", "machine")}
+    return {**state, "counts": asdict(report.counts), "source": asdict(report.vitals)}
 
 
 def status_folder(state_folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -122,13 +129,43 @@ class DaemonStatus:
 
     @property
     def well(self) -> bool:
-        """Whether the daemon lives and every machine is judged and normal."""
-        states = [machine.get("state") for machine in self.content.get("machines", {}).values()]
-        return self.trouble is None and all(state in _GOOD for state in states)
+        """Whether the daemon lives, every machine is judged and normal, all can be kept, and the broker is reached."""
+        machines = self.content.get("machines", {}).values()
+        are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
+        return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
 
 
-def read_statuses(folder: Path, now: datetime, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
+def describe(status: DaemonStatus) -> Iterator[str]:
+    """Lines for people."""
+    content = status.content
+    yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
+    broker, waiting = content.get("broker", {}), content.get("kept", {}).get("alerts_waiting", 0)
+    if broker.get("broker"):
+        how = broker["trouble"] or (
+            f"broker {broker['broker']}: " + ("connected" if broker["connected"] else "connecting")
+        )
+        yield f"  {how}, {waiting} alerts wait"
+    for name, machine in content.get("machines", {}).items():
+        score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
+        reason = f" ({machine['reason']})" if machine["reason"] else ""
+        yield f"  {name}: {machine['state']}{reason} since {machine['since']}{score}"
+        yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
+        if machine["muted_until"]:
+            yield f"    muted until {machine['muted_until']}"
+        if machine["drift"]:
+            fraction, since = machine["drift"]["fraction"], machine["drift"]["since"]
+            yield f"    normal scores have drifted {fraction:.0%} of the way to the threshold, since {since}"
+        for trouble in machine["troubles"]:
+            yield f"    {trouble}"
+
+
+def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
     """The status of every daemon that is found: of this user's folder and of the system's services.
+
+    Args:
+        folder: this user's.
+        now_s: time.monotonic().
+        system: the services'.
 
     Raises:
         PermissionError: the system's folder is not ours to read.
@@ -137,18 +174,20 @@ def read_statuses(folder: Path, now: datetime, system: Path = _SYSTEM_FOLDER) ->
     if not files and system.is_dir():
         for below in system.iterdir():
             os.listdir(below)  # raises where it may not be read, which glob keeps silent about
-    return [_read(file, now) for file in sorted(set(files))]
+    return [_read(file, now_s) for file in sorted(set(files))]
 
 
-def _read(file: Path, now: datetime) -> DaemonStatus:
+def _read(file: Path, now_s: float) -> DaemonStatus:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        age_s = (now - datetime.fromisoformat(content["updated_at"])).total_seconds()
+        age_s = now_s - float(content["updated_monotonic_s"])
         process_id = int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return DaemonStatus(file, {}, f"can't be read: {e}")
     if not _lives(process_id):
         return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
+    if age_s < 0:
+        return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
     if age_s > STALE_S:
         return DaemonStatus(file, content, f"no progress for {age_s:.0f} s")
     return DaemonStatus(file, content, None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from asd_daemon.report import Stock
 from asd_daemon.settings import KeepSettings
 from asd_daemon.tell.clips import Budget, ClipRecorder, ClipShelf, ClipSpan
 from asd_daemon.tell.keeper import Keeper
@@ -45,6 +46,12 @@ class Stores:
         span = ClipSpan(self._keep.clip_before_s, self._keep.clip_after_s)
         recorder = ClipRecorder(self._shelf, machine, span) if self._shelf else None
         return Keeper(machine, self.outbox, self._scores, recorder)
+
+    @property
+    def stock(self) -> Stock:
+        """How full they are; from any thread."""
+        written, failed = (self._shelf.written, self._shelf.failed) if self._shelf else (0, 0)
+        return Stock(len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped)
 
     def start(self) -> None:
         """Begin to write."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_daemon.judge.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.level import Level, LevelRule
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 THRESHOLD = 0.5
@@ -96,7 +99,9 @@ def test_rule_that_makes_no_sense_is_refused(wrong: tuple[int, int, int]) -> Non
         AlarmRule(*wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"hysteresis": 1.0}, {"hysteresis": -0.1}, {"cool_down_s": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"hysteresis": 1.0}, {"hysteresis": -0.1}, {"cool_down_s": -1.0}, {"relapse_s": -1.0}]
+)
 def test_rule_with_impossible_closing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="hysteresis"):
         AlarmRule(**wrong)  # type: ignore[arg-type]
@@ -116,6 +121,45 @@ def test_close_threshold_lies_below_also_where_scores_are_negative() -> None:
 def test_cool_down_after_a_close_holds_the_next_alert_back_but_not_for_ever() -> None:
     rule = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=1e9, cool_down_s=60)
     assert kinds([0.9, 0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9], rule) == [(0, "open"), (1, "close"), (7, "open")]
+
+
+def test_alert_that_comes_back_soon_needs_twice_the_quiet_to_close_each_time() -> None:
+    rule = AlarmRule(open_after=1, of=1, close_after=2, update_every_s=1e9, relapse_s=300)
+    bad: Scores = [0.9]
+    quiet: Scores = [0.1]
+    told = kinds(
+        bad + quiet * 2 + bad + quiet * 4 + bad + quiet * 7 + bad + quiet * 8 + quiet * 40 + bad + quiet * 2, rule
+    )
+    opens = [n for n, kind in told if kind == "open"]
+    closes = [n for n, kind in told if kind == "close"]
+    assert opens == [0, 3, 8, 65], "the one after seven quiet windows is the same alert still"
+    assert [closes[0], closes[1], closes[2], closes[3]] == [2, 7, 24, 67], "and after a longer peace all is as it was"
+
+
+def test_quiet_that_relapses_ask_for_has_a_bound_and_is_never_less_than_the_rules() -> None:
+    assert [AlarmRule(close_after=6).quiet_windows(n) for n in range(8)] == [6, 12, 24, 48, 96, 192, 360, 360]
+    assert AlarmRule(close_after=1000).quiet_windows(3) == 1000
+
+
+def test_level_that_creeps_through_the_threshold_is_drift_and_a_few_alerts_and_no_storm() -> None:
+    """Two weeks of a level on its way; without the memory of relapses the same scores make more than 300 alerts."""
+    rng = np.random.default_rng(0)
+    days = 14
+    scores = rng.gamma(100, 1 / 100, days * 8640) + np.linspace(0, 0.5, days * 8640)
+    alarm = Alarm(AlarmRule(hysteresis=0.05, cool_down_s=60, relapse_s=86_400), new_id=lambda: "e")
+    level = Level(LevelRule())
+    opens = [0] * days
+    drifted_on = None
+    for number, score in enumerate(scores.tolist()):
+        event = alarm.judge(score, 1.33, at(number))
+        opens[number // 8640] += event is not None and event.kind is AlertKind.OPEN
+        if level.take(score, 1.33, at(number)) and drifted_on is None:
+            drifted_on = number // 8640
+    assert 0 < sum(opens) <= 8
+    assert max(opens) <= 5
+    assert drifted_on is not None
+    assert drifted_on < days / 2, "long before the level is at the threshold"
+    assert alarm.open_alert is not None, "what has become the rule stays open until somebody comes"
 
 
 def test_clock_that_is_set_back_holds_nothing_up() -> None:
@@ -145,7 +189,13 @@ def test_headroom_is_the_peak_above_the_threshold_in_parts_of_it() -> None:
 @st.composite
 def rules(draw: st.DrawFn) -> AlarmRule:
     of = draw(st.integers(1, 5))
-    return AlarmRule(draw(st.integers(1, of)), of, draw(st.integers(1, 5)), draw(st.sampled_from([0.0, 25.0])))
+    return AlarmRule(
+        draw(st.integers(1, of)),
+        of,
+        draw(st.integers(1, 5)),
+        draw(st.sampled_from([0.0, 25.0])),
+        relapse_s=draw(st.sampled_from([0.0, 100.0])),
+    )
 
 
 score_lists = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.5, 0.6, 0.7, 0.8, 0.9])), max_size=60)
@@ -195,6 +245,7 @@ def test_property_an_alarm_that_is_taken_up_again_goes_on_as_if_nothing_had_been
 @given(score_lists, rules())
 def test_property_opens_and_closes_are_those_of_the_definition(scores: Scores, rule: AlarmRule) -> None:
     """Against the rule written out over the whole history, rather than kept step by step."""
+    rule = replace(rule, relapse_s=0)
     verdicts = [(n, s > THRESHOLD) for n, s in enumerate(scores) if s is not None]
     expected: list[tuple[int, str]] = []
     is_open, since = False, 0

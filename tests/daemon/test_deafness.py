@@ -160,6 +160,12 @@ def test_silence_is_told_before_the_window_ends() -> None:
             rig.say(Block(np.zeros(8000, np.float32)))
         rig.states.wait_for("unusable", "silence")
         assert rig.service.counts.heard == 0, "two seconds are no window"
+        rig.say(sound(8000))
+        rig.states.wait_for("starting", "sound is back")
+        rig.say(sound())
+        rig.states.wait_for("normal", None)
+    counts = rig.service.counts
+    assert (counts.heard, counts.unusable, counts.scored, counts.losses) == (2, 1, 1, 0)
 
 
 def test_deafness_that_lasts_is_counted_once_and_said_in_the_reason() -> None:

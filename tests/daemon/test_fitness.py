@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asd_daemon.hear.capture import Block, Dead, Heard, Lost
+from asd_daemon.hear.capture import Back, Block, Dead, Heard, Lost
 from asd_daemon.hear.clock import SampleClock
 from asd_daemon.hear.fitness import Fitness, FitnessLimits, level_of
 from asd_daemon.hear.memory import SourceMemory
-from asd_daemon.hear.quality import Unfit
+from asd_daemon.hear.quality import Unfit, unfit_reason
 from asd_daemon.hear.watch import watched
 from asd_daemon.hear.window import Window, WindowCutter
 
@@ -84,6 +84,15 @@ def test_samples_at_another_rate_than_promised_are_unfit() -> None:
     assert Fitness().reason(window(rate_error=0.02)) is None
 
 
+def test_deafness_is_told_also_when_the_clock_was_set_back_meanwhile() -> None:
+    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert not fitness.is_deaf(start)
+    a_year_before = start - timedelta(days=365)
+    assert not fitness.is_deaf(a_year_before)
+    assert fitness.is_deaf(a_year_before + timedelta(seconds=60))
+
+
 def test_deafness_is_told_once_a_spell() -> None:
     fitness = Fitness(FitnessLimits(deaf_after_s=60))
     minutes = [START + timedelta(seconds=20 * n) for n in range(8)]
@@ -130,8 +139,15 @@ def blocks(*parts: NDArray[np.float32]) -> list[Heard]:
 def test_silence_is_found_before_the_window_ends_once_a_spell() -> None:
     silence, sound = np.zeros(8000, np.float32), noise(-30, 8000)
     heard = list(watched(blocks(sound, *[silence] * 8, sound, *[silence] * 3)))
-    assert [n for n, item in enumerate(heard) if isinstance(item, Dead)] == [4, 14]
+    assert [n for n, item in enumerate(heard) if isinstance(item, Dead)] == [4, 15]
     assert heard[4] == Dead("silence")
+    assert [n for n, item in enumerate(heard) if isinstance(item, Back)] == [11], "after the block that ends it"
+
+
+def test_silence_that_ends_with_the_microphone_is_said_to_be_over_by_nobody_but_who_says_it_is_back() -> None:
+    silence, sound = Block(np.zeros(8000, np.float32)), Block(noise(-30, 8000))
+    heard = list(watched([silence] * 4 + [Lost("unplugged", 1.0)] + [sound, sound]))
+    assert not any(isinstance(item, Back) for item in heard)
 
 
 def test_stuck_value_is_found_and_a_changing_one_is_not() -> None:
@@ -139,6 +155,18 @@ def test_stuck_value_is_found_and_a_changing_one_is_not() -> None:
     assert Dead("stuck") in list(watched(blocks(stuck, stuck, stuck)))
     steps = [np.full(8000, level, np.float32) for level in (0.1, 0.2, 0.3, 0.4)]
     assert not any(isinstance(item, Dead) for item in watched(blocks(*steps)))
+
+
+def test_window_in_which_silence_ends_is_given_out_and_the_next_begins_with_sound() -> None:
+    cutter = WindowCutter(live=True)
+    list(cutter.feed(Block(np.zeros(80_000, np.float32))))
+    tainted, back = cutter.feed(Back())
+    assert isinstance(tainted, Window)
+    assert tainted.gap_samples == 80_000
+    assert back == Back()
+    (clean,) = cutter.feed(Block(noise(-30, 160_000)))
+    assert isinstance(clean, Window)
+    assert unfit_reason(clean.samples, clean.gap_samples) is None
 
 
 def test_window_that_is_filling_is_not_interrupted_by_what_is_said_between() -> None:

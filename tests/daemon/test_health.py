@@ -95,13 +95,29 @@ def test_repeat_limit_lets_a_few_through_and_then_counts() -> None:
     assert after.getMessage() == "lost 9 (and 3 more like it before)"
 
 
+def test_repeats_of_one_machine_do_not_hide_what_is_said_of_another() -> None:
+    limit = RepeatLimit(most=2, period_s=60, clock=lambda: 0.0)
+    assert [limit.filter(record("%s: lost %d", "fan", n)) for n in range(4)] == [True, True, False, False]
+    assert limit.filter(record("%s: lost %d", "pump", 1))
+
+
+def test_repeats_of_ever_new_things_take_no_more_memory_than_some() -> None:
+    now = iter(range(10_000))
+    limit = RepeatLimit(most=2, period_s=1e9, clock=lambda: float(next(now)))
+    assert all(limit.filter(record("%s: broken", f"file {n}")) for n in range(5000))
+    assert len(limit._seen) <= 1000
+
+
 def test_forms_of_the_log_are_one_line_with_utc_time() -> None:
-    line = record("lost %s", "fan")
+    line = record("%s: lost", "fan")
     line.created = 0.5
-    assert TextForm().format(line) == "1970-01-01T00:00:00.500Z warning: lost fan"
+    assert TextForm().format(line) == "1970-01-01T00:00:00.500Z warning: fan: lost"
     assert json.loads(JsonForm().format(line)) == {
         "at": "1970-01-01T00:00:00.500Z",
         "level": "warning",
-        "message": "lost fan",
+        "message": "fan: lost",
         "logger": "asd",
+        "thread": "MainThread",
+        "subject": "fan",
+        "template": "%s: lost",
     }

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from asd_daemon.health import Counts
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
 from asd_daemon.metrics import MachineCollector
-from asd_daemon.report import MachineReport
+from asd_daemon.report import MachineReport, TellingReport
 from asd_daemon.settings import SYSTEM_FILE, parse_settings
 from asd_daemon.tell.messages import Condition, MachineState
+from asd_daemon.tell.teller import Contact
 from rig.daemon import ROOT, ask
 
 DEPLOY = ROOT / "deploy"
+HOW_TO = ROOT / "docs" / "how-to"
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 TWO = """
 machines:
@@ -33,6 +36,12 @@ machines:
   a-very-long-name-of-a-pump: {source: {device: "usb-path:1-1.2"}}
   saw: {source: {device: default}}
 """
+
+
+def shown_commands(page: Path) -> list[str]:
+    """Commands in the console blocks of a page."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def below(root: Path, path: Path) -> Path:
@@ -74,6 +83,22 @@ def test_install_over_a_broken_configuration_says_what_is_wrong_with_it(tmp_path
     assert done.returncode == 2
 
 
+def test_unit_hands_over_the_password_that_the_configuration_names(tmp_path: Path) -> None:
+    file = below(tmp_path, SYSTEM_FILE)
+    file.parent.mkdir(parents=True)
+    file.write_text("mqtt: {host: b, username: u, password_credential: broker-key}\nmachines: {fan: {}}\n")
+    assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
+    for unit in (UNIT, WHOLE_UNIT):
+        lines = below(tmp_path, unit).read_text().splitlines()
+        assert [line for line in lines if "LoadCredential=" in line] == [
+            "LoadCredential=broker-key:/etc/asd-daemon/broker-key"
+        ]
+    file.write_text("machines: {fan: {}}\n")
+    assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
+    lines = below(tmp_path, UNIT).read_text().splitlines()
+    assert not any(line.startswith("LoadCredential=") for line in lines)
+
+
 def test_udev_rules_name_the_card_of_each_machine_that_is_told_by_usb() -> None:
     lines = udev_rules(parse_settings(TWO, "F")).splitlines()
     card = 'SUBSYSTEM=="sound", KERNEL=="card*", SUBSYSTEMS=="usb", '
@@ -109,6 +134,32 @@ def instructions(file: Path) -> list[tuple[str, str]]:
     text = re.sub(r"\\\n", " ", file.read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_every_how_to_page_that_is_promised_exists() -> None:
+    promised = {
+        "raspberry-pi",
+        "home-assistant",
+        "docker",
+        "several-machines",
+        "threshold",
+        "privacy",
+        "watch-the-daemon",
+    }
+    assert promised <= {page.stem for page in HOW_TO.glob("*.md")}
+
+
+def configurations(page: Path) -> list[str]:
+    """YAML blocks of a page that are parts of a configuration of ours, whole enough to be read."""
+    blocks = re.findall(r"^( *)```yaml\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE)
+    texts = [textwrap.dedent(text) for _, text in blocks]
+    return [t for t in texts if re.match(r"(node|machines|mqtt|keep|health|bundle|bundle_key):", t)]
+
+
+@pytest.mark.parametrize("page", sorted(p.stem for p in (ROOT / "docs" / "how-to").glob("*.md")))
+def test_configuration_that_a_page_shows_is_accepted(page: str) -> None:
+    for text in configurations(HOW_TO / f"{page}.md"):
+        parse_settings(text.replace("…", ""), page)
 
 
 def check_words(words: list[str]) -> None:
@@ -176,11 +227,23 @@ def test_compose_names_files_volumes_and_commands_that_exist() -> None:
     assert daemon["cap_drop"] == ["ALL"]
 
 
+def known_metrics() -> set[str]:
+    """Every name that the collector gives, as Prometheus shows it."""
+    report = MachineReport(
+        MachineState(Condition.NORMAL, datetime.now(UTC), score=1.0, threshold=1.0), Counts(), Vitals()
+    )
+    told = TellingReport(Contact("broker:1883"))
+    families = MachineCollector(lambda: {"fan": report}, lambda: told).collect()
+    return {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
+
+
+def test_page_about_watching_names_every_metric_and_no_other() -> None:
+    page = (HOW_TO / "watch-the-daemon.md").read_text()
+    assert set(re.findall(r"\basd_[a-z_]+", page)) == known_metrics()
+
+
 def test_dashboard_asks_for_metrics_that_exist() -> None:
-    report = MachineReport(MachineState(Condition.NORMAL, datetime.now(UTC)), Counts(), Vitals())
-    known = {"process_resident_memory_bytes"}
-    for family in MachineCollector(lambda: {"fan": report}).collect():
-        known |= {family.name, f"{family.name}_total"}
+    known = {"process_resident_memory_bytes"} | known_metrics()
     dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(asked) >= 7
@@ -190,15 +253,12 @@ def test_dashboard_asks_for_metrics_that_exist() -> None:
         assert names <= known, expression
 
 
-def shown_commands(page: Path) -> list[str]:
-    """Commands in the console blocks of a page."""
-    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-
-
-@pytest.mark.parametrize("page", ["raspberry-pi", "docker", "several-machines"])
+@pytest.mark.parametrize(
+    "page",
+    sorted(p.stem for p in HOW_TO.glob("*.md") if any("asd-daemon " in c for c in shown_commands(p))),
+)
 def test_commands_that_a_page_shows_exist(page: str) -> None:
-    commands = [c for c in shown_commands(ROOT / "docs" / "how-to" / f"{page}.md") if "asd-daemon " in c]
+    commands = [c for c in shown_commands(HOW_TO / f"{page}.md") if "asd-daemon " in c]
     assert commands
     for command in commands:
         words = shlex.split(command.split(" | ")[0].split(" > ")[0], comments=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import threading
@@ -58,8 +59,10 @@ class Failures:
 POST = Post("line-3", ["fan"])
 
 
-def start(address: BrokerAddress, post: Post = POST, waiting: Outbox | None = None) -> tuple[MqttTeller, Failures]:
-    teller, failures = MqttTeller(address, post, waiting=waiting), Failures()
+def start(
+    address: BrokerAddress, post: Post = POST, waiting: Outbox | None = None, *, patient: bool = False
+) -> tuple[MqttTeller, Failures]:
+    teller, failures = MqttTeller(address, post, waiting=waiting, patient=patient), Failures()
     teller.start(failures)
     return teller, failures
 
@@ -185,6 +188,26 @@ def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Pat
     assert len(failures.errors) == 1
 
 
+def test_refusal_at_the_start_is_waited_out_by_a_box_that_nobody_attends(tmp_path: Path) -> None:
+    """A broker that is set up anew while the power fails must not keep the box from listening."""
+    with Broker(tmp_path / "broker", password=True) as broker:
+        teller, failures = start(address_of(broker, username="asd", password=PASSWORD[::-1]), patient=True)
+        teller.alert("fan", alert(1))
+        assert not teller.waiting.wait_empty(2.0)
+        assert "refuses us" in str(teller.contact.trouble)
+        broker.kill()
+        conf = broker.folder / "mosquitto.conf"
+        conf.write_text(
+            conf.read_text().replace("allow_anonymous false", "allow_anonymous true").split("password_file")[0]
+        )
+        broker.up()
+        assert teller.waiting.wait_empty(60)
+        assert teller.contact.connected
+        assert teller.contact.trouble is None
+        teller.close(4)
+        assert failures.errors == []
+
+
 def test_refusal_after_a_good_start_is_no_failure(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
         teller, failures = start(address_of(broker))
@@ -211,6 +234,36 @@ def test_tls_with_password_and_known_authority_is_accepted(tmp_path: Path) -> No
             heard.wait_for(lambda m: m.payload == "online")
             teller.close(4)
         try_broker(trusted)
+
+
+def test_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", mutual=True) as broker:
+        ours = {"cert_file": broker.folder / "client.crt", "key_file": broker.folder / "client.key"}
+        known = address_of(broker, tls=True, ca_file=broker.ca_file, **ours)
+        teller, _ = start(known)
+        teller.alert("fan", alert(1))
+        assert teller.waiting.wait_empty(20)
+        teller.close(4)
+        try_broker(known)
+
+
+def test_broker_that_closes_without_an_answer_is_a_trouble_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With TLS 1.3 a missing certificate of ours shows after the handshake only, and nothing but the end of the connection."""
+    with Broker(tmp_path / "broker", mutual=True) as broker:
+        told = threading.Event()
+        watch = logging.Handler()
+        watch.emit = lambda record: told.set() if "without an answer" in record.getMessage() else None  # type: ignore[method-assign]
+        logging.getLogger("asd_daemon.tell.mqtt").addHandler(watch)
+        teller, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
+        assert told.wait(20), caplog.text
+        logging.getLogger("asd_daemon.tell.mqtt").removeHandler(watch)
+        assert "certificate of ours" in str(teller.contact.trouble)
+        teller.close(1)
+        assert failures.errors == []
+        with pytest.raises(BrokerError, match="without an answer"):
+            try_broker(address_of(broker, tls=True, ca_file=broker.ca_file))
 
 
 def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_when_it_is_itself_again(

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from asd_daemon.health import Notifier
 from asd_daemon.hear.capture import Block, Heard, Lost, Refused, ScriptedSource, Vitals
 from asd_daemon.judge.alarm import AlarmRule, AlertEvent
 from asd_daemon.service import Service
-from asd_daemon.station import Judge, Station, StationNews, WindowQueue
+from asd_daemon.station import Judge, Station, StationNews
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.messages import NO_DETAILS, AlertDetails, MachineState, ScoreTold
+from asd_daemon.window_queue import WindowQueue
 
 N = 160_000
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -60,6 +62,7 @@ class RememberingTeller:
     def __init__(self) -> None:
         self.states: list[tuple[str, str, str | None]] = []
         self.scores: list[float] = []
+        self._scored = threading.Condition()
         self.alerts: list[tuple[str, AlertEvent]] = []
         self.closed = False
         self.failed: Callable[[Exception], None] = lambda _: None
@@ -76,7 +79,14 @@ class RememberingTeller:
         self.told_states.append(state)
 
     def score(self, machine: str, told: ScoreTold) -> None:
-        self.scores.append(told.score)
+        with self._scored:
+            self.scores.append(told.score)
+            self._scored.notify_all()
+
+    def wait_scores(self, count: int) -> bool:
+        """Wait for so many; whether they came."""
+        with self._scored:
+            return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
 
     def alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
@@ -117,12 +127,17 @@ class EndlessSource:
 class Rig:
     """A service of one machine, with everything around it in memory."""
 
-    def __init__(self, source: ScriptedSource | EndlessSource, open_judge: Callable[[], Judge] | None = None) -> None:
+    def __init__(
+        self,
+        source: ScriptedSource | EndlessSource,
+        open_judge: Callable[[], Judge] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.judge, self.teller = LoudnessJudge(), RememberingTeller()
         self.open_judge = open_judge or (lambda: self.judge)
 
         def stations(news: StationNews) -> Sequence[Station]:
-            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE)]
+            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE, now=now)]
 
         self.service = Service(self.teller, Notifier({}), stations)
 
@@ -144,6 +159,29 @@ def test_run_from_normal_to_failing_to_repaired_tells_all_of_it() -> None:
     assert rig.teller.closed
     counts = rig.service.counts
     assert (counts.heard, counts.scored, counts.unusable, counts.dropped, counts.opened) == (6, 6, 0, 0, 1)
+
+
+def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None:
+    """A box without a clock of its own begins in 1970 and is set right, or wrong, at any moment."""
+    jumps = iter([0, 10, 365 * 86_400, -365 * 86_400, 20, -3600, 7200] * 50)
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+
+    def now() -> datetime:
+        clock[0] += timedelta(seconds=next(jumps))
+        return clock[0]
+
+    source = EndlessSource()
+    rig = Rig(source, now=now)
+    levels = (0.1, 0.2, 0.8, 0.9, 0.1, 0.1, 0.3, 0.8, 0.9, 0.1, 0.1)
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    for number, level in enumerate(levels, start=1):
+        source.words.put(window(level))
+        assert rig.teller.wait_scores(number), "judged, whatever time it is"
+    rig.service.stop("test")
+    runner.join(20)
+    assert rig.teller.scores == list(levels)
+    assert [e.kind.value for _, e in rig.teller.alerts] == ["open", "close", "open", "close"]
 
 
 def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
@@ -221,6 +259,26 @@ def test_stop_while_listening_ends_in_order_and_accounts_for_every_window() -> N
     assert counts.heard == counts.scored + counts.unusable + counts.dropped
 
 
+def test_stop_while_a_judge_hangs_accounts_for_the_window_in_its_hands() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    rig.judge.may_go.clear()
+    for _ in range(3):
+        source.words.put(window(0.1))
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    assert rig.judge.began.wait(10)
+    rig.service.stop("test")
+    runner.join(20)
+    assert not runner.is_alive(), "a judge that hangs holds nobody up"
+    counts = rig.service.counts
+    assert counts.dropped >= 1
+    assert counts.heard == counts.scored + counts.unusable + counts.dropped
+    rig.judge.may_go.set()
+    rig.service.stations[0].join(20)
+    assert rig.service.counts == counts, "what comes too late is not counted twice"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_while_listening_ends_the_run(number: signal.Signals) -> None:
     source = EndlessSource()
@@ -265,6 +323,25 @@ def test_broker_that_refuses_ends_the_run_with_its_error() -> None:
     threading.Thread(target=lambda: (rig.judge.began.wait(10), rig.teller.failed(BrokerError("refused")))).start()
     with pytest.raises(BrokerError, match="refused"):
         rig.service.run()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_dies_of_what_nobody_caught_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    source.words.put(window(0.1))
+    before = threading.excepthook
+
+    def die() -> None:
+        assert rig.judge.began.wait(10)
+        raise ZeroDivisionError("in the connection")
+
+    threading.Thread(target=die, name="connection").start()
+    with pytest.raises(ZeroDivisionError):
+        rig.service.run()
+    assert "thread connection died" in caplog.text
+    assert rig.teller.closed
+    assert threading.excepthook is before
 
 
 def test_judge_that_breaks_is_logged_with_its_traceback_and_raised(caplog: pytest.LogCaptureFixture) -> None:

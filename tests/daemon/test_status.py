@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.health import Counts, Notifier
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.metrics import MetricsServer
-from asd_daemon.report import MachineReport
-from asd_daemon.status import StatusFile, read_statuses, status_file, status_folder
-from asd_daemon.tell.messages import Condition, MachineState
+from asd_daemon.report import MachineReport, Stock, TellingReport
+from asd_daemon.status import StatusFile, describe, read_statuses, status_file, status_folder
+from asd_daemon.tell.messages import Condition, Drift, MachineState
+from asd_daemon.tell.teller import Contact
 from rig.daemon import RunningDaemon, ask
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +42,7 @@ def status_of(folder: Path, **machines: MachineReport) -> StatusFile:
 
 def test_status_that_is_written_is_read_back_and_gone_after_a_clean_end(tmp_path: Path) -> None:
     status = status_of(tmp_path, fan=report())
-    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert found.well
     fan = found.content["machines"]["fan"]
     assert (fan["state"], fan["score"], fan["counts"]["heard"], fan["source"]["restarts"]) == ("normal", 0.25, 9, 3)
@@ -58,7 +60,7 @@ def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(t
     assert (tmp_path / "status-fan-pump.json").stat().st_ino == written
     machines["pump"] = report(Condition.ALERT)
     status.progressed()
-    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert found.content["machines"]["pump"]["state"] == "alert"
     assert found.content["machines"]["fan"]["counts"]["scored"] == 8
 
@@ -66,24 +68,56 @@ def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(t
 @pytest.mark.parametrize("condition", [Condition.ALERT, Condition.MIC_LOST, Condition.UNUSABLE, Condition.OVERLOADED])
 def test_status_of_a_machine_that_is_not_normal_is_not_well(condition: Condition, tmp_path: Path) -> None:
     status_of(tmp_path, fan=report(), pump=report(condition))
-    (found,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
     assert found.trouble is None
 
 
+def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: Path) -> None:
+    told = [TellingReport(Contact("b:1883", connected=True, connects=1), Stock(alerts_waiting=0))]
+    calm = report()
+    state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
+    machines = {"fan": MachineReport(state, calm.counts, calm.vitals)}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
+    status.start(lambda: machines)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.well
+    text = "\n".join(describe(found))
+    for words in ("broker b:1883: connected, 0 alerts wait", "muted until 2026-01-01", "drifted 40% of the way"):
+        assert words in text
+    told[0] = TellingReport(
+        Contact("b:1883", trouble="broker b:1883 can't be reached: no answer"), Stock(alerts_waiting=3)
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(describe(found))
+    told[0] = TellingReport()
+    machines["fan"] = MachineReport(
+        MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.vitals
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    assert "no clip: full" in "\n".join(describe(found))
+
+
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:
     status_of(tmp_path, fan=report())
-    (late,) = read_statuses(tmp_path, datetime.now(UTC) + timedelta(seconds=90), NO_SYSTEM)
+    (late,) = read_statuses(tmp_path, time.monotonic() + 90, NO_SYSTEM)
     assert late.trouble is not None
     assert "no progress for 90 s" in late.trouble
     (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "pid": 2**22 + 7}))
-    (gone,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    (gone,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert gone.trouble is not None
     assert "is gone" in gone.trouble
+    file.write_text(json.dumps({**content, "updated_monotonic_s": time.monotonic() + 1e6}))
+    (older,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert "before this box was started" in str(older.trouble)
     file.write_text("{")
-    (broken,) = read_statuses(tmp_path, datetime.now(UTC), NO_SYSTEM)
+    (broken,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert broken.trouble is not None
     assert not broken.well
 
@@ -109,11 +143,12 @@ def test_status_folder_is_the_first_that_the_environment_knows() -> None:
 def test_statuses_of_services_are_found_in_the_folder_of_each(tmp_path: Path) -> None:
     for machine in ("fan", "pump"):
         status_of(tmp_path / machine, **{machine: report()})
-    assert len(read_statuses(Path("/none"), datetime.now(UTC), tmp_path)) == 2
+    assert len(read_statuses(Path("/none"), time.monotonic(), tmp_path)) == 2
 
 
 def test_metrics_say_what_was_counted() -> None:
-    server = MetricsServer("127.0.0.1", 0)
+    told = TellingReport(Contact("b:1883", connected=True, connects=2), Stock(5, 1, 4, 3, 2))
+    server = MetricsServer("127.0.0.1", 0, lambda: told)
     server.start(lambda: {"fan": report(), "pump": report(Condition.ALERT, score=None)})
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
@@ -128,6 +163,15 @@ def test_metrics_say_what_was_counted() -> None:
     assert 'asd_state{machine="pump",state="normal"} 0.0' in lines
     assert 'asd_source_drift_ppm{machine="fan"} -12.5' in lines
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+    assert {
+        "asd_broker_connected 1.0",
+        "asd_broker_connects_total 2.0",
+        "asd_alerts_waiting 5.0",
+        "asd_alerts_given_up_total 1.0",
+        "asd_clips_written_total 4.0",
+        "asd_clips_failed_total 3.0",
+        "asd_scores_given_up_total 2.0",
+    } <= set(lines)
 
 
 def test_metrics_on_a_port_that_is_taken_cannot_start_and_say_which() -> None:

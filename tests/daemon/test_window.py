@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_daemon.hear.capture import Block, Dead, Heard, Lost, Refused
+from asd_daemon.hear.capture import Back, Block, Dead, Heard, Lost, Refused
 from asd_daemon.hear.window import Window, WindowCutter
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ def ramp(start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]
     return np.arange(start, start + count, dtype=np.float32)
 
 
-def cut(heard: Iterable[Heard], **options: int) -> list[Window | Lost | Refused | Dead]:
+def cut(heard: Iterable[Heard], **options: int) -> list[Window | Lost | Refused | Dead | Back]:
     cutter = WindowCutter(live=False, now=Clock(), **options)
     return [item for h in heard for item in cutter.feed(h)]
 

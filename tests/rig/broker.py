@@ -45,10 +45,10 @@ class Broker:
         tls: whether it speaks TLS with a certificate of the authority in `ca_file`.
     """
 
-    def __init__(self, folder: Path, *, password: bool = False, tls: bool = False) -> None:
+    def __init__(self, folder: Path, *, password: bool = False, tls: bool = False, mutual: bool = False) -> None:
         self.folder, self.port = folder, free_port()
         self.ca_file = folder / "ca.crt"
-        self._password, self._tls = password, tls
+        self._password, self._tls, self._mutual = password, tls or mutual, mutual
         self._process: subprocess.Popen[bytes] | None = None
         self._tick = threading.Event()
 
@@ -72,6 +72,8 @@ class Broker:
             lines += [
                 f"{key}file {self.folder}/{name}" for key, name in (("cert", "server.crt"), ("key", "server.key"))
             ]
+        if self._mutual:
+            lines += [f"cafile {self.ca_file}", "require_certificate true"]
         (self.folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
         self.up()
         return self
@@ -117,7 +119,7 @@ class Broker:
 
 
 def write_certificates(folder: Path) -> None:
-    """An authority (ca.crt) and a server certificate for loopback (server.crt, server.key)."""
+    """An authority (ca.crt), a certificate for loopback (server.crt, server.key) and one for a client (client.crt, client.key)."""
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
@@ -126,8 +128,10 @@ def write_certificates(folder: Path) -> None:
     openssl("req", "-x509", *new_key, "-days", "2", "-subj", "/CN=rig", "-keyout", "ca.key", "-out", "ca.crt")
     openssl("req", *new_key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
     (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    openssl("req", *new_key, "-subj", "/CN=line-3", "-keyout", "client.key", "-out", "client.csr")
     signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
     openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.crt")
+    openssl("x509", "-req", "-in", "client.csr", *signing[:-2], "-out", "client.crt")
 
 
 @dataclass(frozen=True)

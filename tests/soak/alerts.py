@@ -1,4 +1,4 @@
-"""Are alerts ever lost? A daemon is killed at random moments while it makes alerts, its broker too, and all is counted.
+"""Are alerts ever lost? A daemon is killed at random moments while it makes alerts, its broker is killed and frozen, and all is counted.
 
     PYTHONPATH=tests python -m soak.alerts [--alerts 200] [--kills 20] [--seed 0]
 
@@ -47,6 +47,7 @@ class Count:
     """Messages that came again; event_id and kind tell them."""
     daemon_kills: int
     broker_kills: int
+    broker_freezes: int
     seconds: float
 
     @property
@@ -58,11 +59,11 @@ class Count:
 class Ordeal:
     """A daemon, its broker and the door between them, all of which go wrong."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.chance = folder, random.Random(seed)
+    def __init__(self, folder: Path, port: int, seed: int) -> None:
+        self.folder, self.port, self.chance = folder, port, random.Random(seed)
         self.witness = folder / "witness"
         self.witness.touch()
-        self.daemon_kills = self.broker_kills = 0
+        self.daemon_kills = self.broker_kills = self.broker_freezes = 0
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def witnessed(self) -> list[tuple[str, str]]:
@@ -74,10 +75,10 @@ class Ordeal:
         """How many alerts have opened."""
         return sum(kind == "open" for _, kind in self.witnessed())
 
-    def start_daemon(self, port: int, windows: int) -> None:
+    def start_daemon(self, windows: int) -> None:
         """Start it anew on the same state folder."""
         paths = [str(ROOT / "daemon"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-        words = [str(port), str(self.folder / "state"), str(self.witness), str(windows)]
+        words = [str(self.port), str(self.folder / "state"), str(self.witness), str(windows)]
         with (self.folder / "daemon.log").open("ab") as log:
             self._daemon = subprocess.Popen(
                 [sys.executable, str(ALERTER), *words],
@@ -115,32 +116,44 @@ def count_losses(folder: Path, alerts: int, kills: int, seed: int) -> Count:
         Gate(broker.port) as gate,
         Subscriber(broker.port, "asd/box/fan/alert") as heard,
     ):
-        ordeal = Ordeal(folder, seed)
+        ordeal = Ordeal(folder, gate.port, seed)
         gate.open()
         while ordeal.made() < alerts or ordeal.daemon_kills < kills:
-            ordeal.start_daemon(gate.port, windows=100_000)
+            ordeal.start_daemon(windows=100_000)
             part = max(3, min(alerts // 10, 40))
             ordeal.let_it_make(ordeal.chance.randint(1, part))
-            happening = ordeal.chance.choice(("daemon", "broker", "both", "door"))
+            happening = ordeal.chance.choice(("daemon", "broker", "both", "door", "frozen"))
+            if happening == "frozen":
+                freeze(broker, ordeal, part)
             if happening in ("broker", "both"):
                 broker.kill()  # in the middle of what it is doing
                 ordeal.broker_kills += 1
-            if happening != "daemon":
+            if happening in ("broker", "both", "door"):
                 gate.shut()
                 ordeal.let_it_make(ordeal.chance.randint(1, part))
             if happening in ("broker", "both"):
                 bring_back(broker, heard)
             if happening == "both":
                 ordeal.kill_daemon()  # while what it made in the outage waits on disk
-                ordeal.start_daemon(gate.port, windows=100_000)
+                ordeal.start_daemon(windows=100_000)
             gate.open()
             ordeal.let_it_make(ordeal.chance.randint(1, part))
             ordeal.kill_daemon()
         # At last it runs in peace: closes what is open, sends what waits
-        ordeal.start_daemon(gate.port, windows=3)
+        ordeal.start_daemon(windows=3)
         wait_until_all_is_there(ordeal, heard)
         assert ordeal.stop_daemon() == 0
         return judge(ordeal, heard, time.monotonic() - began_s)
+
+
+def freeze(broker: Broker, ordeal: Ordeal, part: int) -> None:
+    """Let the broker hang with what it has half received, the daemon die of a power cut meanwhile, and both go on."""
+    broker.freeze()
+    ordeal.broker_freezes += 1
+    ordeal.let_it_make(ordeal.chance.randint(1, part))
+    ordeal.kill_daemon()
+    broker.thaw()
+    ordeal.start_daemon(windows=100_000)
 
 
 def bring_back(broker: Broker, heard: Subscriber) -> None:
@@ -182,6 +195,7 @@ def judge(ordeal: Ordeal, heard: Subscriber, seconds: float) -> Count:
         duplicates=len(told) - len(arrived),
         daemon_kills=ordeal.daemon_kills,
         broker_kills=ordeal.broker_kills,
+        broker_freezes=ordeal.broker_freezes,
         seconds=round(seconds, 1),
     )
 

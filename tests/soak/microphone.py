@@ -164,9 +164,8 @@ def _one(name: str, faults: dict[str, Fault], watcher: Watcher, report: Micropho
 
     report.found_s.setdefault(name, []).append(watcher.until(f"{state} after {name}", is_told))
     go()
-    if state != "unusable":  # a silent microphone never went away
-        took_s = watcher.until(f"sound after {name}", lambda: watcher.sounds() > sounds)
-        report.back_s.setdefault(name, []).append(took_s)
+    took_s = watcher.until(f"sound after {name}", lambda: watcher.sounds() > sounds)
+    report.back_s.setdefault(name, []).append(took_s)
     watcher.rest(SETTLE_S)
     report.readings.append(watcher.reading())
 

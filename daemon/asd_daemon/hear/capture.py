@@ -66,7 +66,7 @@ class Dead:
 
 @dataclass(frozen=True)
 class Back:
-    """After `Lost`: there is sound again, long before a window is full of it."""
+    """After `Lost` or `Dead`: there is sound again, long before a window is full of it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Refused:
     reason: str
 
 
-Heard = Block | Lost | Refused | Dead
+Heard = Block | Lost | Refused | Dead | Back
 
 
 @dataclass(frozen=True)

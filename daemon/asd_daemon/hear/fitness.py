@@ -75,7 +75,8 @@ class Fitness:
 
     def is_deaf(self, at: datetime) -> bool:
         """Note that there is nothing usable at a time; True once, when that has lasted too long."""
-        self._deaf_since = self._deaf_since or at
+        if self._deaf_since is None or at < self._deaf_since:  # it begins now, or the clock was set back
+            self._deaf_since = at
         if self._told or (at - self._deaf_since).total_seconds() < self._limits.deaf_after_s:
             return False
         self._told = True

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.capture import Block, Dead, Heard, Lost, Refused
+from asd_daemon.hear.capture import Back, Block, Dead, Heard, Lost, Refused
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, fit_length
 
 F32 = NDArray[np.float32]
@@ -51,9 +51,9 @@ class Window:
 class WindowCutter:
     """Cuts what a source says into windows, each `hop_samples` after the one before.
 
-    A gap ends the window at hand, which is given out as it is, and the next window begins after the gap: a clean one is never
-    further away than its own length. Live sound is stamped by the wall clock, which is set right now and then; other sound by
-    counting samples from the start.
+    A gap ends the window at hand, which is given out as it is, and so does the end of silence; the next window begins after it: a clean
+    one is never further away than its own length. Live sound is stamped by the wall clock, which is set right now and then; other sound
+    by counting samples from the start.
     """
 
     def __init__(self, *, live: bool, hop_samples: int = WINDOW_SAMPLES, now: Callable[[], datetime] = _now) -> None:
@@ -70,12 +70,12 @@ class WindowCutter:
         """Whether a window is begun."""
         return self._held > 0
 
-    def feed(self, heard: Heard) -> Iterator[Window | Lost | Refused | Dead]:
-        """The windows that are complete now; losses and refusals pass through, in order."""
+    def feed(self, heard: Heard) -> Iterator[Window | Lost | Refused | Dead | Back]:
+        """The windows that are complete now; all that is no sound passes through, in order."""
         if isinstance(heard, Block):
             yield from self._feed_block(heard)
         else:
-            if isinstance(heard, Lost):
+            if isinstance(heard, Lost | Back):
                 yield from self._interrupt()
             yield heard
 

@@ -2,6 +2,9 @@
 
 Pure: the clock and the maker of names are passed in, nothing is sent or kept on disk. It knows no microphone; a window that can't
 be judged neither opens nor closes anything. A clock that is set back never holds an alarm up: what would lie in the future is over.
+
+A machine whose level creeps through the threshold would open and close an alert a hundred times a day. An alert that comes back soon
+is therefore harder to close than the one before, until it stays open through the lulls: one alert, not a storm.
 """
 
 from __future__ import annotations
@@ -12,6 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+MOST_QUIET_WINDOWS = 360
+"""More than an hour of quiet is never asked for because of relapses."""
+_MOST_RELAPSES = 9  # twice as much each time is then more than that from any beginning
 
 
 class AlertKind(StrEnum):
@@ -38,22 +45,28 @@ class AlarmRule:
     """A window is quiet when its score is not above the threshold less this fraction of it: closing is harder than not opening."""
     cool_down_s: float = 0.0
     """After a close no alert opens for so long."""
+    relapse_s: float = 0.0
+    """An alert that opens within so long of the last close needs twice as many quiet windows to close as that one did."""
 
     def __post_init__(self) -> None:
         if (
             not 1 <= self.open_after <= self.of
             or self.close_after < 1
-            or min(self.update_every_s, self.cool_down_s) < 0
+            or min(self.update_every_s, self.cool_down_s, self.relapse_s) < 0
             or not 0 <= self.hysteresis < 1
         ):
             raise ValueError(
-                "an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s >= 0, cool_down_s >= 0, "
+                "an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s, cool_down_s, relapse_s >= 0, "
                 f"0 <= hysteresis < 1: {self}"
             )
 
     def close_threshold(self, threshold: float) -> float:
         """The score up to which a window helps to close an alert."""
         return threshold - self.hysteresis * abs(threshold)
+
+    def quiet_windows(self, relapses: int) -> int:
+        """How many quiet windows in a row close an alert that has come back so often."""
+        return max(self.close_after, min(self.close_after << relapses, MOST_QUIET_WINDOWS))
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,8 @@ class AlarmMemory:
     """UTC time of the window that was told last."""
     closed_at: datetime | None = None
     """UTC time of the window that closed the last alert."""
+    relapses: int = 0
+    """How often an alert has come back soon, without a longer peace in between."""
 
 
 def _new_id() -> str:
@@ -123,6 +138,7 @@ class Alarm:
         self._quiet_in_a_row = memory.quiet_in_a_row
         self._open = memory.open
         self._told_peak, self._told_at, self._closed_at = memory.told_peak, memory.told_at, memory.closed_at
+        self._relapses = memory.relapses
 
     @property
     def open_alert(self) -> AlertEvent | None:
@@ -133,7 +149,13 @@ class Alarm:
     def memory(self) -> AlarmMemory:
         """All it knows, to go on from later."""
         return AlarmMemory(
-            tuple(self._recent), self._quiet_in_a_row, self._open, self._told_peak, self._told_at, self._closed_at
+            tuple(self._recent),
+            self._quiet_in_a_row,
+            self._open,
+            self._told_peak,
+            self._told_at,
+            self._closed_at,
+            self._relapses,
         )
 
     def judge(self, score: float, threshold: float, at: datetime, usable: bool = True) -> AlertEvent | None:
@@ -164,6 +186,8 @@ class Alarm:
         anomalous = [v for v in counted if v.anomalous]
         if len(anomalous) < self._rule.open_after or not _is_over(self._closed_at, self._rule.cool_down_s, judged.at):
             return None
+        is_relapse = not _is_over(self._closed_at, self._rule.relapse_s, judged.at)
+        self._relapses = min(self._relapses + 1, _MOST_RELAPSES) if is_relapse else 0
         event = AlertEvent(
             kind=AlertKind.OPEN,
             event_id=self._new_id(),
@@ -190,7 +214,7 @@ class Alarm:
             anomalous_windows=alert.anomalous_windows + judged.anomalous,
         )
         self._open = alert
-        if self._quiet_in_a_row >= self._rule.close_after:
+        if self._quiet_in_a_row >= self._rule.quiet_windows(self._relapses):
             self._open, self._closed_at = None, judged.at
             self._recent.clear()
             return replace(alert, kind=AlertKind.CLOSE)

@@ -19,9 +19,9 @@ class LevelRule:
     """So many normal windows make the reference."""
     mean_windows: int = 360
     """Time constant of the level, in normal windows."""
-    drifted: float = 0.5
+    drifted: float = 0.35
     """A level that has gone this fraction of the way from the reference to the threshold has drifted …"""
-    back: float = 0.35
+    back: float = 0.2
     """… until it is back below this one."""
 
 

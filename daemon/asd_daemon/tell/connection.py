@@ -20,6 +20,9 @@ from asd_daemon.errors import BrokerError
 
 _RETRY_LEAST_S, _RETRY_MOST_S = 1.0, 60.0
 _CONNECT_TIMEOUT_S = 5.0
+CLOSED_SILENTLY = (
+    "closes the connection without an answer; is it the right port, and does it want TLS or a certificate of ours?"
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,10 @@ def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) ->
         verdicts.append(code)
         answered.set()
 
-    client.on_connect = note
+    def note_end(*_: Any) -> None:
+        answered.set()
+
+    client.on_connect, client.on_disconnect = note, note_end
     try:
         client.connect(address.host, address.port, keepalive=address.keepalive_s)
     except (OSError, ValueError) as e:
@@ -144,5 +150,7 @@ def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) ->
     finally:
         client.disconnect()
         client.loop_stop()
+    if not verdicts:
+        raise BrokerError(f"broker {address} {CLOSED_SILENTLY}")
     if verdicts[0].is_failure:
         raise BrokerError(f"broker {address} refuses us: {verdicts[0]}; check username, password and rights")

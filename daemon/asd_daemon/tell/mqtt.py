@@ -31,7 +31,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.commands import Command, parse_command
-from asd_daemon.tell.connection import Backoff, BrokerAddress, make_client, why_not_connected
+from asd_daemon.tell.connection import CLOSED_SILENTLY, Backoff, BrokerAddress, make_client, why_not_connected
 from asd_daemon.tell.discovery import discoveries
 from asd_daemon.tell.messages import (
     NO_DETAILS,
@@ -47,6 +47,7 @@ from asd_daemon.tell.messages import (
 from asd_daemon.tell.outbox import Outbox
 from asd_daemon.tell.post import Post
 from asd_daemon.tell.presence import NodePresence
+from asd_daemon.tell.teller import Contact
 
 _LOG = logging.getLogger(__name__)
 _LOOK, _CONNECTED, _NONE = -1, -2, -3  # no message has such an id
@@ -62,6 +63,7 @@ class MqttTeller:
         post: Post,
         *,
         waiting: Outbox | None = None,
+        patient: bool = False,
     ) -> None:
         """Prepare the connection; nothing is sent before `start`.
 
@@ -69,6 +71,7 @@ class MqttTeller:
             address: the broker.
             post: what goes there.
             waiting: where alerts wait for their confirmation.
+            patient: whether a refusal at the very first attempt is waited out like any later one.
 
         Raises:
             BrokerError: a certificate file that can't be used.
@@ -76,7 +79,7 @@ class MqttTeller:
         self._address, self._post, self._node, self._base = address, post, post.node, post.base
         self._failed: Callable[[Exception], None] = lambda _: None
         self.commanded: Callable[[str, Command], None] = lambda machine, _: _LOG.warning("%s: nobody heeds it", machine)
-        """Called, from a thread of the connection, with what people ask for."""
+        """Called, from the connection's thread, with what people ask for."""
         self.waiting = waiting if waiting is not None else Outbox(machines=post.machines)
         self.connects = self.refused_commands = 0
         self._open: dict[str, tuple[AlertEvent, AlertDetails]] = {}  # as they were told last
@@ -85,7 +88,8 @@ class MqttTeller:
         self._words: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # for the alert sender
         self._sender = threading.Thread(target=self._send_alerts, name="tell-alerts", daemon=True)
         self._connected = threading.Event()
-        self._tried = False  # whether the first attempt to connect is over
+        self._tried = patient  # whether refusals are waited out
+        self._answered = False  # whether the broker has answered on the connection at hand
         self._last_trouble: str | None = None
         client = make_client(address)
         shared = not post.owns_node and len(post.machines) == 1
@@ -106,12 +110,17 @@ class MqttTeller:
         """Whether the broker has accepted us and has not gone since, as far as we know."""
         return self._connected.is_set()
 
+    @property
+    def contact(self) -> Contact:
+        """How the way to the broker is."""
+        return Contact(str(self._address), self.connected, self.connects, self.refused_commands, self._last_trouble)
+
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait for the broker to accept us."""
         return self._connected.wait(timeout_s)
 
     def start(self, failed: Callable[[Exception], None]) -> None:
-        """Connect in the background, again and again until it works; only a refusal at the very first attempt is a failure."""
+        """Connect in the background, again and again until it works; only a refusal at the very first attempt is a failure, if that."""
         self._failed = failed
         self._client.connect_async(self._address.host, self._address.port, keepalive=self._address.keepalive_s)
         self._client.loop_start()
@@ -218,6 +227,7 @@ class MqttTeller:
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: paho.ConnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
+        self._answered = True
         if code.is_failure:
             self._in_trouble(
                 f"broker {self._address} refuses us: {code}; check username, password and rights", refusal=True
@@ -265,11 +275,15 @@ class MqttTeller:
     def _on_disconnect(
         self, client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
-        was_connected = self.connected
+        was_connected, was_answered = self.connected, self._answered
         self._connected.clear()
+        self._answered = False
         self._backoff.apply(client)
         if was_connected and code.is_failure:
-            _LOG.warning("connection to broker %s lost (%s); trying again, alerts wait", self._address, code)
+            self._last_trouble = f"connection to broker {self._address} lost ({code})"
+            _LOG.warning("%s; trying again, alerts wait", self._last_trouble)
+        elif not was_answered and code.is_failure:
+            self._in_trouble(f"broker {self._address} {CLOSED_SILENTLY}", refusal=False)
 
     def _on_publish(
         self, _client: paho.Client, _data: Any, message_id: int, _code: ReasonCode, _more: Properties | None
@@ -278,8 +292,9 @@ class MqttTeller:
 
     def _in_trouble(self, trouble: str, *, refusal: bool) -> None:
         """Log a trouble when it begins or changes, not at every attempt; a refusal at the very first one is passed on."""
-        if refusal and not self._tried:
-            self._failed(BrokerError(trouble))
-        elif trouble != self._last_trouble:
-            _LOG.warning("%s; trying again, alerts wait", trouble)
+        is_final, is_new = refusal and not self._tried, trouble != self._last_trouble
         self._tried, self._last_trouble = True, trouble
+        if is_final:
+            self._failed(BrokerError(trouble))
+        elif is_new:
+            _LOG.warning("%s; trying again, alerts wait", trouble)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from asd_daemon.judge.alarm import AlertEvent
@@ -19,6 +20,21 @@ from asd_daemon.tell.messages import (
     to_json,
 )
 from asd_daemon.tell.outbox import Outbox
+
+
+@dataclass(frozen=True)
+class Contact:
+    """How the way to those who are told is."""
+
+    broker: str | None = None
+    """HOST:PORT; None where nobody but standard output is told."""
+    connected: bool = False
+    connects: int = 0
+    """How often the broker has accepted us."""
+    refused_commands: int = 0
+    """Commands that made no sense."""
+    trouble: str | None = None
+    """Why we are not connected, in words."""
 
 
 class Teller(Protocol):
@@ -66,6 +82,7 @@ class LinePrinter:
         self._out, self._node, self._outbox = out, node, outbox
         self._lock = threading.Lock()
         self.commanded: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
+        self.contact = Contact()
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         """Nothing to do, and nothing that could fail."""
