@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from asd_daemon.errors import SettingsError, UsageError
 from asd_daemon.health import Notifier
-from asd_daemon.hear.capture import SourceSpec, open_sources, parse_source
+from asd_daemon.hear.capture import Source, SourceSpec, open_sources, parse_source
 from asd_daemon.hear.fitness import Fitness, FitnessLimits
 from asd_daemon.hear.memory import SourceMemory
 from asd_daemon.judge.alarm import AlarmRule
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asd_daemon.judge.bundle import Bundle
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
+    from asd_daemon.lesson import Pupil
     from asd_daemon.tell.connection import BrokerAddress
     from asd_daemon.tell.mqtt import MqttTeller
     from asd_daemon.tell.teller import LinePrinter
@@ -300,6 +301,21 @@ def make_teller(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttTel
     return MqttTeller(broker_address(plan.settings, machines), post, waiting=stores.outbox, patient=patient)
 
 
+def judge_of(plan: Plan, name: str, shelf: BundleShelf) -> Callable[[], Judge]:
+    """What opens the scorer of a machine."""
+    machine = plan.machines[name]
+    return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
+
+
+def make_pupil(plan: Plan, name: str, shelf: BundleShelf, source: Source) -> Pupil:
+    """A machine's judge that can learn it while it listens."""
+    from asd_daemon.lesson import Pupil, Subject
+
+    hop_samples = round(plan.machines[name].hop_s * SAMPLE_RATE_HZ)
+    subject = Subject(plan.model_of(name), str(plan.sources[name]), enrolled_folder(), hop_samples)
+    return Pupil(subject, judge_of(plan, name, shelf), shelf.bundle, lambda: source.vitals)
+
+
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     """The daemon, ready to run.
 
@@ -314,23 +330,23 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     teller = make_teller(plan, stores, patient=wait_for_device)
 
-    def judge_of(name: str, machine: MachineSettings) -> Callable[[], Judge]:
-        return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
-
     memories = {name: memory_of(name, plan.sources[name]) for name in plan.machines}
+    learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
 
     def make_stations(news: StationNews) -> list[Station]:
         objections = {name: memory.objection for name, memory in memories.items() if memory is not None}
         sources = open_sources(
             {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, objections=objections
         )
+        pupils = {name: make_pupil(plan, name, shelf, sources[name]) for name in plan.machines if learns}
         return [
             Station(
                 name,
                 sources[name],
-                judge_of(name, machine),
+                pupils[name].open if learns else judge_of(plan, name, shelf),
                 teller,
                 news,
+                learner=pupils.get(name),
                 rule=alarm_rule(machine.alarm),
                 keeper=stores.keeper(name),
                 resumes=plan.sources[name].kind not in ("file", "folder"),

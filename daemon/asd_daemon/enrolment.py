@@ -37,6 +37,7 @@ from asd_daemon.judge.spectral import VIEW_NAMES
 
 COLLECTING = "collecting"
 NOTE = "note.json"
+TRIED = "tried.json"
 CHANGEABLE = 1.3  # drift from which the user hears of it
 TOO_CHANGEABLE = 2.0  # a stretch of time scores twice what normal windows score: what was learned does not hold
 
@@ -102,6 +103,25 @@ class Collection:
     def __len__(self) -> int:
         return len(self._files)
 
+    @property
+    def tried(self) -> int:
+        """How many windows there were when nothing could be learned from them; 0 where that never was."""
+        try:
+            return min(int((self.folder / TRIED).read_text(encoding="ascii")), len(self))
+        except (OSError, ValueError):
+            return 0
+
+    def note_tried(self) -> None:
+        """Nothing can be learned from what there is: the next call listens on.
+
+        Raises:
+            BundleError: the disk refuses.
+        """
+        try:
+            (self.folder / TRIED).write_text(str(len(self)), encoding="ascii")
+        except OSError as e:
+            raise BundleError(f"{self.folder}: can't be written: {e}") from e
+
     def add(self, hearing: Hearing, views: tuple[str, ...], samples: np.ndarray) -> None:
         """Describe a window and keep its vectors and its level.
 
@@ -157,14 +177,17 @@ def enrol(bundle: Bundle, root: Path, order: Order, source: Source, told: Callab
     separator = open_separator(bundle) if bundle.manifest.separator is not None else None
     hearing = Hearing(open_embedder(bundle), separator)
     collection = Collection(root / order.machine / COLLECTING, models_of(bundle))
-    _collect(collection, hearing, views, source, order.windows, told)
+    wanted = None if order.windows is None else collection.tried + order.windows
+    _collect(collection, hearing, views, source, wanted, told)
     fresh, levels = collection.read()
     sound = join(kept_sound(root, before), fresh) if before is not None and order.add else fresh
     learned = learn(sound)
     if learned.drift > TOO_CHANGEABLE:
+        collection.note_tried()
         raise DataSetError(
             f"{order.machine}: the sound was too changeable: a quarter of the time scores {learned.drift:.1f} times what the rest"
-            f" does (at most {TOO_CHANGEABLE:g}); run the machine as it usually runs and call enroll again for more windows"
+            f" does (at most {TOO_CHANGEABLE:g}); run the machine as it usually runs and call enroll again for more windows,"
+            f" or delete {collection.folder} first to begin anew"
         )
     record = _write(bundle, root, order, sound, learned, levels, source.vitals.identity)
     try:  # it must open as the daemon will open it, before the old state is let go

@@ -227,6 +227,10 @@ class MqttSettings(_Section):
         False,
         description="heed mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
     )
+    enrolment: bool = Field(
+        False,
+        description="heed the command enroll too; whoever may publish it can change what counts as normal",
+    )
     keepalive_s: int = Field(
         15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
     )
@@ -237,6 +241,8 @@ class MqttSettings(_Section):
             raise ValueError("ca_file, cert_file and key_file have a meaning with tls: true only")
         if self.cert_file is None and self.key_file is not None:
             raise ValueError("key_file needs cert_file")
+        if self.enrolment and not self.commands:
+            raise ValueError("enrolment needs commands: true")
         if self.password_file is not None and self.password_credential is not None:
             raise ValueError(
                 "give password_file or password_credential, not both; each needs one place for the password"

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.attention import Attention, AttentionRule, Verdict
+from asd_daemon.errors import UnknownMachineError
 from asd_daemon.health import Counters
 from asd_daemon.hear.capture import Back, Block, Dead, Lost, Refused, Source, Vitals
 from asd_daemon.hear.fitness import Fitness
 from asd_daemon.hear.watch import watched
 from asd_daemon.hear.window import Window, WindowCutter
 from asd_daemon.judge.alarm import AlarmRule
-from asd_daemon.tell.commands import Command
+from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.keeper import Keeper
 from asd_daemon.tell.messages import Condition, MachineState, ScoreTold
 from asd_daemon.tell.teller import Teller
@@ -38,6 +39,23 @@ class Judge(Protocol):
 
     def score(self, waveform: NDArray[np.float32]) -> Verdict:
         """Score float32 (160 000,)."""
+
+
+class Learner(Protocol):
+    """Learns the machine from the windows that are judged, when it is asked to."""
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether it is at it."""
+
+    def enrol(self, command: Command) -> str | None:
+        """Begin; why not, where it can't."""
+
+    def news(self) -> str | None:
+        """How far it is; or, once, what came of it."""
+
+    def close(self) -> None:
+        """Leave it at that, soon."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ class Station:
         rule: AlarmRule,
         keeper: Keeper | None = None,
         fitness: Fitness | None = None,
+        learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -83,7 +102,7 @@ class Station:
             self.counters,
             resumes=source.live if resumes is None else resumes,
         )
-        self._fitness = fitness or Fitness()
+        self._fitness, self._learner = fitness or Fitness(), learner
         self._cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
         self._queue = WindowQueue()
         self._dropped_said = 0  # of the windows that were dropped, how many have been told
@@ -121,6 +140,8 @@ class Station:
         """End soon: the window at hand is judged, the rest is dropped and counted."""
         self._source.close()
         self.counters.add(dropped=self._queue.stop())
+        if self._learner is not None:
+            self._learner.close()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for both threads; whether they are over. The window that a judge does not let go of is dropped and counted."""
@@ -192,6 +213,8 @@ class Station:
                 self._become(condition, "sound is back", self._now())
             elif isinstance(item, Dead):
                 self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
+            elif isinstance(item, Command) and item.command is CommandKind.ENROLL:
+                self._learn(item)
             elif isinstance(item, Command):
                 at = self._now() if self._source.live else self._judged_until
                 self._attention.heed(item, at)
@@ -215,7 +238,12 @@ class Station:
             self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
             return
         self._fitness.hears()
-        verdict = judge.score(window.samples)
+        try:
+            verdict = judge.score(window.samples)
+        except UnknownMachineError as e:  # it waits for its first lesson, or is at it
+            self._settle(unusable=1)
+            self._become(Condition.LEARNING, str(e), window.ended_at)
+            return
         self._settle(scored=1)
         told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
         self._teller.score(self.machine, told)
@@ -226,6 +254,9 @@ class Station:
         if dropped > self._dropped_said:
             reason_text, self._dropped_said = "cannot keep up: windows are dropped", dropped
             condition = Condition.ALERT if self._attention.open_alert else Condition.OVERLOADED
+        if self._learner is not None and condition is Condition.NORMAL:
+            reason_text = self._learner.news()
+            condition = Condition.LEARNING if self._learner.is_learning else Condition.NORMAL
         self._become(condition, reason_text, window.ended_at)
 
     def _settle(self, **counted: int) -> None:
@@ -234,6 +265,17 @@ class Station:
             if not self._is_abandoned:
                 self.counters.add(**counted)
             self._is_at_hand = False
+
+    def _learn(self, command: Command) -> None:
+        """Begin to learn the machine, or say why that can't be."""
+        refused = "mqtt.enrolment is not set" if self._learner is None else self._learner.enrol(command)
+        if refused is None and self._learner is not None:
+            condition = self._state.condition
+            learning = condition if condition is Condition.ALERT else Condition.LEARNING
+            self._become(learning, self._learner.news(), self._now())
+        else:
+            _LOG.warning("%s: command enroll refused: %s", self.machine, refused)
+            self._become(self._state.condition, f"enroll refused: {refused}", self._now())
 
     def _become_deaf(self, condition: Condition, reason: str, at: datetime) -> None:
         """There is nothing that can be judged; say so, and once more when that has lasted too long."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,28 +26,25 @@ from asd_daemon.judge.bundle import (
     SCHEMA,
     Bundle,
     Manifest,
-    ModelEntry,
     ReferenceEntry,
-    SeparatorEntry,
     file_entry,
     load_bundle,
 )
 from asd_daemon.judge.mel import FEATURE
 from asd_daemon.judge.scorer import Hearing, Scorer, self_test
-from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession, window_features
+from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
 from asd_daemon.judge.signature import read_private_key, sign_manifest
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
-from asd_export.graphs import export_embedder
+from asd_export.heldout import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
-from asd_export.quantize import Budget, Candidate, quantize_embedder
-from asd_export.separators import SeparatorBudget, SeparatorFigures, export_separator
+from asd_export.models import Measured, Workshop
+from asd_export.quantize import Budget
 from asd_trainer.dataset import Clip, ClipTable, load_clip
 from asd_trainer.embedder import Embedder
 from asd_trainer.separator import Separator
 
 F32 = NDArray[np.float32]
 
-SEPARATED_CLIPS = 16  # clips on which the int8 separator is measured
 CHECKED_CLIPS = 48  # clips on which ONNX is compared with torch, and int8 calibrated and measured
 REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
 REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
@@ -67,11 +64,9 @@ class ExportReport:
     """What was made, for the one who made it."""
 
     bundle: Bundle
-    candidates: tuple[Candidate, ...]
-    chosen: str
-    torch_difference: float
+    embedder: Measured
+    separator: Measured | None
     machines: Mapping[str, KnownMachine]
-    separator: SeparatorFigures | None
     unread: tuple[str, ...]
 
 
@@ -87,6 +82,7 @@ def export_run(
     key: Path | None = None,
     separator: Separator | None = None,
     scoring: Scoring = "nearest",
+    measures_omega: bool = True,
 ) -> ExportReport:
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
@@ -96,11 +92,12 @@ def export_run(
         target: the bundle's folder; an older bundle there is replaced, anything else is left alone.
         label: name, version and licence of the bundle.
         fp32: listen with the unquantised model.
-        budget: what the int8 model must hold.
+        budget: what the int8 models must hold.
         progress: told of each step.
         key: the Ed25519 private key to sign with; None: not signed.
         separator: in evaluation mode; None: the machines are judged as they are heard.
         scoring: the nearest neighbour, or views chosen for each machine.
+        measures_omega: measure each model's Ω on the table's test split, where there is one.
 
     Raises:
         BundleError: the key can't be used.
@@ -118,7 +115,8 @@ def export_run(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        making = _Making(table, banks, building, label, fp32, budget, progress, scoring)
+        split = TestSplit.of(table) if measures_omega else None
+        making = _Making(table, banks, building, label, fp32, budget, progress, scoring, split)
         report = making.build(embedder, separator)
         if key is not None:
             sign_manifest(building / MANIFEST, key)
@@ -140,14 +138,16 @@ class _Making:
     budget: Budget
     progress: Progress
     scoring: Scoring
+    split: TestSplit | None
 
     def build(self, embedder: Embedder, separator: Separator | None) -> ExportReport:
         """Write everything into the folder, and verify it."""
         unread: list[str] = []
         windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
-        entry, fp32_entry, candidates, chosen, difference = self._embedder(embedder, windows)
-        separator_entry, separator_figures = self._separator(separator, windows)
+        workshop = Workshop(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
+        entry, fp32_entry, embedder_tried = workshop.embedder(embedder, windows)
         session = EmbedderSession(self.folder / entry.file, entry)
+        separator_entry, separator_tried = workshop.separator(separator, windows, session)
         separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
         sounds = _write_reference_sounds(self.folder)
         machines = write_machines(
@@ -175,12 +175,10 @@ class _Making:
             machines={name: known.entry for name, known in machines.items()},
             files={},
             figures={
-                "torch_difference": difference,
-                "chosen": chosen,
-                "candidates": [asdict(c) for c in candidates],
+                **embedder_tried.figures(),
                 "thresholds": {name: known.threshold for name, known in machines.items()},
                 "views": {name: dict(known.weights) for name, known in machines.items() if known.weights},
-                "separator": asdict(separator_figures) if separator_figures else None,
+                "separator": separator_tried.figures() if separator_tried else None,
             },
         )
         reference = _reference(sounds, Bundle(self.folder, manifest), session, separating)
@@ -191,44 +189,7 @@ class _Making:
         (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
         bundle = load_bundle(self.folder)
         self_test(bundle)
-        return ExportReport(bundle, candidates, chosen, difference, machines, separator_figures, tuple(unread))
-
-    def _embedder(
-        self, embedder: Embedder, windows: Sequence[F32]
-    ) -> tuple[ModelEntry, ModelEntry, tuple[Candidate, ...], str, float]:
-        """The embedder that listens, its fp32 twin, what was tried, what was chosen, and how far ONNX is from torch."""
-        features = np.stack([window_features(window) for window in windows])  # (N, 1024, 128)
-        self.progress("graph", 0, 1)
-        difference = export_embedder(embedder, self.folder / "embedder.fp32.onnx", features)
-        self.progress("graph", 1, 1)
-        dim = embedder.shape.dimensions
-        fp32_entry = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
-        if self.fp32:
-            return fp32_entry, fp32_entry, (), "fp32", difference
-        self.progress("int8", 0, 1)
-        best, candidates = quantize_embedder(
-            self.folder / "embedder.fp32.onnx", self.folder / "embedder.onnx", features, dim, self.budget
-        )
-        self.progress("int8", 1, 1)
-        entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim)
-        return entry, fp32_entry, candidates, best.way, difference
-
-    def _separator(
-        self, separator: Separator | None, windows: Sequence[F32]
-    ) -> tuple[SeparatorEntry | None, SeparatorFigures | None]:
-        """The separator, where there is one, and what was measured of it."""
-        if separator is None:
-            return None, None
-        self.progress("separator", 0, 1)
-        file, figures = self.folder / "separator.onnx", None
-        if self.fp32:
-            export_separator(separator, file, None, windows, SeparatorBudget())
-        else:
-            traced = self.folder / "separator.fp32.onnx"
-            figures = export_separator(separator, traced, file, windows[:SEPARATED_CLIPS], SeparatorBudget())
-            traced.unlink()
-        self.progress("separator", 1, 1)
-        return SeparatorEntry(file=file.name, precision="fp32" if self.fp32 else "int8"), figures
+        return ExportReport(bundle, embedder_tried, separator_tried, machines, tuple(dict.fromkeys(unread)))
 
 
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:

@@ -20,6 +20,7 @@ from asd_daemon.errors import UsageError
 if TYPE_CHECKING:
     from asd_export.assembly import ExportReport
     from asd_export.indexes import Progress, Scoring
+    from asd_export.models import Measured
     from asd_trainer.dataset import ClipTable
     from asd_trainer.separator import Separator
 
@@ -47,6 +48,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="What int8 may change any score by, as a share of the 95th percentile of normal scores.",
 )
+@click.option(
+    "--omega-loss",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    help="Points of Ω that int8 may lose on the test split, where each machine has 10 normal and 10 anomalous clips.",
+)
+@click.option("--no-test", is_flag=True, help="Leave the test split alone: no Ω is measured.")
 @click.option("--name", help="The bundle's name. [default: the folder's]")
 @click.option("--bundle-version", help="The bundle's version. [default: today]")
 @click.option(
@@ -76,6 +85,8 @@ def main(
     machines: Sequence[str],
     fp32: bool,
     score_error: float,
+    omega_loss: float,
+    no_test: bool,
     name: str | None,
     bundle_version: str | None,
     licence: str,
@@ -118,11 +129,12 @@ def main(
             bundle,
             label=label,
             fp32=fp32,
-            budget=Budget(score_error=score_error),
+            budget=Budget(score_error=score_error, omega_points=omega_loss),
             progress=progress,
             key=key,
             separator=None if no_separator else _separator_of(run),
             scoring=scoring,
+            measures_omega=not no_test,
         )
     for problem in report.unread:
         click.echo(f"left out: {problem}", err=True)
@@ -195,21 +207,29 @@ def _described(report: ExportReport) -> dict[str, object]:
     }
 
 
+def _print_model(name: str, tried: Measured) -> None:
+    """What was tried for a model, and why what is taken is taken."""
+    click.echo(f"\n{name}: ONNX against torch, largest difference {tried.torch_difference:.1e}")
+    if not tried.candidates:
+        return
+    loses = any(c.loss_db is not None for c in tried.candidates)
+    click.echo(f"{'model':<9}{'kB':>8}{'ms/window':>11}{'score error':>14}{'dB lost' if loses else '':>9}{'Ω':>7}")
+    for c in tried.candidates:
+        verdict = "chosen" if c.way == tried.chosen else f"refused: {c.refused}" if c.refused else ""
+        kept = f"{len(c.kept_fp32)} operators fp32" if c.kept_fp32 and not c.refused else ""
+        lost = f"{c.loss_db:.2f}" if c.loss_db is not None else ""
+        omega = f"{c.omega:.1f}" if c.omega is not None else "–"
+        click.echo(
+            f"{c.way:<9}{c.bytes / 1000:>8.0f}{c.window_ms:>11.1f}{c.score_error:>9.4f} {c.score_error_share:>4.0%}{lost:>9}{omega:>7}"
+            f"  {', '.join(filter(None, (verdict, kept)))}"
+        )
+
+
 def _print(report: ExportReport) -> None:
     manifest = report.bundle.manifest
-    click.echo(f"ONNX against torch: largest difference {report.torch_difference:.1e}")
-    if report.candidates:
-        click.echo(f"\n{'model':<9}{'kB':>8}{'ms/window':>11}{'score error':>13}   ")
-        for c in report.candidates:
-            verdict = "chosen" if c.way == report.chosen else f"refused: {c.refused}" if c.refused else ""
-            click.echo(
-                f"{c.way:<9}{c.bytes / 1000:>8.0f}{c.window_ms:>11.1f}{c.score_error:>9.4f} {c.score_error_share:>4.0%}  {verdict}"
-            )
-    if (found := report.separator) is not None:
-        click.echo(
-            f"\nseparator: {found.int8_megabytes:.2f} MB, {found.int8_ms:.0f} ms/window, loses {found.loss_db:.2f} dB SI-SDR"
-            f" (fp32: {found.fp32_megabytes:.2f} MB, {found.fp32_ms:.0f} ms)"
-        )
+    _print_model("embedder", report.embedder)
+    if report.separator is not None:
+        _print_model("separator", report.separator)
     click.echo(f"\n{'machine':<16}{'clips':>6}{'threshold':>11}   scored by")
     for machine, known in report.machines.items():
         entry = known.entry

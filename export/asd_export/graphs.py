@@ -77,3 +77,9 @@ def compare(network: torch.nn.Module, file: Path, features: F32) -> float:
     if not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - expected).max())
+
+
+def weights_are_inside(file: Path) -> bool:
+    """Whether an ONNX file holds all its weights itself, with no external data beside it."""
+    model = onnx.load(str(file), load_external_data=False)
+    return all(not t.external_data for t in model.graph.initializer)

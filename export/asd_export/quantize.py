@@ -1,31 +1,25 @@
 """fp32 ONNX → int8, within a budget: what misses it is refused, and what is kept is the fastest that holds it.
 
-Two ways are tried: dynamic (weights int8, activations scaled at run time) and static QDQ (activations calibrated on normal clips).
-The error that counts is the score's: both models embed the same clips and score them leave-one-out, each against its own bank.
+Both ways of `rounding` are tried for each model. Where one misses its accuracy, every operator is rounded alone and its error measured;
+the worst stay fp32, as many as it takes. What is measured, and on what, is a yardstick's business.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.bundle import ModelEntry
-from asd_daemon.judge.index import leave_one_out
-from asd_daemon.judge.scorer import EmbedderSession
-from asd_export.graphs import INPUT
+from asd_export.rounding import WAYS, Rounding, Way
 
 F32 = NDArray[np.float32]
-
-TIMED_RUNS = 7
+MOST_KEPT = 0.5  # share of the operators that may stay fp32; with more there is no int8 model to speak of
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,10 @@ class Budget:
     """Largest difference of any leave-one-out score from fp32's, as a share of fp32's 95th percentile score."""
     size: float = 0.5
     """Largest share of the fp32 file's bytes."""
+    omega_points: float = 0.5
+    """What Ω of the test split may fall by, in points."""
+    loss_db: float = 0.5
+    """Separators: largest mean loss of SI-SDR against fp32."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +43,68 @@ class Candidate:
     way: str
     bytes: int
     window_ms: float
-    """Milliseconds for one window's embedding on one thread: the fastest of a few runs."""
+    """Milliseconds of the processor for one window on one thread: the fastest of a few runs."""
     score_error: float
     """Largest absolute difference of a leave-one-out score from fp32's."""
     score_error_share: float
     """The same as a share of fp32's 95th percentile score."""
+    loss_db: float | None = None
+    """Separators: mean SI-SDR lost against fp32."""
+    omega: float | None = None
+    """Ω of the test split in percent, by the nearest neighbour; None where there is none or it was not asked for."""
+    kept_fp32: tuple[tuple[str, float], ...] = ()
+    """Operators that stay fp32, and the error that each makes when it alone is rounded."""
     refused: str | None = None
     """Why it may not be used; None where it may."""
 
 
-def quantize_embedder(
-    fp32: Path, target: Path, features: F32, dim: int, budget: Budget
+class Yardstick(Protocol):
+    """Measures files of one model against its fp32 file."""
+
+    @property
+    def inputs(self) -> Sequence[F32]:
+        """Calibration inputs, each with its batch axis."""
+
+    def measure(self, way: str, file: Path) -> Candidate:
+        """Everything but Ω.
+
+        Raises:
+            ExportError: the file gives numbers that are not finite.
+        """
+
+    def error(self, file: Path) -> float:
+        """How far a file is off, on a few clips; to rank operators by."""
+
+    def objection(self, candidate: Candidate) -> str | None:
+        """What of its accuracy misses the budget."""
+
+
+Omegas = Callable[[Mapping[str, Path]], Mapping[str, float]]
+"""way → file becomes way → Ω of the test split in percent; empty where there is no test split. Raises nothing of its own."""
+Told = Callable[[int, int], None]
+"""Called with how much is done and how much there is."""
+
+
+def quantize(
+    fp32: Path,
+    target: Path,
+    yardstick: Yardstick,
+    budget: Budget,
+    *,
+    omegas: Omegas = lambda _: {},
+    holds_omega: bool = True,
+    told: Told = lambda _done, _total: None,
 ) -> tuple[Candidate, tuple[Candidate, ...]]:
     """Try each way, measure, and write the fastest that holds the budget.
 
     Args:
         fp32: the ONNX graph to quantise.
         target: where the chosen model is written.
-        features: float32 (N, 1024, 128), N ≥ 4 normal clips: calibration and measure.
-        dim: size of the embedding.
+        yardstick: what measures it.
         budget: what must hold.
+        omegas: Ω of the test split by files.
+        holds_omega: whether there are enough test clips to hold Ω to its budget.
+        told: told of each operator that is measured.
 
     Returns:
         the chosen candidate, and all of them with fp32 first.
@@ -72,116 +112,72 @@ def quantize_embedder(
     Raises:
         ExportError: none holds the budget; says by how much each missed.
     """
-    fp32_embeddings, fp32_ms = _embed(fp32, features, dim)
-    fp32_scores = leave_one_out(fp32_embeddings)
-    scale = float(np.percentile(fp32_scores, 95))
-    fp32_bytes = fp32.stat().st_size
-    table = [Candidate("fp32", fp32_bytes, fp32_ms, 0.0, 0.0)]
-    with TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        _prepare(fp32, prepared)
-        held: dict[str, Path] = {}
-        for way, quantize in (("dynamic", _dynamic), ("static", _static)):
-            file = Path(folder) / f"{way}.onnx"
-            quantize(prepared, file, features)
-            embeddings, ms = _embed(file, features, dim)
-            error = float(np.abs(leave_one_out(embeddings) - fp32_scores).max())
-            share = error / scale
-            size_share = file.stat().st_size / fp32_bytes
-            refused = None
-            if not share <= budget.score_error:
-                refused = f"score error {share:.1%} of the 95th percentile score, allowed {budget.score_error:.1%}"
-            elif size_share > budget.size:
-                refused = f"{size_share:.0%} of the fp32 size, allowed {budget.size:.0%}"
-            else:
-                held[way] = file
-            table.append(Candidate(way, file.stat().st_size, ms, error, share, refused))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        rounding = Rounding(fp32, folder, yardstick.inputs)
+        table = [yardstick.measure("fp32", fp32)]
+        files = {"fp32": fp32}
+        for way in WAYS:
+            files[way] = folder / f"{way}.onnx"
+            candidate = _within(rounding, way, files[way], yardstick, told)
+            share = candidate.bytes / table[0].bytes
+            if candidate.refused is None and share > budget.size:
+                candidate = replace(candidate, refused=f"{share:.0%} of the fp32 size, allowed {budget.size:.0%}")
+            table.append(candidate)
+        found = omegas({c.way: files[c.way] for c in table if c.refused is None})
+        table = [_with_omega(c, found, budget.omega_points if holds_omega else np.inf) for c in table]
+        held = [c for c in table[1:] if c.refused is None]
         if not held:
             reasons = "; ".join(f"{c.way}: {c.refused}" for c in table[1:])
             raise ExportError(f"no int8 model holds its budget ({reasons}); export with --fp32, or train longer")
-        chosen = min((c for c in table if c.way in held), key=lambda c: c.window_ms)
-        target.write_bytes(held[chosen.way].read_bytes())
+        chosen = min(held, key=lambda c: c.window_ms)
+        target.write_bytes(files[chosen.way].read_bytes())
     return chosen, tuple(table)
 
 
-def _prepare(source: Path, target: Path) -> None:
-    """Infer shapes and fold constants, as both quantisers want it."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-
-
-def _dynamic(source: Path, target: Path, _features: F32) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with _Quiet():
-        quantize_dynamic(
-            str(source),
-            str(target),
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-
-
-def _static(source: Path, target: Path, features: F32) -> None:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class _Clips(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._clips: Iterator[F32] = iter(features[:, None])  # each (1, 1024, 128)
-
-        def get_next(self) -> dict[str, F32] | None:
-            clip = next(self._clips, None)
-            return None if clip is None else {INPUT: clip}
-
-    with _Quiet():
-        quantize_static(
-            str(source),
-            str(target),
-            _Clips(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            # a MatMul of two activations (attention) has no weight to shrink and loses most by rounding
-            extra_options={"MatMulConstBOnly": True},
-        )
+def _within(rounding: Rounding, way: Way, file: Path, yardstick: Yardstick, told: Told) -> Candidate:
+    """One way, with as few operators in fp32 as its accuracy needs; refused where even half of them are too few."""
+    operators = rounding.operators(way)
+    rounding.write(way, file, operators)
+    candidate = yardstick.measure(way, file)
+    objection = yardstick.objection(candidate)
+    if objection is None or not operators:
+        return replace(candidate, refused=objection)
+    ranked = _ranked(rounding, way, file.with_suffix(".one.onnx"), yardstick, told)
+    for count in _counts(int(MOST_KEPT * len(operators))):
+        kept = tuple(ranked[:count])
+        rounding.write(way, file, [name for name, _ in ranked[count:]])
+        candidate = replace(yardstick.measure(way, file), kept_fp32=kept)
+        objection = yardstick.objection(candidate)
+        if objection is None:
+            return candidate
+    return replace(candidate, refused=f"{objection}, even with {len(candidate.kept_fp32)} of {len(operators)} in fp32")
 
 
-class _Quiet:
-    """onnxruntime.quantization warns on the root logger of what this module measures anyway."""
-
-    def __enter__(self) -> None:
-        self._level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().setLevel(self._level)
-
-
-def _embed(file: Path, features: F32, dim: int) -> tuple[F32, float]:
-    session = EmbedderSession(file, ModelEntry(file=file.name, precision="fp32", dim=dim))
-    embeddings = np.concatenate([session.embed(f[None]) for f in features])  # (N, D)
-    if not np.isfinite(embeddings).all():
-        raise ExportError(f"{file.name}: gives embeddings that are not finite")
-    times = []
-    for _ in range(TIMED_RUNS):
-        start = time.perf_counter()
-        session.embed(features[:1])
-        times.append(time.perf_counter() - start)
-    return embeddings, min(times) * 1000
+def _ranked(rounding: Rounding, way: Way, file: Path, yardstick: Yardstick, told: Told) -> list[tuple[str, float]]:
+    """Every operator with the error that it makes when it alone is rounded, the worst first."""
+    operators = rounding.operators(way)
+    errors = []
+    for number, name in enumerate(operators):
+        told(number, len(operators))
+        rounding.write(way, file, [name])
+        errors.append((name, float(f"{yardstick.error(file):.4g}")))
+    told(len(operators), len(operators))
+    return sorted(errors, key=lambda each: -each[1])
 
 
-def weights_are_inside(file: Path) -> bool:
-    """Whether an ONNX file holds all its weights itself, with no external data beside it."""
-    model = onnx.load(str(file), load_external_data=False)
-    return all(not t.external_data for t in model.graph.initializer)
+def _counts(most: int) -> list[int]:
+    """1, 2, 4, … and the most."""
+    doubled = [1 << n for n in range(most.bit_length()) if 1 << n < most]
+    return [*doubled, most] if most else []
+
+
+def _with_omega(candidate: Candidate, omegas: Mapping[str, float], allowed: float) -> Candidate:
+    """The candidate with its Ω, refused where that fell too far."""
+    if candidate.way not in omegas:
+        return candidate
+    own, full = omegas[candidate.way], omegas["fp32"]
+    refused = None
+    if not full - own <= allowed:
+        refused = f"Ω of the test split falls from {full:.1f} to {own:.1f}, allowed {allowed:g} points"
+    return replace(candidate, omega=round(own, 3), refused=refused)

@@ -121,6 +121,17 @@ def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
     )
 
 
+def test_enrol_after_sound_that_was_too_changeable_listens_on(bundle: Bundle, tmp_path: Path) -> None:
+    script = [block for n in range(4) for block in sound(5, seed=n, tilt=3.0 * n)]
+    with pytest.raises(DataSetError, match="call enroll again for more windows, or delete"):
+        enrol(bundle, tmp_path, Order("pump", "s", 20), ScriptedSource(script), ignore)
+    told: list[Progress] = []
+    with pytest.raises(DataSetError, match="too changeable"):
+        enrol(bundle, tmp_path, Order("pump", "s", 20), ScriptedSource(script), told.append)
+    assert (told[0].windows, told[0].wanted) == (20, 40)
+    assert told[-1].windows == 40
+
+
 def test_enrol_add_knows_both_and_relearn_the_new_one_only(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
     root = tmp_path / "enrolled"
     shutil.copytree(learned, root)

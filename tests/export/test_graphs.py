@@ -11,8 +11,7 @@ import torch
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle import ModelEntry
 from asd_daemon.judge.scorer import EmbedderSession
-from asd_export.graphs import compare, export_embedder
-from asd_export.quantize import weights_are_inside
+from asd_export.graphs import compare, export_embedder, weights_are_inside
 from rig.networks import tiny_embedder, tiny_features
 
 pytestmark = pytest.mark.torch

@@ -10,7 +10,9 @@ import torch
 
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.sessions import SeparatorSession
-from asd_export.separators import SeparatorBudget, export_separator, si_sdr_db
+from asd_export.quantize import Budget, quantize
+from asd_export.separators import export_separator
+from asd_export.yardsticks import SeparatorYardstick, si_sdr_db
 from asd_trainer.separator import Separator, SeparatorSize
 from rig.bundles import healthy_noise
 
@@ -28,33 +30,44 @@ def network() -> Separator:
 @pytest.fixture(scope="module")
 def windows() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [healthy_noise(rng, tilt) for tilt in (0.0, 2.0)]
+    return [healthy_noise(rng, tilt) for tilt in (0.0, 1.0, 2.0)]
 
 
-def test_export_separator_equals_torch_and_int8_is_smaller(
-    network: Separator, windows: list[np.ndarray], tmp_path: Path
-) -> None:
-    figures = export_separator(
-        network, tmp_path / "fp32.onnx", tmp_path / "int8.onnx", windows, SeparatorBudget(loss_db=20)
-    )
-    assert figures is not None
-    assert figures.torch_difference < 1e-3
-    assert figures.int8_megabytes < 0.6 * figures.fp32_megabytes
+def embed(window: np.ndarray) -> np.ndarray:
+    """The level of eight bands, of unit length: a coarse ear."""
+    bands = np.log(np.abs(np.fft.rfft(window)[1:80_001]).reshape(8, -1).mean(axis=1) + 1e-6)
+    return np.asarray(bands / np.linalg.norm(bands), np.float32)
+
+
+def test_export_separator_equals_torch(network: Separator, windows: list[np.ndarray], tmp_path: Path) -> None:
+    assert export_separator(network, tmp_path / "fp32.onnx", windows) < 1e-3
     with torch.inference_mode():
         expected = network(torch.from_numpy(windows[0][None]))[0, 0].numpy()
     found = SeparatorSession(tmp_path / "fp32.onnx").separate(windows[0])
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert SeparatorSession(tmp_path / "int8.onnx").separate(windows[0]).shape == (160_000,)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["fp32.onnx", "int8.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fp32.onnx"]
 
 
-def test_export_separator_missed_budget_says_by_how_much(
+def test_quantize_separator_both_ways_are_measured_and_the_chosen_is_smaller(
     network: Separator, windows: list[np.ndarray], tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match=r"MB \(allowed 1e-06\)"):
-        export_separator(
-            network, tmp_path / "a.onnx", tmp_path / "b.onnx", windows, SeparatorBudget(loss_db=99, megabytes=1e-6)
-        )
+    fp32, budget = tmp_path / "fp32.onnx", Budget(score_error=9, size=0.6, loss_db=25)
+    export_separator(network, fp32, windows)
+    chosen, table = quantize(fp32, tmp_path / "int8.onnx", SeparatorYardstick(fp32, windows, embed, budget), budget)
+    assert [c.way for c in table] == ["fp32", "dynamic", "static"]
+    assert table[0].loss_db == 0
+    assert all(c.loss_db is not None for c in table)
+    assert chosen.bytes < 0.6 * table[0].bytes
+    assert SeparatorSession(tmp_path / "int8.onnx").separate(windows[0]).shape == (160_000,)
+
+
+def test_quantize_separator_missed_budget_says_by_how_much(
+    network: Separator, windows: list[np.ndarray], tmp_path: Path
+) -> None:
+    fp32, budget = tmp_path / "fp32.onnx", Budget(score_error=9, size=9, loss_db=-99)
+    export_separator(network, fp32, windows)
+    with pytest.raises(ExportError, match=r"dynamic: loses .* dB SI-SDR, allowed -99"):
+        quantize(fp32, tmp_path / "int8.onnx", SeparatorYardstick(fp32, windows, embed, budget), budget)
 
 
 def test_si_sdr_of_truth_with_noise_is_their_ratio() -> None:

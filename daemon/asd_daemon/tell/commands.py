@@ -1,4 +1,4 @@
-"""What people may ask a machine's alarm for by MQTT: mute, unmute, acknowledge.
+"""What people may ask for by MQTT: mute, unmute, acknowledge a machine's alarm; learn the machine.
 
 Owns the form of a command. What it does is the station's business.
 """
@@ -6,8 +6,11 @@ Owns the form of a command. What it does is the station's business.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LEARNING_MINUTES = 20.0
 
 
 class CommandKind(StrEnum):
@@ -19,6 +22,8 @@ class CommandKind(StrEnum):
     """Tell alerts again; one that opened meanwhile and is still open is told now."""
     ACKNOWLEDGE = "acknowledge"
     """Somebody looks after the alert that is open: nothing but its close is told."""
+    ENROLL = "enroll"
+    """Learn the machine from what is heard now; where the configuration allows that too."""
 
 
 class Command(BaseModel):
@@ -28,9 +33,16 @@ class Command(BaseModel):
 
     command: CommandKind
     minutes: float = Field(60.0, gt=0, le=10_080)
-    """How long to mute."""
+    """How long to mute, or how much usable sound to learn from; an hour and twenty minutes where it is missing."""
+    mode: Literal["add", "relearn"] | None = None
+    """Whether to extend or to replace what was learned before; None for a machine that was not."""
     event_id: str | None = Field(None, max_length=100)
     """The alert that is meant; None for the one that is open."""
+
+    @property
+    def learning_minutes(self) -> float:
+        """How much usable sound to learn from."""
+        return self.minutes if "minutes" in self.model_fields_set else LEARNING_MINUTES
 
 
 def parse_command(payload: bytes, *, retained: bool = False) -> Command:
