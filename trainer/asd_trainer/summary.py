@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asd_trainer.scoresheet import Scoresheet
 
 PACKAGES = ("asd-edge", "torch", "numpy", "scipy", "scikit-learn", "accelerate", "matplotlib")
-STAGES = ("separate", "synthesize", "pretrain", "finetune")
+STAGES = ("separate", "synthesize", "pretrain", "distil", "finetune")
 SIMULATION_NOTE = "simulation.json"
 
 
