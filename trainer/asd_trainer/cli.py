@@ -17,7 +17,7 @@ import click
 from asd_daemon.console import CommandGroup
 from asd_trainer.cli_data import fetch, simulate
 from asd_trainer.cli_results import evaluate, models, report
-from asd_trainer.cli_run import finetune, pretrain, run, separate, synthesize
+from asd_trainer.cli_run import distil, finetune, pretrain, run, separate, synthesize
 from asd_trainer.interruption import Interrupted
 
 
@@ -53,5 +53,5 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number, f"by {signal.Signals(number).name}; what was finished stays")
 
 
-for command in (simulate, fetch, run, separate, synthesize, pretrain, finetune, evaluate, report, models):
+for command in (simulate, fetch, run, separate, synthesize, pretrain, distil, finetune, evaluate, report, models):
     main.add_command(command)

@@ -224,6 +224,24 @@ def synthesize(run: Path, roots: Sequence[Path]) -> None:
 @Run
 @Data
 @with_threads
+def distil(run: Path, roots: Sequence[Path]) -> None:
+    """Do the distillation stage of RUN alone: the embedder learns to give the embeddings of a larger one.
+
+    The teacher is what the recipe of the run names: a run that is fine-tuned, or weights of EAT. The recordings are those of
+    `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train run edge --data data --out runs/small --set distil.teacher=runs/large
+    """
+    _do_stage("distil", run, roots)
+    _say(f"distilled: {run}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
 def finetune(run: Path, roots: Sequence[Path]) -> None:
     """Do the fine-tuning stage of RUN alone, with the recipe in it.
 

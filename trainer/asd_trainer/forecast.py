@@ -28,8 +28,17 @@ from asd_trainer.progress import spoken_time
 from asd_trainer.recipe import Recipe
 from asd_trainer.separation_stage import guided_machines
 from asd_trainer.stage_mark import read_mark
-from asd_trainer.stages import background_noises, pretraining_clips, stage_table, stages_of
-from asd_trainer.step_cost import StepCost, finetune_cost, pretrain_cost, separate_cost, separating_seconds, timed
+from asd_trainer.stages import pretraining_clips, stage_table, stages_of
+from asd_trainer.step_cost import (
+    StepCost,
+    distil_cost,
+    finetune_cost,
+    pretrain_cost,
+    separate_cost,
+    separating_seconds,
+    timed,
+)
+from asd_trainer.training_set import background_noises
 
 log = logging.getLogger(__name__)
 
@@ -120,25 +129,59 @@ def _pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
     return _learning("pretrain", clips, len(clips), cost, steps, done)
 
 
+def _distil(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
+    originals, count = training_clips(table), _learned_count(recipe, table)
+    batch_clips = min(recipe.distil.batch_clips, count)
+    steps = recipe.distil.epochs * (count // batch_clips)
+    cost = distil_cost(recipe, batch_clips)
+    return _learning("distil", originals, count, cost, steps, steps_done(folder), _noises(recipe, table))
+
+
 def _finetune(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    originals = training_clips(table)
-    count = len(originals) + recipe.synthesize.clips
-    if recipe.separate.enabled and recipe.finetune.separated:
-        count += len(_separated_clips(recipe, table))
-    noises = sum(clip.supplement == "noise" for clip in background_noises(recipe, table))
+    originals, count = training_clips(table), _learned_count(recipe, table)
     batch_clips = min(recipe.finetune.batch_clips, count)
     cost = finetune_cost(recipe, len(class_labels(originals)[1]), batch_clips)
     steps = recipe.finetune.epochs * (count // batch_clips)
-    return _learning("finetune", originals, count, cost, steps, steps_done(folder), noises)
+    there = bool(recipe.distil.teacher)  # distillation leaves the features that it made
+    return _learning(
+        "finetune", originals, count, cost, steps, steps_done(folder), _noises(recipe, table), featured=there
+    )
 
 
-_FORECASTS = {"separate": _separate, "synthesize": _synthesize, "pretrain": _pretrain, "finetune": _finetune}
+def _learned_count(recipe: Recipe, table: ClipTable) -> int:
+    """Clips that distillation and fine-tuning learn from."""
+    count = len(training_clips(table)) + recipe.synthesize.clips
+    if recipe.separate.enabled and recipe.finetune.separated:
+        count += len(_separated_clips(recipe, table))
+    return count
+
+
+def _noises(recipe: Recipe, table: ClipTable) -> int:
+    """Noise-only clips that need features of their own."""
+    return sum(clip.supplement == "noise" for clip in background_noises(recipe, table))
+
+
+_FORECASTS = {
+    "separate": _separate,
+    "synthesize": _synthesize,
+    "pretrain": _pretrain,
+    "distil": _distil,
+    "finetune": _finetune,
+}
 
 
 def _learning(
-    stage: str, clips: Sequence[Clip], count: int, cost: StepCost, steps: int, done: int, noises: int = 0
+    stage: str,
+    clips: Sequence[Clip],
+    count: int,
+    cost: StepCost,
+    steps: int,
+    done: int,
+    noises: int = 0,
+    *,
+    featured: bool = False,
 ) -> StageForecast:
-    features = 0 if done else count + noises
+    features = 0 if done or featured else count + noises
     features_s = timed(lambda: log_mel(load_clip(clips[0]))) * features if features else 0.0
     return StageForecast(
         stage,

@@ -24,6 +24,7 @@ from asd_trainer.eat import PATCH, Eat
 from asd_trainer.loop import even_share, train
 from asd_trainer.masks import draw_masks
 from asd_trainer.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
+from asd_trainer.prefetch import Prefetched
 from asd_trainer.pretraining_recipe import PretrainRecipe
 from asd_trainer.processes import processes
 from asd_trainer.weights import save_encoder
@@ -254,9 +255,9 @@ def pretrain_encoder(
     if alone.steps:
         (folder / "decoder").mkdir(parents=True, exist_ok=True)
         model.encoder_learns(learns=False)
-        train(alone, settings.optimiser, folder / "decoder")
+        train(Prefetched(alone), settings.optimiser, folder / "decoder")
         model.encoder_learns(learns=True)
-    train(task, settings.optimiser, folder)
+    train(Prefetched(task), settings.optimiser, folder)
     together = processes()
     if together.is_main_process:
         save_encoder(encoder, folder)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from asd_daemon.errors import SettingsError, StageError
+from asd_trainer.distillation_recipe import DistilRecipe
 from asd_trainer.pretraining_recipe import PretrainRecipe
 from asd_trainer.recipe_keys import OptimiserRecipe, Section, setting
 from asd_trainer.separation_recipe import SeparateRecipe, Span, SynthesizeRecipe
@@ -142,6 +143,7 @@ class Recipe(Section):
     separate: SeparateRecipe = setting(SeparateRecipe(), "", "The separation stage.", title="Separation")
     synthesize: SynthesizeRecipe = setting(SynthesizeRecipe(), "", "The synthesis stage.", title="Synthesis")
     pretrain: PretrainRecipe = setting(PretrainRecipe(), "", "The pre-training stage.", title="Pre-training")
+    distil: DistilRecipe = setting(DistilRecipe(), "", "The distillation stage.", title="Distillation")
     finetune: FinetuneRecipe = setting(FinetuneRecipe(), "", "The fine-tuning stage.", title="Fine-tuning")
 
     def to_yaml(self) -> str:

@@ -1,6 +1,6 @@
 """The stages of a run, in order; each is one function of (recipe, table, folder of the stage).
 
-Owns which stages a recipe asks for, from which clips, and the two that train the encoder. A stage that is done is not done again;
+Owns which stages a recipe asks for, from which clips, and those that train the encoder. A stage that is done is not done again;
 one that was killed goes on from its last checkpoint. What a stage learns, and how, lies elsewhere.
 """
 
@@ -12,26 +12,26 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError
-from asd_trainer.background import Background, noise_choices, noise_recordings
-from asd_trainer.classification import ClassificationTask, training_clips
+from asd_trainer.classification import ClassificationTask, embedder_shape
 from asd_trainer.clip import Clip
 from asd_trainer.dataset import ClipTable
+from asd_trainer.distillation import DistillationTask, distilled_embedder, load_teacher
 from asd_trainer.eat import SIZES, Eat
-from asd_trainer.embedder import save_embedder
-from asd_trainer.features import cached_log_mels, clips_digest
+from asd_trainer.embedder import Embedder, save_embedder
+from asd_trainer.features import clips_digest
 from asd_trainer.loop import train
+from asd_trainer.prefetch import Prefetched
 from asd_trainer.pretraining import pretrain_encoder
 from asd_trainer.processes import processes
 from asd_trainer.progress import spoken_time
 from asd_trainer.recipe import Recipe
-from asd_trainer.separation_stage import finetuning_clips, separate, synthesize
+from asd_trainer.separation_stage import separate, synthesize
 from asd_trainer.stage_mark import read_mark, timed, write_mark
+from asd_trainer.training_set import run_log_mels, training_set
 from asd_trainer.weights import EncoderWeights, load_weights
 from asd_trainer.whole_file import write_whole
 
@@ -75,7 +75,7 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     )
     pretrain_encoder(
         encoder,
-        _log_mels(clips, folder),
+        run_log_mels(clips, folder),
         recipe.pretrain,
         folder,
         seed=recipe.seed,
@@ -115,6 +115,51 @@ def first_weights(recipe: Recipe, stages: Path | None = None) -> EncoderWeights 
     return weights
 
 
+def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
+    """Let encoder, pooling and projection learn a teacher's embeddings of the clips that fine-tuning learns from.
+
+    Leaves embedder.safetensors, embedder.json, teacher.json and history.jsonl.
+
+    Raises:
+        SettingsError: the recipe names no teacher.
+        StageError: the teacher can't be had, a checkpoint does not fit, training diverged, or the folder can't be written.
+        DataSetError, RecordingError, Interrupted: as `finetune`.
+    """
+    if not recipe.distil.teacher:
+        raise SettingsError(
+            "distil.teacher: names no teacher, which leaves the stage out; set it in the recipe of a run"
+        )
+    teacher = load_teacher(recipe.distil.teacher)
+    learned = training_set(recipe, table, folder)
+    student = Embedder(embedder_shape(recipe))
+    student.initialise(torch.Generator().manual_seed(recipe.seed))
+    _start(student, recipe, folder.parent)
+    together = processes()
+    with together.main_process_first():
+        teacher.standardise(learned.log_mels, folder)
+    task = DistillationTask(recipe, student, teacher, learned.clips, learned.log_mels, learned.background)
+    log.info(
+        "distil: %d clips, teacher %s with %d components, %d steps",
+        len(learned.clips),
+        recipe.distil.teacher,
+        teacher.dimensions,
+        task.steps,
+    )
+    train(Prefetched(task), recipe.distil.optimiser, folder)
+    if together.is_main_process:
+        save_embedder(student, folder)
+        origin = {"teacher": recipe.distil.teacher, "sha256": teacher.digest, "dimensions": teacher.dimensions}
+        write_whole(folder / "teacher.json", json.dumps(origin, indent=1) + "\n")
+    together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+
+
+def _start(embedder: Embedder, recipe: Recipe, stages: Path) -> None:
+    """Give an embedder's encoder the weights that it starts from, if there are any."""
+    weights = first_weights(recipe, stages)
+    if weights is not None:
+        embedder.start_from(weights.tensors)
+
+
 def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     """Train encoder, pooling, projection and ArcFace head on the normal training clips, separated and synthetic ones among them.
 
@@ -126,20 +171,20 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         StageError: a checkpoint does not fit, training diverged, or the folder can't be written.
         Interrupted: asked to stop; the next call goes on.
     """
-    clips = finetuning_clips(recipe, table, folder.parents[1])
-    log_mels = _log_mels(clips, folder)
-    task = ClassificationTask(recipe, clips, log_mels, _background(recipe, table, clips, log_mels, folder))
-    weights = first_weights(recipe, folder.parent)
-    if weights is not None:
-        task.model.embedder.start_from(weights.tensors)
+    learned = training_set(recipe, table, folder)
+    task = ClassificationTask(recipe, learned.clips, learned.log_mels, learned.background)
+    if recipe.distil.teacher:
+        task.model.embedder.load_state_dict(distilled_embedder(folder.parent).state_dict())
+    else:
+        _start(task.model.embedder, recipe, folder.parent)
     log.info(
         "finetune: %d clips, %d classes, %d parameters, %d steps",
-        len(clips),
+        len(learned.clips),
         len(task.classes),
         sum(p.numel() for p in task.model.parameters()),
         task.steps,
     )
-    train(task, recipe.finetune.optimiser, folder)
+    train(Prefetched(task), recipe.finetune.optimiser, folder)
     together = processes()
     if together.is_main_process:
         save_embedder(task.model.embedder, folder)
@@ -151,37 +196,11 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
 
 
-def background_noises(recipe: Recipe, table: ClipTable) -> tuple[Clip, ...]:
-    """The recordings that fine-tuning mixes in as noise, none where the recipe does not want any.
-
-    Raises:
-        DataSetError: there is nothing to mix in, or no normal training clip.
-    """
-    if not recipe.finetune.augment.noise_probability:
-        return ()
-    return noise_recordings(table, training_clips(table))
-
-
-def _background(
-    recipe: Recipe, table: ClipTable, clips: Sequence[Clip], log_mels: NDArray[np.float32], folder: Path
-) -> Background | None:
-    noises = background_noises(recipe, table)
-    if not noises:
-        return None
-    learned = tuple(clips[: len(noises)]) == noises  # recordings that are learned from, whose features are there
-    return Background(noises, log_mels if learned else _log_mels(noises, folder), noise_choices(clips, noises))
-
-
-def _log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
-    """The run's cache of log-mels, made by one process."""
-    with processes().main_process_first():
-        return cached_log_mels(clips, folder.parents[1] / "features")
-
-
 STAGES: dict[str, Stage] = {
     "separate": separate,
     "synthesize": synthesize,
     "pretrain": pretrain,
+    "distil": distil,
     "finetune": finetune,
 }
 """Every stage by its name, in the order of a run."""
@@ -193,6 +212,7 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
         "separate": not recipe.separate.enabled,
         "synthesize": not recipe.synthesize.clips,
         "pretrain": not recipe.pretrain.steps,
+        "distil": not recipe.distil.teacher,
     }
     return tuple(name for name in STAGES if not left_out.get(name, False))
 
@@ -253,15 +273,18 @@ def _tidy(folder: Path) -> None:
 def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do every stage of a run that is not done yet, in order.
 
-    Weights that the encoder is to start from are looked for before anything else is done, not hours later; of several processes, by
-    the first, which leaves them in the cache of huggingface-hub for all.
+    Weights that the encoder is to start from, and a teacher, are looked for before anything else is done, not hours later; of several
+    processes, by the first, which leaves them in the cache of huggingface-hub for all.
     """
     if not processes().is_main_process:
         logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
     wanted = stages_of(recipe)
-    learns_first = next(name for name in wanted if name in {"pretrain", "finetune"})
+    learns_first = next(name for name in wanted if name in {"pretrain", "distil", "finetune"})
     if read_mark(run / "stages" / learns_first) is None:
         with processes().main_process_first():
             first_weights(recipe)
+    if "distil" in wanted and read_mark(run / "stages" / "distil") is None:
+        with processes().main_process_first():
+            load_teacher(recipe.distil.teacher)
     for name in wanted:
         run_stage(name, recipe, table, run)

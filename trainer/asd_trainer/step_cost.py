@@ -20,6 +20,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 from asd_trainer.augmentation import draw_plan, render
 from asd_trainer.background import Background
 from asd_trainer.classification import Classifier, embedder_shape
+from asd_trainer.distillation import Distiller, load_teacher
 from asd_trainer.eat import MEL_PATCHES, SIZES, TIME_PATCHES, Eat
 from asd_trainer.embedder import Embedder
 from asd_trainer.features import CLIP_FRAMES
@@ -60,6 +61,30 @@ def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
     return StepCost(
         seconds=own_clips * (whole / operations * seconds + _render_seconds(recipe))
         + _update_seconds(model, recipe.finetune.optimiser),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def distil_cost(recipe: Recipe, batch_clips: int) -> StepCost:
+    """A step of distillation, of a batch over all processes.
+
+    Raises:
+        StageError: the teacher can't be had.
+    """
+    together = processes()
+    settings = recipe.distil
+    kept = max(1, round(settings.kept_patches * PATCHES))
+    teacher = load_teacher(settings.teacher)
+    student = Embedder(embedder_shape(recipe))
+    student.initialise(torch.Generator().manual_seed(0))
+    model = Distiller(student, teacher, torch.Generator().manual_seed(0)).to(together.device).eval()
+    piece = _clip_batch(min(kept, PIECE_PATCHES), together.device)
+    seconds, operations = _timed(lambda: _backward(student(piece["features"], piece["kept"]).sum()))
+    taught_s = timed(lambda: teacher.embed(piece["features"])) / len(piece["features"])
+    whole_s = _embedder_operations(recipe, kept) / operations * seconds
+    return StepCost(
+        seconds=batch_clips / together.num_processes * (whole_s + taught_s + _render_seconds(recipe))
+        + _update_seconds(model, settings.optimiser),
         parameters=sum(p.numel() for p in model.parameters()),
     )
 

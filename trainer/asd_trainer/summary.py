@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asd_trainer.scoresheet import Scoresheet
 
 PACKAGES = ("asd-edge", "torch", "numpy", "scipy", "scikit-learn", "accelerate", "matplotlib")
-STAGES = ("separate", "synthesize", "pretrain", "finetune")
+STAGES = ("separate", "synthesize", "pretrain", "distil", "finetune")
 
 
 def report_data(run: Path, scores: RunScores, sheet: Scoresheet | None, now: datetime) -> ReportData:
