@@ -272,11 +272,16 @@ def _validate(data: Mapping[str, Any], origin: str) -> Recipe:
             f"{origin}: synthesize.clips: {recipe.synthesize.clips} synthetic clips are made of separated ones; "
             "set separate.enabled to true, or synthesize.clips to 0"
         )
-    if recipe.embedding.pooling == "quantiles" and recipe.finetune.kept_patches < 1:
-        raise SettingsError(
-            f"{origin}: finetune.kept_patches: {recipe.finetune.kept_patches} of the patches have no quantiles over time; "
-            "set it to 1, or embedding.pooling to statistics"
-        )
+    kept = {
+        "finetune": recipe.finetune.kept_patches,
+        "distil": recipe.distil.kept_patches if recipe.distil.teacher else 1,
+    }
+    for stage, part in kept.items():
+        if recipe.embedding.pooling == "quantiles" and part < 1:
+            raise SettingsError(
+                f"{origin}: {stage}.kept_patches: {part} of the patches have no quantiles over time; set it to 1, or "
+                "embedding.pooling to statistics"
+            )
     return recipe
 
 
