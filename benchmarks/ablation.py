@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,11 @@ from asd_trainer.stages import run_stage, run_stages  # noqa: E402
 from asd_trainer.views import run_views  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-STAGE_ONE = "stage-one"
+STAGE_ONE, SEPARATED = "stage-one", "separated"
 QUANTILES = (
     "embedding.layers=patches",
     "embedding.pooling=quantiles",
     "finetune.kept_patches=1",
-    "finetune.epochs=40",
     "finetune.augment.mixup_probability=0",
 )
 NOISE = ("finetune.augment.noise_probability=0.8", "finetune.augment.noise_snr_db=[-10,5]")
@@ -78,9 +78,9 @@ def rows(general: bool) -> tuple[Row, ...]:
         Row("ArcFace, statistics of all blocks", "blocks", ("embedding.layers=all",)),
         Row("ArcFace, quantiles of patches", "quantiles", QUANTILES),
         Row("  + noise while learning", "noise", steady),
-        Row("  + separated clips (c.)", "separated", separated),
-        Row("  c. + second score always", "separated", separated, separating="always"),
-        Row("  c. + second score where normal clips say so", "separated", separated, separating="auto"),
+        Row("  + separated clips (c.)", SEPARATED, separated),
+        Row("  c. + second score always", SEPARATED, separated, separating="always"),
+        Row("  c. + second score where normal clips say so", SEPARATED, separated, separating="auto"),
         Row(
             "  second score, heard clips alone", "heard", (*separated, "finetune.separated=false"), separating="always"
         ),
@@ -89,7 +89,7 @@ def rows(general: bool) -> tuple[Row, ...]:
         Row("  c. + synthetic clips + second score where…", "synthetic", synthetic, separating="auto"),
         Row("views chosen, without the embedder", "noise", steady, "views", views=VIEW_NAMES),
         Row("views chosen, embedder among them", "noise", steady, "views"),
-        Row("views chosen, embedder and separated sound", "separated", separated, "views"),
+        Row("views chosen, embedder and separated sound", SEPARATED, separated, "views"),
     )
 
 
@@ -101,8 +101,19 @@ def trained(row: Row, table: ClipTable, folder: Path, seed: int, settings: argpa
         word.replace(STAGE_ONE, str(first_stage(folder, seed, settings))) if STAGE_ONE in word else word
         for word in words
     ]
-    recipe = load_recipe(settings.recipe, [f"seed={seed}", *words])
+    recipe = load_recipe(settings.recipe, [f"seed={seed}", f"finetune.epochs={settings.epochs}", *words])
     claim_run(run, recipe)
+    twin = folder / f"{SEPARATED}-{seed}"
+    if (
+        recipe.separate.enabled
+        and row.run != SEPARATED
+        and not (run / "stages").exists()
+        and (twin / "stages").exists()
+    ):
+        shutil.copytree(
+            twin / "stages" / "separate", run / "stages" / "separate"
+        )  # it is the same: recipe, seed and clips are
+        shutil.copytree(twin / "separated", run / "separated")
     run_stages(recipe, table, run)
     return run
 
@@ -155,9 +166,10 @@ def main() -> None:
     parser.add_argument("--recipe", default="smoke")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", default=[], help="rows whose run has one of these names")
-    parser.add_argument("--separator-steps", type=int, default=1500)
-    parser.add_argument("--pretrain-steps", type=int, default=300)
-    parser.add_argument("--general-steps", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
+    parser.add_argument("--separator-steps", type=int, default=1000)
+    parser.add_argument("--pretrain-steps", type=int, default=200)
+    parser.add_argument("--general-steps", type=int, default=500)
     parser.add_argument("--synthetic", type=int, default=500, help="clips")
     settings = parser.parse_args()
     if not settings.data.is_dir():
