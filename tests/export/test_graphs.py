@@ -12,7 +12,7 @@ from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle import ModelEntry
 from asd_daemon.judge.scorer import EmbedderSession
 from asd_export.graphs import compare, export_embedder, weights_are_inside
-from rig.networks import tiny_embedder, tiny_features
+from rig.networks import tiny_embedder, tiny_features, tiny_quantile_embedder
 
 pytestmark = pytest.mark.torch
 
@@ -27,6 +27,15 @@ def test_export_embedder_any_batch_equals_torch(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.embed(features), expected, atol=1e-4)
     assert weights_are_inside(tmp_path / "embedder.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["embedder.onnx"]
+
+
+def test_export_of_quantiles_over_time_equals_torch(tmp_path: Path) -> None:
+    embedder, features = tiny_quantile_embedder(), tiny_features(3)
+    assert export_embedder(embedder, tmp_path / "embedder.onnx", features) <= 1e-4
+    session = EmbedderSession(tmp_path / "embedder.onnx", ModelEntry(file="x", precision="fp32", dim=16))
+    with torch.inference_mode():
+        expected = embedder(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(session.embed(features), expected, atol=1e-4)
 
 
 def test_compare_another_network_differs(tmp_path: Path) -> None:

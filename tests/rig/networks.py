@@ -18,6 +18,16 @@ def tiny_embedder(seed: int = 0) -> Embedder:
     return embedder.eval()
 
 
+def tiny_quantile_embedder(seed: int = 0) -> Embedder:
+    """The same of patches alone, pooled by quantiles over time."""
+    shape = EmbedderShape(
+        EatSize(dim=32, depth=1, heads=2), dimensions=16, attention_dim=8, layers="patches", pooling="quantiles"
+    )
+    embedder = Embedder(shape)
+    embedder.initialise(torch.Generator().manual_seed(seed))
+    return embedder.eval()
+
+
 def tiny_features(clips: int, seed: int = 0) -> NDArray[np.float32]:
     """Made-up normalised log-mels (clips, 1024, 128), smooth in frequency as sound is."""
     rng = np.random.default_rng(seed)
