@@ -73,7 +73,18 @@ def run(recipe: str, roots: Sequence[Path], run: Path, overrides: Sequence[str],
     run_stages(resolved, table, run)
     given = " ".join(f"--data {root}" for root in roots)
     _say(f"trained: {run}")
+    _say(f"took: {_stage_times(resolved, run)}")
     _say(f"next: asd-train evaluate {run} {given}")
+
+
+def _stage_times(recipe: Recipe, run: Path) -> str:
+    """How long each stage took, over all sessions."""
+    from asd_trainer.progress import spoken_time
+    from asd_trainer.stage_mark import read_mark
+    from asd_trainer.stages import stages_of
+
+    marks = [mark for name in stages_of(recipe) if (mark := read_mark(run / "stages" / name)) is not None]
+    return ", ".join(f"{mark.stage} {spoken_time(mark.seconds)}" for mark in marks if mark.seconds is not None)
 
 
 def _first_process() -> bool:

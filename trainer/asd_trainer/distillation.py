@@ -165,7 +165,8 @@ class Turn(nn.Module):
         """Turn; where E is smaller than D, what lies outside is lost."""
         columns, upper = torch.linalg.qr(self.free)
         columns = columns * upper.diagonal().sign()  # one answer of the many that a QR decomposition has
-        return embeddings @ (columns.T if self.widens else columns)
+        turned: Tensor = embeddings @ (columns.T if self.widens else columns)
+        return turned
 
 
 class Distiller(nn.Module):
