@@ -36,6 +36,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = invoke("run", "smoke", "--data", data, "--out", run, *TINY)
     assert result.exit_code == 0, result.output
     assert f"trained: {run}" in result.output
+    assert "took: finetune " in result.output
     assert f"next: asd-train evaluate {run} --data {data}" in result.output
     return run
 

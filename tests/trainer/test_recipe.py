@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.errors import SettingsError, StageError
+from asd_trainer.classification import embedder_shape
 from asd_trainer.eat import SIZES
+from asd_trainer.embedder import Embedder
 from asd_trainer.recipe import Recipe, claim_run, load_recipe, read_run_recipe, shipped_recipes
 from asd_trainer.recipe_keys import Section
+from asd_trainer.stages import STAGES, stages_of
 
 
 def test_every_shipped_recipe_is_valid_and_says_what_it_is_for() -> None:
     assert "smoke" in shipped_recipes()
     assert all(load_recipe(name).description for name in shipped_recipes())
+
+
+def test_edge_recipe_does_everything_with_a_small_encoder() -> None:
+    recipe = load_recipe("edge")
+    assert stages_of(recipe) == ("separate", "synthesize", "pretrain", "finetune")
+    assert sum(p.numel() for p in Embedder(embedder_shape(recipe)).parameters()) <= 6_000_000
+    assert stages_of(load_recipe("edge", ["distil.teacher=runs/large"])) == tuple(STAGES)
 
 
 def test_overrides_set_nested_keys_with_yaml_values() -> None:

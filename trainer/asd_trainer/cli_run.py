@@ -100,6 +100,7 @@ def run(
     _show_forecast(resolved, table, run, to_stderr=True)
     run_stages(resolved, table, run)
     _say(f"trained: {run}")
+    _say(f"took: {_stage_times(resolved, run)}")
     if not report:
         given = " ".join(f"--data {root}" for root in roots)
         _say(f"next: asd-train evaluate {run} {given}")
@@ -128,6 +129,16 @@ def _fetched(recipe: Recipe, to: Path, base_url: str, *, dry_run: bool) -> tuple
             _, whole = fetch_year(year, ("dev",), (), to, base_url, dry_run=dry_run, to_stderr=True)
             there = there and whole
     return tuple(to / f"dcase{year}t2" / "dev_data" for year in years), there
+
+
+def _stage_times(recipe: Recipe, run: Path) -> str:
+    """How long each stage took, over all sessions."""
+    from asd_trainer.progress import spoken_time
+    from asd_trainer.stage_mark import read_mark
+    from asd_trainer.stages import stages_of
+
+    marks = [mark for name in stages_of(recipe) if (mark := read_mark(run / "stages" / name)) is not None]
+    return ", ".join(f"{mark.stage} {spoken_time(mark.seconds)}" for mark in marks if mark.seconds is not None)
 
 
 def _first_process() -> bool:

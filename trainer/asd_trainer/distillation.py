@@ -23,7 +23,7 @@ from asd_daemon.judge.mel import eat_input
 from asd_trainer.background import Background
 from asd_trainer.batches import AugmentedClips, BatchSettings
 from asd_trainer.clip import Clip
-from asd_trainer.eat import Eat, initialise_layers
+from asd_trainer.eat import Eat
 from asd_trainer.embedder import Embedder, load_embedder, read_embedder
 from asd_trainer.embeddings import model_digest
 from asd_trainer.features import clips_digest
@@ -149,19 +149,37 @@ def distilled_embedder(stages: Path) -> Embedder:
     return read_embedder(folder)
 
 
-class Distiller(nn.Module):
-    """Student and, where its embeddings have another number of components than the teacher's, a linear map between them.
+class Turn(nn.Module):
+    """A linear map (B, D) → (B, E) that turns and does not stretch: the smaller space lies in the larger one with all its angles.
 
-    Called with a batch it gives the loss: one less the cosine of the mapped embedding and the teacher's, mean over clips.
+    Sounds that are near each other to the teacher thus come near each other to the student, who will be without the map.
+    """
+
+    def __init__(self, dimensions: int, others: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.widens = dimensions < others
+        self.free = nn.Parameter(torch.empty(max(dimensions, others), min(dimensions, others)))
+        nn.init.normal_(self.free, generator=generator)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn; where E is smaller than D, what lies outside is lost."""
+        columns, upper = torch.linalg.qr(self.free)
+        columns = columns * upper.diagonal().sign()  # one answer of the many that a QR decomposition has
+        turned: Tensor = embeddings @ (columns.T if self.widens else columns)
+        return turned
+
+
+class Distiller(nn.Module):
+    """Student and, where its embeddings have another number of components than the teacher's, a turn between them.
+
+    Called with a batch it gives the loss: one less the cosine of the student's embedding and the teacher's, mean over clips.
     """
 
     def __init__(self, student: Embedder, teacher: Teacher, generator: torch.Generator) -> None:
         super().__init__()
         self.student = student
-        own = student.shape.dimensions
-        self.map = nn.Linear(own, teacher.dimensions, bias=False) if own != teacher.dimensions else None
-        if self.map is not None:
-            initialise_layers(self.map, generator)
+        own, others = student.shape.dimensions, teacher.dimensions
+        self.map = Turn(own, others, generator) if own != others else None
         self._teacher = teacher  # no module: neither moved, saved nor learned with this one
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> dict[str, Tensor]:
@@ -173,8 +191,9 @@ class Distiller(nn.Module):
         """
         expected = self._teacher.embed(features)
         embeddings = self.student(features, kept)
-        mapped = embeddings if self.map is None else self.map(embeddings)
-        cosine = F.cosine_similarity(mapped.float(), expected, dim=1).mean()
+        turned = embeddings if self.map is None else self.map(embeddings)
+        # Both have unit length but for what a map into fewer components loses, and that is an error too.
+        cosine = (turned.float() * expected).sum(dim=1).mean()
         return {"loss": 1 - cosine, "cosine": cosine.detach()}
 
 
