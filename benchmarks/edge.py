@@ -96,10 +96,10 @@ def main() -> None:
     say(table("A window, edge size", step_rows(edge.int8, edge.fp32, window)))
     say(
         [
-            f"Networks of edge size, trained for minutes on three simulated machines (`--set {' --set '.join(RECIPE)}`).",
-            "",
+            f"Networks of edge size, trained for a few minutes on three simulated machines (recipe smoke with {' '.join(RECIPE)})."
         ]
     )
+    say(["Times do not depend on the training; errors do, and those of such networks say little.", ""])
     say(["## int8, edge size, as `asd-export` measured it", ""])
     say(["| model | way | MB | ms | score error | dB lost | Ω | |", "|---|---|---:|---:|---:|---:|---:|---|"])
     say([f"| {' | '.join(cells)} |" for cells in model_rows(edge.figures)] + [""])
