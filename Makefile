@@ -22,8 +22,9 @@ lint: $(VENV)/.all                  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench               ## the table of figures, measured on this machine
-	$(BIN)/python benchmarks/edge.py
+bench: $(VENV)/.bench               ## the tables of figures, measured on this machine (the first time it trains networks of edge size: minutes)
+	@deploy/system-packages.sh microphone
+	PYTHONPATH=tests $(BIN)/python benchmarks/edge.py --write benchmarks/results.md
 
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, configurations; about an hour
 	@deploy/system-packages.sh broker microphone

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,29 +109,36 @@ def ways(
         if importlib.util.find_spec(module):
             yield name, build
         else:
-            print(f"{name}: {module} is not installed, left out")
+            print(f"{name}: {module} is not installed, left out", file=sys.stderr)
+
+
+def search_lines(sizes: Sequence[int], threads: int) -> Iterator[str]:
+    """A Markdown table of all sizes, line by line as it is measured."""
+    rng = np.random.default_rng(0)
+    centres = vectors(CENTRES, rng, np.zeros((CENTRES, DIM), np.float32))
+    asked = vectors(QUERIES, rng, centres)
+    yield f"Clustered vectors of {DIM}, one query at a time. hnswlib and usearch: {LINKS} links, {EF_CONSTRUCTION} candidates at"
+    yield f"building, {EF} at searching."
+    yield ""
+    yield "| vectors | way | build s | MB | query ms | recall@1 |"
+    yield "|---:|---|---:|---:|---:|---:|"
+    for size in sizes:
+        bank = vectors(size, rng, centres)
+        truth = ExactIndex(bank).nearest(asked)[1][:, 0]
+        with TemporaryDirectory() as folder:
+            for name, build in ways(bank, Path(folder), threads):
+                m = measured(name, build, asked, truth)
+                yield f"| {size:,} | {m.name} | {m.build_s:.1f} | {m.megabytes:.1f} | {m.query_ms:.2f} | {m.recall:.3f} |"
 
 
 def main() -> None:
-    """Print a table a size."""
+    """Print the table."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     words.add_argument("--threads", type=int, default=2, help="to build with; queries use one")
     options = words.parse_args()
-    rng = np.random.default_rng(0)
-    centres = vectors(CENTRES, rng, np.zeros((CENTRES, DIM), np.float32))
-    asked = vectors(QUERIES, rng, centres)
-    for size in options.sizes:
-        bank = vectors(size, rng, centres)
-        truth = ExactIndex(bank).nearest(asked)[1][:, 0]
-        print(f"\n| {size:,} × {DIM} | build s | MB | query ms | recall@1 |\n|---|---:|---:|---:|---:|", flush=True)
-        with TemporaryDirectory() as folder:
-            for name, build in ways(bank, Path(folder), options.threads):
-                m = measured(name, build, asked, truth)
-                print(
-                    f"| {m.name} | {m.build_s:.1f} | {m.megabytes:.1f} | {m.query_ms:.2f} | {m.recall:.3f} |",
-                    flush=True,
-                )
+    for line in search_lines(options.sizes, options.threads):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

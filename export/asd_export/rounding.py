@@ -53,22 +53,25 @@ class Rounding:
 
     def write(self, way: Way, target: Path, names: Collection[str]) -> None:
         """Write the graph with these operators in int8."""
+        spared = [name for name, _ in self._weighted if name not in names]
+        # the dynamic way makes a MatMul of each Gemm first, and names it so
+        spared += [f"{name}_MatMul" for name in spared]
         with _Quiet():
-            (self._dynamic if way == "dynamic" else self._static)(target, list(names))
+            (self._dynamic if way == "dynamic" else self._static)(target, spared)
 
-    def _dynamic(self, target: Path, names: list[str]) -> None:
+    def _dynamic(self, target: Path, spared: list[str]) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(
             str(self._prepared),
             str(target),
             op_types_to_quantize=list(OPERATORS["dynamic"]),
-            nodes_to_quantize=names,
+            nodes_to_exclude=spared,
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
 
-    def _static(self, target: Path, names: list[str]) -> None:
+    def _static(self, target: Path, spared: list[str]) -> None:
         from onnxruntime.quantization import (
             CalibrationDataReader,
             CalibrationMethod,
@@ -93,7 +96,7 @@ class Rounding:
             _Inputs(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS["static"]),
-            nodes_to_quantize=names,
+            nodes_to_exclude=spared,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from asd_daemon.errors import BundleError, UnknownMachineError
 from asd_daemon.judge.bundle import FileEntry, Manifest, file_entry, load_bundle
+from asd_daemon.judge.index import ExactIndex
 from rig.bundles import read_manifest, write_manifest, write_tiny_bundle
 
 
@@ -33,6 +35,15 @@ def test_load_bundle_whole_is_loaded(bundle: Path) -> None:
     assert loaded.machines == ("fan", "press-3")
     assert loaded.bank("fan").shape == (24, 16)
     assert loaded.calibration("fan").clips == 24
+
+
+def test_bank_is_mapped_into_memory_and_searched_where_it_lies(bundle: Path) -> None:
+    bank = load_bundle(bundle).bank("fan")
+    assert isinstance(bank.base, np.memmap | mmap.mmap)
+    assert not bank.flags.writeable
+    distances, positions = ExactIndex(bank).nearest(bank[:3])
+    np.testing.assert_array_equal(positions[:, 0], [0, 1, 2])
+    np.testing.assert_allclose(distances, 0, atol=1e-6)
 
 
 def test_load_bundle_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Bundle]:
     run = write_trained_run(root / "run", data)
     result = export(run, root / "bundle", "--score-error", "5", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["figures"]["candidates"][0]["way"] == "fp32"
+    tried = json.loads(result.stdout)["figures"]["candidates"]
+    assert [c["way"] for c in tried] == ["fp32", "dynamic", "static"]
+    assert all(0 <= c["omega"] <= 100 for c in tried if c["refused"] is None)
     return run, root / "bundle", load_bundle(root / "bundle")
 
 

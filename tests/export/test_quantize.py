@@ -43,7 +43,7 @@ def write_two_matrices(file: Path) -> Path:
             helper.make_node("ReduceMean", ["features", "axes"], ["mean"], keepdims=0),
             helper.make_node("Mul", ["mean", "deaf"], ["masked"]),
             helper.make_node("MatMul", ["masked", "coarse"], ["mixed"], name="coarse"),
-            helper.make_node("MatMul", ["mixed", "fine"], ["turned"], name="fine"),
+            helper.make_node("Gemm", ["mixed", "fine", "shift"], ["turned"], name="fine"),
             helper.make_node("LpNormalization", ["turned"], ["embedding"], axis=1, p=2),
         ],
         "two",
@@ -52,6 +52,7 @@ def write_two_matrices(file: Path) -> Path:
         [
             numpy_helper.from_array(coarse, "coarse"),
             numpy_helper.from_array(fine, "fine"),
+            numpy_helper.from_array(np.full(DIM, 0.1, np.float32), "shift"),
             numpy_helper.from_array((np.arange(128) > 0).astype(np.float32), "deaf"),
             numpy_helper.from_array(np.array([1]), "axes"),
         ],
