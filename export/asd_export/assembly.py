@@ -35,6 +35,7 @@ from asd_daemon.judge.scorer import Hearing, Scorer, self_test
 from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
 from asd_daemon.judge.signature import read_private_key, sign_manifest
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
+from asd_export.card import Learning, write_card
 from asd_export.heldout import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
 from asd_export.models import Measured, Workshop
@@ -83,6 +84,7 @@ def export_run(
     separator: Separator | None = None,
     scoring: Scoring = "nearest",
     measures_omega: bool = True,
+    learning: Learning | None = None,
 ) -> ExportReport:
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
@@ -98,6 +100,7 @@ def export_run(
         separator: in evaluation mode; None: the machines are judged as they are heard.
         scoring: the nearest neighbour, or views chosen for each machine.
         measures_omega: measure each model's Ω on the table's test split, where there is one.
+        learning: what the models learned from, for the model card; None: it does not say.
 
     Raises:
         BundleError: the key can't be used.
@@ -116,7 +119,7 @@ def export_run(
     building.mkdir(parents=True)
     try:
         split = TestSplit.of(table) if measures_omega else None
-        making = _Making(table, banks, building, label, fp32, budget, progress, scoring, split)
+        making = _Making(table, banks, building, label, fp32, budget, progress, scoring, split, learning)
         report = making.build(embedder, separator)
         if key is not None:
             sign_manifest(building / MANIFEST, key)
@@ -139,6 +142,7 @@ class _Making:
     progress: Progress
     scoring: Scoring
     split: TestSplit | None
+    learning: Learning | None
 
     def build(self, embedder: Embedder, separator: Separator | None) -> ExportReport:
         """Write everything into the folder, and verify it."""
@@ -181,6 +185,7 @@ class _Making:
                 "separator": separator_tried.figures() if separator_tried else None,
             },
         )
+        write_card(self.folder, manifest, embedder_tried, separator_tried, self.learning)
         reference = _reference(sounds, Bundle(self.folder, manifest), session, separating)
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         entries = {p.relative_to(self.folder).as_posix(): file_entry(p) for p in files}

@@ -109,6 +109,7 @@ def main(
     Exit codes: 0 well; 1 a comparison or budget failed; 2 wrong usage, run or data.
     """
     from asd_export.assembly import Label, export_run
+    from asd_export.card import Learning
     from asd_export.quantize import Budget
     from asd_trainer.cli_options import noted_data, read_table
     from asd_trainer.embedder import load_embedder
@@ -135,6 +136,7 @@ def main(
             separator=None if no_separator else _separator_of(run),
             scoring=scoring,
             measures_omega=not no_test,
+            learning=Learning.of(run),
         )
     for problem in report.unread:
         click.echo(f"left out: {problem}", err=True)

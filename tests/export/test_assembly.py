@@ -18,6 +18,7 @@ from asd_daemon.judge.bundle import Bundle, load_bundle
 from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.scorer import Scorer, open_embedder, self_test
 from asd_daemon.waveform import read_waveform
+from asd_export.card import Learning
 from asd_export.cli import main
 from asd_trainer.dataset import load_clip, read_dataset
 from asd_trainer.separator import Separator, SeparatorSize
@@ -56,6 +57,24 @@ def test_export_bundle_holds_every_machine_with_its_normal_clips(made: tuple[Pat
     assert bundle.manifest.machines["fan"].vectors == len(clips) == 6
     embedded = open_embedder(bundle).embed_waveforms([load_clip(clip) for clip in clips])
     np.testing.assert_allclose(bundle.bank("fan"), embedded, atol=1e-6)
+
+
+def test_bundle_carries_its_model_card(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    run, folder, bundle = made
+    assert "MODEL_CARD.md" in bundle.manifest.files
+    card = (folder / "MODEL_CARD.md").read_text()
+    for fact in (bundle.name, bundle.manifest.licence, "fan 6, press-3 6", "| static |", "| fan | 6 |"):
+        assert fact in card, fact
+    assert str(run.parent) not in card, "where the recordings lie is nobody's business"
+    silent = tmp_path / "run"
+    shutil.copytree(run, silent)
+    (silent / "recipe.yaml").unlink()
+    assert Learning.of(silent) is None
+    shutil.copy(run / "recipe.yaml", silent)
+    (silent / "data.json").unlink()
+    without = Learning.of(silent)
+    assert without is not None
+    assert without.data == {}
 
 
 def test_export_bundle_scores_with_the_graph_as_with_exact_search(made: tuple[Path, Path, Bundle]) -> None:

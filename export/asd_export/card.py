@@ -1,0 +1,114 @@
+"""The model card of a bundle: what it is, what it learned from, what it is worth, and what it should not be used for.
+
+Owns the page's words. Everything on it is read from the manifest and the run; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_daemon.errors import DataSetError, SettingsError, StageError, UsageError
+from asd_daemon.judge.manifest import Manifest
+from asd_export.models import Measured
+from asd_trainer.cli_options import noted_data, read_table
+from asd_trainer.recipe import Recipe, read_run_recipe
+from asd_trainer.stages import stages_of
+
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a run's models learned from."""
+
+    recipe: Recipe
+    data: Mapping[str, int]
+    """Clips to learn from in each machine's folder; empty where the recordings are no longer there."""
+    sets: tuple[str, ...]
+    """Names of the data sets, without the folders they lie in."""
+
+    @classmethod
+    def of(cls, run: Path) -> Learning | None:
+        """Read from a run's folder and, where they are still there, its recordings; None where the run does not say."""
+        try:
+            recipe = read_run_recipe(run)
+        except (StageError, SettingsError):
+            return None
+        try:
+            roots: Sequence[Path] = noted_data(run)
+            table = read_table(roots)
+        except (StageError, UsageError, DataSetError):
+            return cls(recipe, {}, ())
+        clips = [clip for clip in table.clips if clip.split != "test"]
+        counts = {machine: sum(clip.machine == machine for clip in clips) for machine in table.machines}
+        return cls(recipe, counts, tuple(root.name for root in roots))
+
+
+def write_card(
+    folder: Path, manifest: Manifest, embedder: Measured, separator: Measured | None, learning: Learning | None
+) -> None:
+    """Write MODEL_CARD.md into a bundle's folder, before its files are listed in the manifest."""
+    blocks = [
+        f"# {manifest.name} {manifest.version}",
+        "A bundle of asd-edge: it scores how far 10 s of a machine's sound are from the normal sound that it knows. Made "
+        f"{manifest.created[:10]} with asd-edge {manifest.made_with.get('asd-edge', 'unknown')}.",
+        f"**Licence.** {manifest.licence}",
+        *_learned(learning),
+        "## Models",
+        *_models("embedder", embedder),
+        *(_models("separator", separator) if separator is not None else ()),
+        "## Machines",
+        *_machines(manifest),
+        "## Use",
+        "For hearing that a machine no longer sounds as it did, by the microphone and in the place that it was learned with. A machine "
+        "that is not listed is learned on the box with `asd-daemon enroll`. A score says how unusual a sound is and never why, and no "
+        "alert is no proof of health: it replaces no guard, no inspection and no safety function. Sound that was not heard in learning "
+        "(another product, season or place) scores high until it is learned too.",
+    ]
+    (folder / CARD).write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def _learned(learning: Learning | None) -> list[str]:
+    if learning is None:
+        return []
+    recipe = learning.recipe
+    stages = ", ".join(stages_of(recipe))
+    words = [f"Recipe: {recipe.description or 'not described'} Stages: {stages}; seed {recipe.seed}."]
+    weights = recipe.encoder.weights or "none: every weight began at random"
+    words.append(f"Weights that it began with: {weights}.")
+    if learning.data:
+        counts = ", ".join(f"{machine} {count}" for machine, count in learning.data.items())
+        words.append(f"Recordings ({', '.join(learning.sets)}), clips of each machine: {counts}.")
+    else:
+        words.append("The recordings were no longer there when the bundle was made.")
+    return ["## What it learned from", *words]
+
+
+def _models(name: str, tried: Measured) -> list[str]:
+    first = f"{name}: ONNX against torch, largest difference {tried.torch_difference:.1e}."
+    if not tried.candidates:
+        return [first + " Unquantised."]
+    rows = [
+        "| model | kB | ms a window | largest change of a score | Ω on the test split | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for one in tried.candidates:
+        omega = f"{one.omega:.1f}" if one.omega is not None else "–"
+        verdict = "listens" if one.way == tried.chosen else (f"refused: {one.refused}" if one.refused else "")
+        error = f"{one.score_error:.4f} ({one.score_error_share:.0%})"
+        rows.append(f"| {one.way} | {one.bytes / 1000:.0f} | {one.window_ms:.1f} | {error} | {omega} | {verdict} |")
+    return [first, "\n".join(rows)]
+
+
+def _machines(manifest: Manifest) -> list[str]:
+    thresholds = manifest.figures.get("thresholds", {})
+    views = manifest.figures.get("views", {})
+    rows = ["| machine | normal clips | threshold | scored by |", "|---|---:|---:|---|"]
+    for name, entry in manifest.machines.items():
+        chosen = views.get(name, {})
+        by = ", ".join(f"{view} {weight:.0%}" for view, weight in chosen.items())
+        plain = "nearest normal neighbour, heard and separated" if entry.separated else "nearest normal neighbour"
+        rows.append(f"| {name} | {entry.vectors} | {thresholds.get(name, 0):.4f} | {by or plain} |")
+    return ["Thresholds are for one false alarm a week with two of three windows.", "\n".join(rows)]
