@@ -43,7 +43,7 @@ class EmbedderShape:
     attention_dim: int
     """Hidden channels of the pooling's attention."""
     layers: Layers = "last"
-    """Blocks of the encoder whose tokens are pooled; `patches`: the patch embedding alone, the encoder has no blocks then."""
+    """Blocks of the encoder whose tokens are pooled; `patches`: the patch embedding alone, without positions or blocks."""
     pooling: Pooling = "statistics"
     """How tokens become one vector."""
 
@@ -122,6 +122,7 @@ class Embedder(nn.Module):
         self.shape = shape
         width = shape.encoder.dim
         self.encoder = Eat(replace(shape.encoder, depth=0) if shape.layers == "patches" else shape.encoder)
+        self.encoder.extra_tokens.requires_grad_(shape.layers != "patches")  # several processes want every gradient
         self.aggregation = LayerAggregation(width, shape.encoder.depth) if shape.layers == "all" else None
         self.pooling: nn.Module
         if shape.pooling == "quantiles":
@@ -161,6 +162,12 @@ class Embedder(nn.Module):
 
     def _tokens(self, features: Tensor, kept: Tensor | None) -> Tensor:
         """What is pooled: the patches' tokens without the class token, (B, L, C)."""
+        if self.shape.layers == "patches":  # a position in time would only blur what is ranked over time
+            patches = self.encoder.local_encoder(features)
+            if kept is not None:
+                patches = patches.gather(1, kept.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+            alone: Tensor = self.encoder.pre_norm(patches)
+            return alone
         if self.aggregation is None:
             last: Tensor = self.encoder(features, kept)[:, 1:]
             return last
