@@ -24,7 +24,7 @@ from asd_daemon.console import CommandGroup, leave
 from asd_daemon.errors import RecordingError
 
 if TYPE_CHECKING:
-    from asd_daemon.assembly import Plan
+    from asd_daemon.plan import Plan
 
 _PATH = click.Path(path_type=Path)
 _EPILOG = "Exit codes: 0 well, 1 found something wrong, 2 wrong usage or configuration, 3 cannot start."
@@ -57,7 +57,7 @@ def cli() -> None:
 
 
 def _plan(**words: Any) -> Plan:
-    from asd_daemon.assembly import Wishes, make_plan
+    from asd_daemon.plan import Wishes, make_plan
 
     return make_plan(Wishes(**words))
 
@@ -106,10 +106,11 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
 
     A recording that can't be read is named on stderr and the others are scored; the exit code is 2 then.
     """
-    from asd_daemon.assembly import enrolled_folder, usual_bundle
+    from asd_daemon.assembly import enrolled_folder
     from asd_daemon.judge.bundle import load_bundle
     from asd_daemon.judge.roster import with_enrolled
     from asd_daemon.judge.scorer import Scorer
+    from asd_daemon.plan import usual_bundle
     from asd_daemon.waveform import fit_length, read_waveform
 
     known = with_enrolled(load_bundle(bundle or usual_bundle()), enrolled_folder(), machine)
@@ -201,8 +202,8 @@ def status(alive: bool, as_json: bool) -> int:
 
     Those of this user, and those of systemd's services, for which it may need sudo.
     """
+    from asd_daemon.configuration import state_folder
     from asd_daemon.errors import CannotStartError
-    from asd_daemon.settings import state_folder
     from asd_daemon.status import describe, read_statuses, status_folder
 
     try:
@@ -232,8 +233,9 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
     For choosing a threshold: no sound is needed, and nothing is told to anybody. The score log is in the state folder.
     """
     from asd_daemon.assembly import alarm_rule
+    from asd_daemon.configuration import load_settings, settings_file, state_folder
     from asd_daemon.replay import describe_replay, parse_since, play
-    from asd_daemon.settings import AlarmSettings, Settings, load_settings, settings_file, state_folder
+    from asd_daemon.settings import AlarmSettings, Settings
     from asd_daemon.stores import scores_file
     from asd_daemon.tell.scores import read_scores
 

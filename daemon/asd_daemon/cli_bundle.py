@@ -112,13 +112,13 @@ def _tell(path: Path, name: str, version: str, scores: int, replaced: str | None
 
 def _configured_key() -> Path | None:
     """The key that the configuration asks for, where there is a configuration."""
-    from asd_daemon.settings import load_settings, settings_file
+    from asd_daemon.configuration import load_settings, settings_file
 
     file = settings_file(None)
     return load_settings(file).bundle_key if file else None
 
 
 def _default_root() -> Path:
-    from asd_daemon.settings import state_folder
+    from asd_daemon.configuration import state_folder
 
     return state_folder() / "bundles"

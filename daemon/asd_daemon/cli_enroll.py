@@ -50,9 +50,10 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
       asd-daemon enroll --machine press-3 --minutes 60 --add
       asd-daemon enroll --machine lathe --source folder:recordings/lathe
     """
-    from asd_daemon.assembly import BundleShelf, Wishes, enrolled_folder, make_plan, memory_of
+    from asd_daemon.assembly import BundleShelf, enrolled_folder, memory_of
     from asd_daemon.enrolment import CHANGEABLE, Order, enrol
     from asd_daemon.hear.capture import open_source
+    from asd_daemon.plan import Wishes, make_plan
     from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:

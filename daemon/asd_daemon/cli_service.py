@@ -37,7 +37,7 @@ def install(machines: tuple[str, ...], prefix: Path, program: Path | None) -> No
     want different in a unit belongs into a drop-in (`systemctl edit`), which stays. Nothing is started.
     """
     from asd_daemon import installation
-    from asd_daemon.settings import SYSTEM_FILE, load_settings
+    from asd_daemon.configuration import SYSTEM_FILE, load_settings
 
     for change in installation.install(prefix, (program or installation.own_program()).absolute()):
         click.echo(f"{change.what:8} {change.path}")
@@ -55,7 +55,7 @@ def install(machines: tuple[str, ...], prefix: Path, program: Path | None) -> No
 def uninstall(prefix: Path) -> None:
     """Remove the units and udev rules; configuration and everything learned stay, and it is said where."""
     from asd_daemon import installation
-    from asd_daemon.settings import SYSTEM_FILE
+    from asd_daemon.configuration import SYSTEM_FILE
 
     if prefix == Path("/"):
         click.echo("first, if it still runs: sudo systemctl disable --now 'asd-daemon@*' asd-daemon", err=True)

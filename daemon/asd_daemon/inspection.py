@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asd_daemon.assembly import BundleShelf, Plan, broker_address, memory_of
+from asd_daemon.assembly import BundleShelf, broker_address, memory_of
+from asd_daemon.configuration import state_folder
 from asd_daemon.errors import AsdError, SourceError
 from asd_daemon.hear.capture import Block, Lost, Refused, SourceSpec, open_sources
 from asd_daemon.hear.fitness import level_of
 from asd_daemon.hear.quality import unfit_reason
-from asd_daemon.settings import state_folder
+from asd_daemon.plan import Plan
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 

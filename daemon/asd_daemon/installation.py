@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.configuration import SYSTEM_FILE, load_settings
 from asd_daemon.errors import CannotStartError, UsageError
 from asd_daemon.sample import sample_text
-from asd_daemon.settings import SYSTEM_FILE, Settings, load_settings
+from asd_daemon.settings import Settings
 
 UNIT = Path("/etc/systemd/system/asd-daemon@.service")
 WHOLE_UNIT = Path("/etc/systemd/system/asd-daemon.service")

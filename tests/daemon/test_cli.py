@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asd_daemon.assembly import Wishes, make_plan
 from asd_daemon.cli import cli
+from asd_daemon.plan import Wishes, make_plan
 from rig.broker import HOST, Broker, free_port, mosquitto
 from rig.bundles import failing_noise, healthy_noise, read_manifest, write_manifest, write_tiny_bundle
 from rig.daemon import RunningDaemon, ask, daemon_environment

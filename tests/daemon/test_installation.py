@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from asd_daemon.cli import cli
+from asd_daemon.configuration import SYSTEM_FILE, parse_settings
 from asd_daemon.health import Counts
 from asd_daemon.hear.capture import Vitals
 from asd_daemon.installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
 from asd_daemon.metrics import MachineCollector
 from asd_daemon.report import MachineReport, TellingReport
-from asd_daemon.settings import SYSTEM_FILE, parse_settings
 from asd_daemon.tell.messages import Condition, MachineState
 from asd_daemon.tell.teller import Contact
 from rig.daemon import ROOT, ask

@@ -9,22 +9,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asd_daemon.errors import SettingsError
-from asd_daemon.hear.capture import SourceSpec
-from asd_daemon.sample import sample_text
-from asd_daemon.settings import (
+from asd_daemon.configuration import (
     SYSTEM_FILE,
-    AlarmSettings,
-    MachineSettings,
-    MqttSettings,
-    Settings,
-    SourceSettings,
     load_settings,
     parse_settings,
     read_password,
     settings_file,
     state_folder,
 )
+from asd_daemon.errors import SettingsError
+from asd_daemon.hear.capture import SourceSpec
+from asd_daemon.sample import sample_text
+from asd_daemon.settings import AlarmSettings, MachineSettings, MqttSettings, Settings, SourceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from asd_daemon.assembly import Wishes, make_plan
 from asd_daemon.errors import AsdError, SettingsError
+from asd_daemon.plan import Wishes, make_plan
 from asd_daemon.sample import sample_text
 
 VALUES: tuple[Any, ...] = (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from asd_daemon.judge.mel import eat_input, log_mel
 from asd_trainer.augmentation import LOG_FLOOR, add_noise, draw_plan, mix_powers, render
 from asd_trainer.background import Background
-from asd_trainer.recipe import AugmentRecipe
+from asd_trainer.embedder_recipe import AugmentRecipe
 
 NOTHING = AugmentRecipe(mixup_probability=0, gain_db=0, roll=False, mask_probability=0)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from asd_daemon.judge.mel import EAT_FRAMES, ENERGY_FLOOR, MEL_BINS, eat_input
 from asd_trainer.background import Background
 from asd_trainer.eat import MEL_PATCHES, TIME_PATCHES
-from asd_trainer.recipe import AugmentRecipe
+from asd_trainer.embedder_recipe import AugmentRecipe
 
 F32 = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from asd_trainer.augmentation import BatchPlan, draw_plan, render
 from asd_trainer.background import Background
+from asd_trainer.embedder_recipe import AugmentRecipe
 from asd_trainer.loop import even_share
-from asd_trainer.recipe import AugmentRecipe
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 from asd_trainer.complexity import count
 from asd_trainer.eat import SIZES
 from asd_trainer.embedder import Embedder, EmbedderShape
-from asd_trainer.recipe import EmbeddingRecipe
+from asd_trainer.embedder_recipe import EmbeddingRecipe
 from asd_trainer.separator import SIZES as SEPARATOR_SIZES
 from asd_trainer.separator import Separator
 
