@@ -21,8 +21,9 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from asd_daemon.judge.changes import changed_windows  # noqa: E402
+from asd_daemon.judge.choice import choose  # noqa: E402
 from asd_daemon.judge.density import NORMALISATIONS  # noqa: E402
-from asd_daemon.judge.fusion import Candidate, Fusion, choose  # noqa: E402
+from asd_daemon.judge.fusion import Candidate, Fusion  # noqa: E402
 from asd_daemon.judge.mel import log_mel  # noqa: E402
 from asd_daemon.judge.spectral import F32, VIEW_NAMES, describe, euclidean  # noqa: E402
 from asd_trainer.backend import ScoredClip  # noqa: E402

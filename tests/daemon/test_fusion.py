@@ -9,7 +9,8 @@ import pytest
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.changes import KINDS, changed_windows, steady_part
-from asd_daemon.judge.fusion import Candidate, FittedView, Fusion, choose, read_fusion, write_fusion
+from asd_daemon.judge.choice import choose
+from asd_daemon.judge.fusion import Candidate, FittedView, Fusion, read_fusion, write_fusion
 from asd_daemon.judge.index import ExactIndex
 from asd_daemon.judge.spectral import F32
 

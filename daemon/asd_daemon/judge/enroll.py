@@ -16,7 +16,8 @@ from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle import BANK, CALIBRATION, FUSION, INDEX, SEPARATED, MachineEntry
 from asd_daemon.judge.calibration import Calibration, calibrate
 from asd_daemon.judge.changes import changed_windows
-from asd_daemon.judge.fusion import Candidate, Fusion, choose, write_fusion
+from asd_daemon.judge.choice import choose
+from asd_daemon.judge.fusion import Candidate, Fusion, write_fusion
 from asd_daemon.judge.index import ExactIndex, HnswIndex, leave_one_out
 from asd_daemon.judge.scorer import HEARD, Hearing
 from asd_daemon.judge.scorer import SEPARATED as SEPARATED_VIEW
