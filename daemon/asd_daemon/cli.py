@@ -6,7 +6,6 @@ Heavy libraries are imported by the command that needs them, so that --help is q
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,10 +19,13 @@ import click
 from asd_daemon.cli_bundle import bundle
 from asd_daemon.cli_enroll import enroll
 from asd_daemon.cli_service import service
-from asd_daemon.console import CommandGroup, leave
+from asd_daemon.console import CommandGroup
 from asd_daemon.errors import RecordingError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from asd_daemon.plan import Plan
 
 _PATH = click.Path(path_type=Path)
@@ -83,7 +85,15 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **words: Any) -> 
     """Listen, judge and publish until told to stop.
 
     A microphone that goes away later is waited for in any case; --wait-for-device, for unattended boxes, also waits for one that is
-    missing at the start and for a broker that refuses us. Recordings end the run when they are played.
+    missing at the start and for a broker that refuses us. Recordings end the run when they are played. Without a broker, events are
+    printed as JSON lines.
+
+    \b
+    Examples:
+      asd-daemon run --machine fan --source simulate:fan --no-mqtt
+      asd-daemon run --machine fan --source 'simulate:fan?fail=rubbing&fail_after=60&speed=10' --no-mqtt
+      asd-daemon run --machine fan --source device:default --broker broker.local
+      asd-daemon run --config asd-daemon.yaml
     """
     from asd_daemon.health import log_to_stderr
 
@@ -104,21 +114,26 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **words: Any) -> 
 def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: int, as_json: bool) -> int:
     """Score recordings: files, or all below a folder. Each is padded or cut to 10 s, as in training.
 
-    A recording that can't be read is named on stderr and the others are scored; the exit code is 2 then.
+    A recording that can't be read, or holds digital silence, is named on stderr and the others are scored; the exit code is 2 then.
+
+    \b
+    Examples:
+      asd-daemon score recordings/ --machine fan
+      asd-daemon score clip.wav --machine press-3 --json
     """
     from asd_daemon.assembly import enrolled_folder
     from asd_daemon.judge.bundle import load_bundle
     from asd_daemon.judge.roster import with_enrolled
     from asd_daemon.judge.scorer import Scorer
     from asd_daemon.plan import usual_bundle
-    from asd_daemon.waveform import fit_length, read_waveform
+    from asd_daemon.waveform import fit_length
 
     known = with_enrolled(load_bundle(bundle or usual_bundle()), enrolled_folder(), machine)
     scorer = Scorer(known, machine)
     refused = 0
     for path in _recordings(paths):
         try:
-            scored = scorer.score(fit_length(read_waveform(path, channel)))
+            scored = scorer.score(fit_length(_audible(path, channel)))
         except RecordingError as e:
             click.echo(f"error: {e}", err=True)
             refused += 1
@@ -138,6 +153,17 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
     return 2 if refused else 0
 
 
+def _audible(path: Path, channel: int) -> NDArray[np.float32]:
+    """One channel of a recording (N,); one in which nothing sounds in the part that is judged is an error."""
+    from asd_daemon.hear.quality import QualityLimits
+    from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
+
+    waveform = read_waveform(path, channel)
+    if float(abs(waveform[:WINDOW_SAMPLES]).max()) <= QualityLimits().silence_peak:
+        raise RecordingError(f"{path}: channel {channel} is silent: there is nothing to judge; give another --channel?")
+    return waveform
+
+
 def _recordings(paths: tuple[Path, ...]) -> list[Path]:
     """The files that are meant; a folder without any is an error."""
     from asd_daemon.hear.playback import sound_files
@@ -154,7 +180,7 @@ def _recordings(paths: tuple[Path, ...]) -> list[Path]:
 @cli.command()
 @_as_json
 def devices(as_json: bool) -> None:
-    """List the microphones there are."""
+    """List the microphones there are, as `--source` and the configuration name them."""
     from asd_daemon.hear.microphone import list_microphones
 
     found = list_microphones()
@@ -180,7 +206,13 @@ def devices(as_json: bool) -> None:
 @click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="How long to listen.")
 @_as_json
 def check(seconds: float, as_json: bool, **words: Any) -> int:
-    """Look whether configuration, bundle, microphone and broker are well, one line each; exit code 1 if not."""
+    """Look whether configuration, bundle, microphone and broker are well, one line each; exit code 1 if not.
+
+    \b
+    Examples:
+      asd-daemon check --machine fan --source device:default --broker broker.local
+      asd-daemon check --config asd-daemon.yaml
+    """
     plan = _plan(**words)
     from asd_daemon.inspection import inspect
 
@@ -231,6 +263,11 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
     """Show what would have fired on the scores that were kept, with the alarm as it is configured now.
 
     For choosing a threshold: no sound is needed, and nothing is told to anybody. The score log is in the state folder.
+
+    \b
+    Examples:
+      asd-daemon replay --machine fan --since 1w
+      asd-daemon replay --machine fan --since 2d --threshold 1.4
     """
     from asd_daemon.assembly import alarm_rule
     from asd_daemon.configuration import load_settings, settings_file, state_folder
@@ -251,7 +288,12 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
 
 @cli.command("sample-config")
 def sample_config() -> None:
-    """Print a configuration with every key, its meaning and its default."""
+    """Print a configuration with every key, its meaning and its default.
+
+    \b
+    Example:
+      asd-daemon sample-config > asd-daemon.yaml
+    """
     from asd_daemon.sample import sample_text
 
     click.echo(sample_text(), nl=False)
@@ -264,14 +306,4 @@ cli.add_command(service)
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
-    try:
-        code = cli.main(args=words, prog_name="asd-daemon", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as e:
-        click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)
-        sys.exit(2)
-    except click.ClickException as e:
-        context = getattr(e, "ctx", None)
-        leave(f"{e.format_message()} (see {context.command_path if context else 'asd-daemon'} --help)", e.exit_code)
-    except click.Abort:
-        leave("by Ctrl-C", 130, word="stopped")
-    sys.exit(code if isinstance(code, int) else 0)
+    cli.main(args=words, prog_name="asd-daemon")

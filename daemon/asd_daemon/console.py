@@ -25,6 +25,22 @@ class Stopped(Exception):  # noqa: N818 - it is not an error
 class _Mannered(click.Command):
     """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
 
+    def main(self, *words: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """The program: a wrong word is one line too; what the command returns is its exit code."""
+        if not standalone_mode:
+            return super().main(*words, standalone_mode=False, **extra)
+        try:
+            code = super().main(*words, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as e:
+            click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)
+            sys.exit(2)
+        except click.ClickException as e:
+            context = getattr(e, "ctx", None)
+            leave(f"{e.format_message()} (see {context.command_path if context else self.name} --help)", e.exit_code)
+        except click.Abort:
+            leave("by Ctrl-C", 130, word="stopped")
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:

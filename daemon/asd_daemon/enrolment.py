@@ -181,6 +181,11 @@ def enrol(bundle: Bundle, root: Path, order: Order, source: Source, told: Callab
     _collect(collection, hearing, views, source, wanted, told)
     fresh, levels = collection.read()
     sound = join(kept_sound(root, before), fresh) if before is not None and order.add else fresh
+    rows, _ = sound.originals()
+    if LEAST_WINDOWS <= len(rows) < sound.windows:
+        news = f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others and count once"
+        told(Progress(len(collection), wanted, 0, news))
+        sound = sound.only(rows)
     learned = learn(sound)
     if learned.drift > TOO_CHANGEABLE:
         collection.note_tried()

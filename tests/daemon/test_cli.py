@@ -52,11 +52,16 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["run", "--machine", "fan", "--source", "file:/none.wav"], 2, "error: /none.wav: can't be read as sound"),
         (["run", "--machine", "fan", "--source", "folder:/none"], 3, "error: source folder:/none: there is no folder"),
         (["run", "--machine", "fan", "--source", "simulate:fann"], 2, "error: machine 'fann' can't be simulated"),
+        (
+            ["run", "--machine", "fan", "--source", "simulate:fan?fial=rubbing"],
+            2,
+            "error: source simulate:fan?fial=rubbing: 'fial'",
+        ),
         (["run", "--machine", "fan", "--source", "command:none-such"], 3, "error: command 'none-such': can't start"),
         (
             ["run", "--machine", "fan", "--source", "device:none-such"],
             3,
-            "error: microphone 'none-such': no microphone",
+            "error: no microphone 'none-such': ",
         ),
         (["run", "--machine", "lathe", "--source", "simulate:fan"], 3, "error: "),
         (["score", "--machine", "fan"], 2, "error: Missing argument 'PATH…'"),
@@ -149,6 +154,7 @@ def test_score_of_all_kinds_of_recordings_scores_the_readable_and_names_the_rest
     soundfile.write(folder / "6-short.wav", healthy[:50_000], 16_000)
     soundfile.write(folder / "7-nan.wav", np.where(np.arange(16_000) == 9, np.nan, 0.1), 16_000, subtype="FLOAT")
     soundfile.write(folder / "8-empty.wav", np.zeros(0), 16_000)
+    soundfile.write(folder / "9-silent.wav", np.zeros(160_000), 16_000)
     (folder / "9-text.wav").write_text("no sound at all")
     done = ask("score", folder, "--machine", "fan", "--bundle", bundle, "--json", home=tmp_path)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -159,8 +165,8 @@ def test_score_of_all_kinds_of_recordings_scores_the_readable_and_names_the_rest
     assert verdicts["3"] is True
     assert verdicts["4"] is False
     errors = done.stderr.splitlines()
-    assert [e.startswith("error: ") for e in errors] == [True] * 3
-    for name, error in zip(("7-nan.wav", "8-empty.wav", "9-text.wav"), errors, strict=True):
+    assert [e.startswith("error: ") for e in errors] == [True] * 4
+    for name, error in zip(("7-nan.wav", "8-empty.wav", "9-silent.wav", "9-text.wav"), errors, strict=True):
         assert name in error
     assert done.returncode == 2
     second = ask(

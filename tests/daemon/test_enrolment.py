@@ -142,6 +142,20 @@ def test_enrol_add_knows_both_and_relearn_the_new_one_only(bundle: Bundle, learn
     assert len(list((root / "pump").iterdir())) == 2  # the record and one state
 
 
+def test_enrol_same_sound_twice_counts_once_and_stays_as_watchful(bundle: Bundle, tmp_path: Path) -> None:
+    """A copy has its original at distance 0: counted, it made every threshold boundless."""
+    root, told = tmp_path / "enrolled", list[Progress]()
+    before = enrol(bundle, root, Order("pump", "s", 16), ScriptedSource(sound(20)), ignore)
+    again = enrol(bundle, root, Order("pump", "s", 16, add=True), ScriptedSource(sound(20)), told.append)
+    assert again.record.windows == 16
+    assert told[-1].news == "16 of 32 windows are copies of others and count once"
+    assert again.threshold == pytest.approx(before.threshold)
+    more = enrol(bundle, root, Order("pump", "s", None, add=True), ScriptedSource(sound(20)), ignore)
+    assert more.record.windows == 20
+    with pytest.raises(DataSetError, match="20 of 24 windows are copies of others: at least 16 different"):
+        enrol(bundle, tmp_path, Order("loop", "s", None), ScriptedSource(sound(4) * 6), ignore)
+
+
 def test_with_enrolled_damaged_file_is_refused(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
     shutil.copytree(learned, tmp_path / "enrolled")
     (file,) = (tmp_path / "enrolled" / "pump").glob("*/fusion.npz")

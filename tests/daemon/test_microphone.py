@@ -201,7 +201,7 @@ def test_microphone_that_is_absent_at_the_start_is_an_error_that_lists_the_other
     microphone: VirtualMicrophone,
 ) -> None:
     source = open_microphone(parse_source("device:nope"), wait=False)
-    with pytest.raises(SourceError, match=rf"microphone 'nope': no microphone 'nope': there are .*'{NAME}'"):
+    with pytest.raises(SourceError, match=rf"^no microphone 'nope': there are .*'{NAME}'"):
         next(source.heard())
     source.close()
 

@@ -30,9 +30,7 @@ Data = click.option(
     help="Folder with recordings: a DCASE layout, or a plain folder of one machine. May be given several times.",
 )
 Run = click.argument("run", type=click.Path(path_type=Path))
-Threads = click.option(
-    "--threads", type=click.IntRange(1), help="Threads of the CPU to train with. [default: all cores]"
-)
+Threads = click.option("--threads", type=click.IntRange(1), help="Threads of the CPU to use. [default: all cores]")
 Json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
 
@@ -81,8 +79,12 @@ def noted_data(run: Path) -> list[Path]:
     """The folders of recordings that a run was trained on.
 
     Raises:
-        StageError: the run does not say.
+        StageError: there is no such run, or it does not say.
     """
+    if not run.is_dir():
+        raise StageError(
+            f"{run}: there is no such run folder; make one with: asd-train run RECIPE --data DIR --out {run}"
+        )
     path = run / DATA_NOTE
     try:
         return [Path(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]

@@ -229,9 +229,13 @@ def load_embedder(run: Path) -> Embedder:
     """The embedder that a run fine-tuned, in evaluation mode on the CPU.
 
     Raises:
-        StageError: the run has no finished `finetune` stage, or its files are broken.
+        StageError: there is no such run, it has no finished `finetune` stage, or its files are broken.
     """
     folder = run / "stages" / "finetune"
+    if not run.is_dir():
+        raise StageError(
+            f"{run}: there is no such run folder; make one with: asd-train run RECIPE --data DIR --out {run}"
+        )
     if not (folder / "done").exists():
         raise StageError(
             f"{run}: holds no trained embedder (stage finetune is not done); train it with: asd-train finetune {run}"

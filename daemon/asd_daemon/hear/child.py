@@ -150,10 +150,10 @@ class SupervisedChild:
             if self._stopping.is_set():
                 break
             if self._last_end_s is None and not self._wait:
-                raise SourceError(f"{self.name}: {self._reason}")
+                raise SourceError(self._trouble)
             now_s = time.monotonic()
             if now_s - said_s >= self.patience.lost_every_s or self._is_wrong != said_wrong:
-                _LOG.warning("%s: %s; trying again", self.name, self._reason)
+                _LOG.warning("%s; trying again", self._trouble)
                 yield Lost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
                 said_s, said_wrong = now_s, self._is_wrong
             if self._life_sound_s >= self.patience.healthy_s:
@@ -165,6 +165,11 @@ class SupervisedChild:
             backoff_s = min(2 * backoff_s, self.patience.backoff_most_s)
             self.restarts += 1
         os.close(self._wake_read)
+
+    @property
+    def _trouble(self) -> str:
+        """What is wrong, and with what, which a child that speaks may have named already."""
+        return self._reason if self.name in self._reason else f"{self.name}: {self._reason}"
 
     def close(self) -> None:
         """End `heard` within a poll, whatever the child does."""

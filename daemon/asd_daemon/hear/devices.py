@@ -116,6 +116,8 @@ def find_device(wanted: str, devices: Sequence[Device]) -> Device:
         how = "give the serial number or usb-path" if usb else "give the whole name"
         raise NoSuchDeviceError(f"microphone {wanted!r} is ambiguous: it fits {names}; {how}")
     if not devices:
-        raise NoSuchDeviceError(f"no microphone {wanted!r}: this box has no sound input at all")
+        raise NoSuchDeviceError(
+            f"no microphone {wanted!r}: this box has no sound input at all; plug one in, or give another --source"
+        )
     names = ", ".join(repr(d.name) for d in devices)
-    raise NoSuchDeviceError(f"no microphone {wanted!r}: there are {names}")
+    raise NoSuchDeviceError(f"no microphone {wanted!r}: there are {names}; `asd-daemon devices` lists them")

@@ -102,17 +102,22 @@ def open_simulation(spec: SourceSpec) -> Performance:
     if timetable.failure is None and ("fail_after" in spec.options or "repair_after" in spec.options):
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
     rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
-    stream = SceneStream(machine, _scene(spec, rng), rng)
+    stream = SceneStream(machine, _scene(spec, machine, rng), rng)
     return Performance(spec.target, stream, timetable, spec.speed(1.0))
 
 
-def _scene(spec: SourceSpec, rng: np.random.Generator) -> Scene:
+def _scene(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> Scene:
     """The place that is asked for, the rest by chance."""
     name = spec.options.get("domain", "source")
     if name not in ("source", "target"):
         raise UsageError(f"source {spec}: domain is {name!r}, must be source or target")
     scene = draw_scene(DOMAINS[spec.target]["source" if name == "source" else "target"], rng)
     own = {k: v for k, v in spec.options.items() if k not in SIMULATION_OPTIONS}
+    if unknown := sorted(set(own) - set(machine.attributes)):
+        known = ", ".join(sorted(SIMULATION_OPTIONS))
+        raise UsageError(
+            f"source {spec}: {unknown[0]!r} is no option ({known}) and no attribute of {spec.target} ({', '.join(machine.attributes)})"
+        )
     return replace(
         scene,
         attributes={**scene.attributes, **own},

@@ -6,7 +6,7 @@ Owns learning a machine, for the exporter and the box alike. It hears nothing, k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,27 @@ class NormalSound:
         """N."""
         return int(self.domains.shape[0])
 
+    def originals(self) -> tuple[I64, I64]:
+        """Positions (K,) of the windows that are no copy of an earlier one in every view, and (N,) which of these K each window is.
+
+        Left in, a copy lies at distance 0 from its original, and every other window is infinitely far measured by that.
+        """
+        seen: dict[bytes, int] = {}
+        which = np.empty(self.windows, np.int64)
+        for n in range(self.windows):
+            which[n] = seen.setdefault(b"".join(own[n, 0].tobytes() for own in self.vectors.values()), len(seen))
+        return np.unique(which, return_index=True)[1].astype(np.int64), which
+
+    def only(self, rows: I64) -> NormalSound:
+        """The windows at these positions (K,), which rise, with their changed copies."""
+        has_changed = np.isin(self.with_changed, rows)
+        return NormalSound(
+            {view: vectors[rows] for view, vectors in self.vectors.items()},
+            {view: changed[:, has_changed] for view, changed in self.changed.items()},
+            self.domains[rows],
+            None if self.changed_rows is None else np.searchsorted(rows, self.changed_rows[has_changed]),
+        )
+
     @classmethod
     def joined(
         cls, windows: Sequence[tuple[Mapping[str, F32], Mapping[str, F32]]], domains: I64 | None = None
@@ -107,20 +128,27 @@ def candidates_of(vectors: Mapping[str, F32]) -> tuple[Candidate, ...]:
 
 
 def learn(sound: NormalSound) -> Learned:
-    """Choose views by changed windows, fit them, and calibrate their score.
+    """Choose views by changed windows, fit them, and calibrate their score. Copies of a window count once.
 
     Raises:
-        DataSetError: fewer than LEAST_WINDOWS windows, or windows that are copies of one another.
+        DataSetError: fewer than LEAST_WINDOWS windows that are no copies of one another.
     """
+    rows, which = sound.originals()
+    if sound.windows >= LEAST_WINDOWS > len(rows):
+        raise DataSetError(
+            f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others: at least {LEAST_WINDOWS} different"
+            " ones are needed to learn how the sound varies"
+        )
+    if len(rows) < sound.windows:
+        learned = learn(sound.only(rows))
+        return replace(learned, held_out=learned.held_out[which])
     if sound.windows < LEAST_WINDOWS:
         raise DataSetError(
             f"{sound.windows} usable windows are too few to learn from; at least {LEAST_WINDOWS} are needed"
         )
-    if all(np.ptp(vectors[:, 0], axis=0).max() == 0 for vectors in sound.vectors.values()):
-        raise DataSetError("every window is a copy of another: nothing can be learned of how the sound varies")
-    rows = sound.with_changed
-    places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_CHOSEN_FROM)).astype(int))
-    some = rows[places]
+    varied = sound.with_changed
+    places = np.unique(np.linspace(0, len(varied) - 1, min(len(varied), MOST_CHOSEN_FROM)).astype(int))
+    some = varied[places]
     chosen, value = choose(
         candidates_of(sound.vectors),
         {view: vectors[some] for view, vectors in sound.vectors.items()},
