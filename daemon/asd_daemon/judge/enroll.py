@@ -29,6 +29,7 @@ I64 = NDArray[np.int64]
 LEAST_WINDOWS = 16
 MOST_CHOSEN_FROM = 160  # windows that views are chosen with: more cost time and change no choice
 STRETCHES = 4
+SURE = 2.0  # standard errors
 SEARCH_WIDTHS = (32, 64, 128, 256, 512, 1024)
 CANDIDATES: tuple[Candidate, ...] = (
     *(Candidate(view) for view in VIEW_NAMES),
@@ -182,6 +183,9 @@ def _stretch_scores(chosen: Mapping[Candidate, float], sound: NormalSound) -> F3
 def separation_helps(heard: F32, separated: F32, changed_heard: F32, changed_separated: F32) -> bool:
     """Whether d(heard) + d(separated) tells changed windows from normal ones better than d(heard) alone, leaving each one out.
 
+    In doubt it does not: the gain must be twice its standard error over the windows, for the second distance costs a separation and
+    an embedding of every window, and harms where it tells nothing.
+
     Args:
         heard: embeddings (N, D) of normal windows as they were heard.
         separated: of the machine's part of them.
@@ -189,15 +193,17 @@ def separation_helps(heard: F32, separated: F32, changed_heard: F32, changed_sep
         changed_separated: of the machine's part of these.
     """
 
-    def auc(*pairs: tuple[F32, F32]) -> float:
+    def told(*pairs: tuple[F32, F32]) -> NDArray[np.float64]:
+        """How many normal windows each window's changed copies score above, on average over the changes; (N,) in [0, 1]."""
         normal = np.sum([leave_one_out(bank) for bank, _ in pairs], axis=0)
-        above = []
-        for kind in range(pairs[0][1].shape[0]):
-            scores = np.sum([_others(bank, changed[kind]) for bank, changed in pairs], axis=0)
-            above.append((scores[:, None] > normal).mean())
-        return float(np.mean(above))
+        above = [
+            (np.sum([_others(bank, changed[kind]) for bank, changed in pairs], axis=0)[:, None] > normal).mean(axis=1)
+            for kind in range(pairs[0][1].shape[0])
+        ]
+        return np.asarray(np.mean(above, axis=0), np.float64)
 
-    return auc((heard, changed_heard), (separated, changed_separated)) > auc((heard, changed_heard))
+    gain = told((heard, changed_heard), (separated, changed_separated)) - told((heard, changed_heard))
+    return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(gain.shape[0]))
 
 
 def _others(bank: F32, changed: F32) -> F32:
