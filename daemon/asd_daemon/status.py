@@ -24,6 +24,7 @@ from asd_daemon.tell.messages import state_payload, time_text
 _LOG = logging.getLogger(__name__)
 SCHEMA = 1
 STALE_S = 60.0  # six windows without any progress
+SLACK_S = 5.0  # a file that is written anew while it is read is from after the question
 _WRITE_EVERY_S = 1.0
 _SYSTEM_FOLDER = Path("/run/asd-daemon")
 _GOOD = ("normal", "starting", "learning")
@@ -186,7 +187,7 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
         return DaemonStatus(file, {}, f"can't be read: {e}")
     if not _lives(process_id):
         return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
-    if age_s < 0:
+    if age_s < -SLACK_S:
         return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
     if age_s > STALE_S:
         return DaemonStatus(file, content, f"no progress for {age_s:.0f} s")

@@ -296,3 +296,11 @@ def test_watchdog_stays_hungry_while_one_judge_hangs(tmp_path: Path) -> None:
             notifier.progressed("fan")
         notifier.status("end")
         assert systemd.recv(100) == b"STATUS=end"
+
+
+def test_status_from_before_the_box_was_started_anew_is_told_from_one_written_just_now(tmp_path: Path) -> None:
+    status_of(tmp_path, fan=report())
+    (written_while_asked,) = read_statuses(tmp_path, time.monotonic() - 1, NO_SYSTEM)
+    assert written_while_asked.trouble is None
+    (older,) = read_statuses(tmp_path, time.monotonic() - 1000, NO_SYSTEM)
+    assert older.trouble == "is of a daemon that ran before this box was started anew"

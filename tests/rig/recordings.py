@@ -11,7 +11,7 @@ import soundfile
 
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 from asd_trainer.embedder import save_embedder
-from asd_trainer.recipe import claim_run, load_recipe
+from asd_trainer.recipe import RUN_RECIPE, claim_run, load_recipe
 from rig.bundles import failing_noise, healthy_noise
 from rig.networks import tiny_embedder
 
@@ -40,7 +40,8 @@ def write_trained_run(run: Path, data: Path) -> Path:
     stage.mkdir(parents=True)
     save_embedder(tiny_embedder(), stage)
     (stage / "done").touch()
-    claim_run(run, load_recipe("smoke"))
+    if not (run / RUN_RECIPE).exists():
+        claim_run(run, load_recipe("smoke"))
     (run / "data.json").write_text(json.dumps({"roots": [str(data)]}), encoding="utf-8")
     return run
 
