@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -25,12 +26,19 @@ class Stopped(Exception):  # noqa: N818 - it is not an error
 class _Mannered(click.Command):
     """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
 
-    def main(self, *words: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # click declares two overloads of it
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """The program: a wrong word is one line too; what the command returns is its exit code."""
         if not standalone_mode:
-            return super().main(*words, standalone_mode=False, **extra)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
-            code = super().main(*words, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as e:
             click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)
             sys.exit(2)

@@ -244,6 +244,7 @@ def distil(run: Path, roots: Sequence[Path]) -> None:
     \b
     Example:
       asd-train run edge --data data --out runs/small --set distil.teacher=runs/large
+      asd-train distil runs/small
     """
     _do_stage("distil", run, roots)
     _say(f"distilled: {run}")
