@@ -26,10 +26,11 @@ class Stopped(Exception):  # noqa: N818 - it is not an error
 class _Mannered(click.Command):
     """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
 
-    def main(  # type: ignore[override]  # click's own overloads say which mode returns
+    def main(  # type: ignore[override]  # click declares two overloads of it
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
+        *,
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:

@@ -242,7 +242,8 @@ def distil(run: Path, roots: Sequence[Path]) -> None:
     `asd-train run` unless --data names them.
 
     \b
-    Example, for a run that began with `asd-train run edge … --set distil.teacher=runs/large`:
+    Example:
+      asd-train run edge --data data --out runs/small --set distil.teacher=runs/large
       asd-train distil runs/small
     """
     _do_stage("distil", run, roots)
