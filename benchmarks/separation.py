@@ -29,7 +29,7 @@ from asd_daemon.hear.simulator import MACHINES, NOISES, SimulatedMachine, render
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_trainer.loop import train
 from asd_trainer.mixtures import Material, MixtureRule, mix
-from asd_trainer.recipe import OptimiserRecipe
+from asd_trainer.recipe_keys import OptimiserRecipe
 from asd_trainer.separation import separate
 from asd_trainer.separator import SIZES, Separator
 from asd_trainer.separator_training import Lesson, SeparationTask, save_separator
