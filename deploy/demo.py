@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import queue
 import shutil
 import signal
@@ -108,7 +109,11 @@ def start_daemon(
     words += ["--bundle", str(bundle)] if bundle else []
     print(f"$ asd-daemon run --machine {MACHINE} --broker {HOST}:{port} --source '{source}'\n")
     command = [sys.executable, "-c", "from asd_daemon.cli import main; main()", *words]
-    daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    state = {
+        **os.environ,
+        "ASD_STATE_DIR": str(folder / "state"),
+    }  # nothing of this stays, and nothing of an earlier run counts
+    daemon = subprocess.Popen(command, env=state, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def read(log: IO[str]) -> None:
         for line in log:
