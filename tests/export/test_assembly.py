@@ -142,7 +142,8 @@ def test_export_folder_that_is_no_bundle_is_left_alone(made: tuple[Path, Path, B
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["{tmp}/no-run", "{tmp}/bundle"], 2, "holds no trained embedder"),
+        (["{tmp}/no-run", "{tmp}/bundle"], 2, "there is no such run folder; make one with: asd-train run"),
+        (["{tmp}", "{tmp}/bundle"], 2, "holds no trained embedder"),
         (["{run}", "{tmp}/bundle", "--machine", "pump"], 2, "--machine pump: the recordings know fan, press-3"),
         (["{run}", "{tmp}/bundle", "--data", "{tmp}/none"], 2, "none"),
     ],
