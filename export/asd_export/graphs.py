@@ -56,9 +56,7 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
     if program is None:
         raise ExportError("torch.onnx gave no program")
     file.parent.mkdir(parents=True, exist_ok=True)
-    graph = program.model_proto
-    del graph.graph.value_info[:]  # the exporter's own shapes of inner values contradict onnx's inference
-    onnx.save_model(graph, str(file), save_as_external_data=False)
+    onnx.save_model(stripped(program.model_proto), str(file), save_as_external_data=False)
     difference = compare(network, file, features)
     if difference > MAX_DIFFERENCE:
         file.unlink()
@@ -66,6 +64,19 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
             f"{file.name}: ONNX differs from torch by {difference:.2g} (allowed {MAX_DIFFERENCE:g}); nothing was written"
         )
     return difference
+
+
+def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the exporter's stack traces, which name folders of the machine that it was made on, and without its own shapes of
+    inner values, which contradict onnx's inference.
+    """
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    return model
 
 
 def compare(network: torch.nn.Module, file: Path, features: F32) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.sessions import EXTERNAL_DATA, SeparatorSession
 from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_export.graphs import stripped
 from asd_trainer.separator import Separator
 
 F32 = NDArray[np.float32]
@@ -79,21 +80,10 @@ def _trace(network: nn.Module, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         traced = Path(folder) / "traced.onnx"
-        onnx.save_model(_stripped(program.model_proto), str(traced), save_as_external_data=False)
+        onnx.save_model(stripped(program.model_proto), str(traced), save_as_external_data=False)
         _fold(traced, file)
     if EXTERNAL_DATA in file.read_bytes():
         raise ExportError(f"{file.name}: names external data, which the edge refuses")
-
-
-def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's stack traces (1.2 MB) and its own shapes of inner values."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
-    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
-    return model
 
 
 def _fold(source: Path, target: Path) -> None:
