@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -81,3 +82,15 @@ def test_scorer_without_hnswlib_searches_exactly(tmp_path: Path) -> None:
 def test_edge_dependencies_name_no_training_library(library: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not any(d.startswith(library + ">") or d == library for d in project["dependencies"])
+
+
+def test_opening_a_model_leaves_nothing_in_the_users_cache(tmp_path: Path) -> None:
+    """onnxruntime's telemetry is off: no device number, no database, nothing to send."""
+    code = (
+        "from asd_daemon.judge.bundle import default_bundle, load_bundle; from asd_daemon.judge.scorer import open_embedder;"
+        "open_embedder(load_bundle(default_bundle()))"
+    )
+    unset = {"CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}  # each of the first two would switch it off
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []

@@ -70,7 +70,9 @@ class DayReport:
 def listen(seconds: int, folder: Path, bundle: Path, machine: str = "fan") -> DayReport:
     """Run the daemon over so many seconds of a simulated machine that fails at half time and is repaired an eighth later."""
     plan = f"fail=blade_chip&fail_after={seconds // 2}&repair_after={seconds * 5 // 8}"
-    words = ["run", "--machine", machine, "--bundle", bundle, "--no-mqtt"]
+    configuration = folder / "day.yaml"  # the first batch of scores opens a database: not later than warm-up
+    configuration.write_text("keep: {scores_every_s: 1}\n")
+    words = ["run", "--machine", machine, "--bundle", bundle, "--no-mqtt", "--config", configuration]
     words += ["--source", f"simulate:fan?speed=max&seconds={seconds}&{plan}"]
     readings: list[tuple[int, float, int]] = []  # windows told so far, MB, descriptors
     windows, processor_s = seconds / WINDOW_S, 0.0
