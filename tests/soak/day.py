@@ -21,6 +21,7 @@ from asd_daemon.waveform import WINDOW_S
 from rig.daemon import ROOT, RunningDaemon
 
 DEFAULT_BUNDLE = ROOT / "daemon" / "asd_daemon" / "bundles" / "default"
+LONG_S = 1800
 WARM_UP = 0.1  # of the windows: allocators and caches find their size
 _SUM = re.compile(r"stopped: (\d+) windows heard, (\d+) scored, (\d+) unusable, (\d+) dropped, (\d+) alerts")
 
@@ -70,8 +71,10 @@ class DayReport:
 def listen(seconds: int, folder: Path, bundle: Path, machine: str = "fan") -> DayReport:
     """Run the daemon over so many seconds of a simulated machine that fails at half time and is repaired an eighth later."""
     plan = f"fail=blade_chip&fail_after={seconds // 2}&repair_after={seconds * 5 // 8}"
-    configuration = folder / "day.yaml"  # the first batch of scores opens a database: not later than warm-up
-    configuration.write_text("keep: {scores_every_s: 1}\n")
+    # The first batch of scores opens a database: before a long run has warmed up, and not at all in one that is over at once
+    every_s = 1 if seconds >= LONG_S else 300
+    configuration = folder / "day.yaml"
+    configuration.write_text(f"keep: {{scores_every_s: {every_s}}}\n")
     words = ["run", "--machine", machine, "--bundle", bundle, "--no-mqtt", "--config", configuration]
     words += ["--source", f"simulate:fan?speed=max&seconds={seconds}&{plan}"]
     readings: list[tuple[int, float, int]] = []  # windows told so far, MB, descriptors
