@@ -83,9 +83,8 @@ class QuantilePooling(nn.Module):
         B, L, C = tokens.shape
         series = tokens.view(B, L // MEL_PATCHES, MEL_PATCHES * C)[:, :WHOLE_PATCHES].transpose(1, 2)  # (B, 8 · C, T)
         ranks = [round(q * (series.shape[2] - 1)) for q in QUANTILES]
-        order = (
-            series.detach().contiguous().argsort(dim=2)
-        )  # sorting values would send a gradient through every one of them
+        # Sorting the values themselves would send a gradient through every one of them
+        order = series.detach().contiguous().argsort(dim=2)
         return series.gather(2, order[:, :, ranks]).transpose(1, 2).reshape(B, -1)
 
 
