@@ -25,15 +25,16 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from asd_daemon.judge.spectral import VIEW_NAMES  # noqa: E402
-from asd_trainer.backend import RunScores, ScoredClip, Scoring, score_run  # noqa: E402
-from asd_trainer.dataset import ClipTable, read_dataset  # noqa: E402
-from asd_trainer.evaluation import machine_results, omega  # noqa: E402
-from asd_trainer.recipe import claim_run, load_recipe  # noqa: E402
-from asd_trainer.resampling import interval, resampled_scores  # noqa: E402
-from asd_trainer.separation_trial import Separating  # noqa: E402
-from asd_trainer.stages import run_stage, run_stages  # noqa: E402
-from asd_trainer.views import run_views  # noqa: E402
+from asd_daemon.judge.features.views import VIEW_NAMES  # noqa: E402
+from asd_trainer.data.dataset import ClipTable, read_dataset  # noqa: E402
+from asd_trainer.evaluate.backend import RunScores, ScoredClip, Scoring, score_run  # noqa: E402
+from asd_trainer.evaluate.bootstrap import interval, resampled_scores  # noqa: E402
+from asd_trainer.evaluate.evaluation import machine_results, omega  # noqa: E402
+from asd_trainer.evaluate.separation_trial import Separating  # noqa: E402
+from asd_trainer.evaluate.views import run_views  # noqa: E402
+from asd_trainer.recipe.recipe import load_recipe  # noqa: E402
+from asd_trainer.run.stages import run_stage, run_stages  # noqa: E402
+from asd_trainer.training.run_folder import claim_run  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 STAGE_ONE, SEPARATED = "stage-one", "separated"

@@ -20,15 +20,15 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from asd_daemon.judge.changes import changed_windows  # noqa: E402
-from asd_daemon.judge.choice import choose  # noqa: E402
-from asd_daemon.judge.density import NORMALISATIONS  # noqa: E402
-from asd_daemon.judge.fusion import Candidate, Fusion  # noqa: E402
-from asd_daemon.judge.mel import log_mel  # noqa: E402
-from asd_daemon.judge.spectral import F32, VIEW_NAMES, describe, euclidean  # noqa: E402
-from asd_trainer.backend import ScoredClip  # noqa: E402
-from asd_trainer.dataset import Clip, load_clip, read_dataset  # noqa: E402
-from asd_trainer.evaluation import machine_results, omega  # noqa: E402
+from asd_daemon.judge.distances.fusion import Candidate, Fusion  # noqa: E402
+from asd_daemon.judge.distances.local_density import NORMALISATIONS  # noqa: E402
+from asd_daemon.judge.features.log_mel import log_mel  # noqa: E402
+from asd_daemon.judge.features.views import F32, VIEW_NAMES, describe, euclidean  # noqa: E402
+from asd_daemon.learn.pseudo_anomalies import changed_windows  # noqa: E402
+from asd_daemon.learn.view_selection import choose  # noqa: E402
+from asd_trainer.data.dataset import Clip, load_clip, read_dataset  # noqa: E402
+from asd_trainer.evaluate.backend import ScoredClip  # noqa: E402
+from asd_trainer.evaluate.evaluation import machine_results, omega  # noqa: E402
 
 REALBENCH = Path(__file__).resolve().parents[1].parent / "shared" / "realbench"
 FLOORS = ("floor-short", "floor-long", "floor-fine")

@@ -26,7 +26,7 @@ from search import search_lines  # noqa: E402
 from stopwatch import Row, table  # noqa: E402
 
 from asd_daemon.hear.simulator import SimulatedMachine  # noqa: E402
-from asd_daemon.judge.bundle import Bundle, default_bundle, load_bundle  # noqa: E402
+from asd_daemon.judge.bundle.bundle import Bundle, default_bundle, load_bundle  # noqa: E402
 from asd_daemon.waveform import WINDOW_S  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from asd_daemon.judge.bundle import MANIFEST, Bundle, Manifest, file_entry, load_bundle
-from asd_daemon.judge.enroll import write_machine
-from asd_daemon.judge.scorer import HEARD, SEPARATED, Hearing
-from asd_daemon.judge.sessions import open_embedder, open_separator
-from asd_trainer.dataset import load_clip, read_dataset
+from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, file_entry, load_bundle
+from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing
+from asd_daemon.learn.learning import write_machine
+from asd_trainer.data.dataset import load_clip, read_dataset
 
 MACHINES = ("fan", "valve", "bearing")
 SIMULATE = ["--small", "--source-train", "24", "--target-train", "4", "--test", "20"]

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from asd_daemon.judge.bundle import default_bundle, load_bundle
-from asd_trainer.backend import ScoredClip
-from asd_trainer.dataset import Clip, read_dataset
-from asd_trainer.evaluation import machine_results, omega
+from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
+from asd_trainer.data.dataset import Clip, read_dataset
+from asd_trainer.evaluate.backend import ScoredClip
+from asd_trainer.evaluate.evaluation import machine_results, omega
 
 REALBENCH = Path(__file__).resolve().parents[1].parent / "shared" / "realbench"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -31,7 +31,7 @@ BEST_SIMPLE = "best simple method on realbench: 86.1 (droneEight 95.3, droneSqua
 def daemon(*words: str, state: Path) -> str:
     """What an `asd-daemon` command prints; its words on failure end the benchmark."""
     done = subprocess.run(
-        [sys.executable, "-c", "from asd_daemon.cli import main; main()", *words],
+        [sys.executable, "-c", "from asd_daemon.cli.program import main; main()", *words],
         env={**os.environ, **ONE_THREAD, "ASD_STATE_DIR": str(state)},
         capture_output=True,
         text=True,

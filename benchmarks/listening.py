@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from stopwatch import Row, held, median_ms, ms_row
 
-from asd_daemon.hear.quality import unfit_reason
-from asd_daemon.judge.bundle import Bundle
-from asd_daemon.judge.index import ExactIndex, HnswIndex
-from asd_daemon.judge.mel import eat_input, log_mel
-from asd_daemon.judge.scorer import HEARD, SEPARATED, Hearing, Scorer
-from asd_daemon.judge.sessions import open_embedder, open_separator, window_features
-from asd_daemon.judge.spectral import VIEW_NAMES, describe
+from asd_daemon.hear.windows.quality import unfit_reason
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator, window_features
+from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex
+from asd_daemon.judge.features.log_mel import eat_input, log_mel
+from asd_daemon.judge.features.views import VIEW_NAMES, describe
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing, Scorer
 from asd_daemon.waveform import WINDOW_S
 
 F32 = NDArray[np.float32]

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.judge.index import ExactIndex, HnswIndex
+from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex
 
 F32 = NDArray[np.float32]
 DIM, CENTRES, SPREAD, QUERIES = 128, 200, 0.3, 200

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.simulator import MACHINES, NOISES, SimulatedMachine, render_noise
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES, read_waveform
-from asd_trainer.loop import train
-from asd_trainer.mixtures import Material, MixtureRule, mix
-from asd_trainer.recipe_keys import OptimiserRecipe
-from asd_trainer.separation import separate
-from asd_trainer.separator import SIZES, Separator
-from asd_trainer.separator_training import Lesson, SeparationTask, save_separator
+from asd_trainer.networks.separator import SIZES, Separator
+from asd_trainer.recipe.keys import OptimiserRecipe
+from asd_trainer.separate.losses import separate
+from asd_trainer.separate.mixtures import Material, MixtureRule, mix
+from asd_trainer.separate.training import Lesson, SeparationTask, save_separator
+from asd_trainer.training.loop import train
 
 F32 = NDArray[np.float32]
 Method = Callable[[F32], F32]

@@ -23,17 +23,17 @@ import torch
 
 from asd_daemon.hear.simulator import MACHINES, SimulatedMachine
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
-from asd_trainer.classification import ClassificationTask
-from asd_trainer.dataset import ClipTable, read_dataset
-from asd_trainer.eat import SIZES, Eat
-from asd_trainer.features import cached_log_mels
-from asd_trainer.loop import Task, build_optimiser
-from asd_trainer.prefetch import Prefetched
-from asd_trainer.pretraining import Pretrainer, PretrainingTask
-from asd_trainer.recipe import Recipe, load_recipe
-from asd_trainer.recipe_keys import OptimiserRecipe
-from asd_trainer.stages import pretraining_clips
-from asd_trainer.training_set import training_set
+from asd_trainer.data.dataset import ClipTable, read_dataset
+from asd_trainer.data.features import cached_log_mels
+from asd_trainer.finetune.classification import ClassificationTask
+from asd_trainer.finetune.training_set import training_set
+from asd_trainer.networks.eat import SIZES, Eat
+from asd_trainer.pretrain.stage import Pretrainer, PretrainingTask
+from asd_trainer.recipe.keys import OptimiserRecipe
+from asd_trainer.recipe.recipe import Recipe, load_recipe
+from asd_trainer.run.stages import pretraining_clips
+from asd_trainer.training.loop import Task, build_optimiser
+from asd_trainer.training.prefetch import Prefetched
 
 MB = 1e6
 

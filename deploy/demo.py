@@ -108,7 +108,7 @@ def start_daemon(
     words = ["run", "--machine", MACHINE, "--config", str(configuration), "--source", source, "--log", "json"]
     words += ["--bundle", str(bundle)] if bundle else []
     print(f"$ asd-daemon run --machine {MACHINE} --broker {HOST}:{port} --source '{source}'\n")
-    command = [sys.executable, "-c", "from asd_daemon.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()", *words]
     state = {
         **os.environ,
         "ASD_STATE_DIR": str(folder / "state"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import ExportError, RecordingError
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
-from asd_daemon.judge.bundle import (
+from asd_daemon.judge.bundle.bundle import (
     MANIFEST,
     SCHEMA,
     Bundle,
@@ -30,19 +30,19 @@ from asd_daemon.judge.bundle import (
     file_entry,
     load_bundle,
 )
-from asd_daemon.judge.mel import FEATURE
-from asd_daemon.judge.scorer import Hearing, Scorer, self_test
-from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
-from asd_daemon.judge.signature import read_private_key, sign_manifest
+from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
+from asd_daemon.judge.bundle.signature import read_private_key, sign_manifest
+from asd_daemon.judge.features.log_mel import FEATURE
+from asd_daemon.judge.scoring.scorer import Hearing, Scorer, self_test
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_export.card import Learning, write_card
 from asd_export.heldout import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
 from asd_export.models import Measured, Workshop
 from asd_export.quantize import Budget
-from asd_trainer.dataset import Clip, ClipTable, load_clip
-from asd_trainer.embedder import Embedder
-from asd_trainer.separator import Separator
+from asd_trainer.data.dataset import Clip, ClipTable, load_clip
+from asd_trainer.networks.embedder import Embedder
+from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError, UsageError
-from asd_daemon.judge.manifest import Manifest
+from asd_daemon.judge.bundle.manifest import Manifest
 from asd_export.models import Measured
-from asd_trainer.cli_options import noted_data, read_table
-from asd_trainer.recipe import Recipe, read_run_recipe
-from asd_trainer.stages import stages_of
+from asd_trainer.cli.options import noted_data, read_table
+from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.run.stages import stages_of
+from asd_trainer.training.run_folder import read_run_recipe
 
 CARD = "MODEL_CARD.md"
 

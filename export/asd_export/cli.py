@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asd_daemon.console import Program
+from asd_daemon.cli.console import Program
 from asd_daemon.errors import UsageError
 
 if TYPE_CHECKING:
     from asd_export.assembly import ExportReport
     from asd_export.indexes import Progress, Scoring
     from asd_export.models import Measured
-    from asd_trainer.dataset import ClipTable
-    from asd_trainer.separator import Separator
+    from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.networks.separator import Separator
 
 
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -111,8 +111,8 @@ def main(
     from asd_export.assembly import Label, export_run
     from asd_export.card import Learning
     from asd_export.quantize import Budget
-    from asd_trainer.cli_options import noted_data, read_table
-    from asd_trainer.embedder import load_embedder
+    from asd_trainer.cli.options import noted_data, read_table
+    from asd_trainer.networks.embedder import load_embedder
 
     embedder = load_embedder(run)
     table = read_table(roots or noted_data(run))
@@ -158,7 +158,7 @@ def _separator_of(run: Path) -> Separator | None:
     folder = run / "stages" / "separate"
     if not (folder / "done").exists():
         return None
-    from asd_trainer.separator_training import load_separator
+    from asd_trainer.separate.training import load_separator
 
     return load_separator(folder)
 

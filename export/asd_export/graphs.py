@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.bundle import ModelEntry
-from asd_daemon.judge.scorer import EmbedderSession
+from asd_daemon.judge.bundle.bundle import ModelEntry
+from asd_daemon.judge.scoring.scorer import EmbedderSession
 
 F32 = NDArray[np.float32]
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, RecordingError
-from asd_trainer.backend import ScoredClip, Separated, scores_of
-from asd_trainer.dataset import Clip, ClipTable, load_clip
-from asd_trainer.evaluation import machine_results, omega
+from asd_trainer.data.dataset import Clip, ClipTable, load_clip
+from asd_trainer.evaluate.backend import ScoredClip, Separated, scores_of
+from asd_trainer.evaluate.evaluation import machine_results, omega
 
 F32 = NDArray[np.float32]
 LEAST_CLIPS = 10  # of each label and machine; with fewer, one pair that changes its order moves Ω by points

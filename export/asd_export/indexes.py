@@ -1,7 +1,7 @@
 """Normal clips of the table's machines → their folders in the bundle.
 
 Owns which clips become what: vectors by the very models that listen on the edge, so that a bank and a window differ by nothing but the
-sound, and the switch between one distance, two, and fused views. Learning itself is asd_daemon.judge.enroll, as on the box.
+sound, and the switch between one distance, two, and fused views. Learning itself is asd_daemon.learn.learning, as on the box.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, ExportError, RecordingError
-from asd_daemon.judge.bundle import MachineEntry
-from asd_daemon.judge.enroll import (
+from asd_daemon.judge.bundle.bundle import MachineEntry
+from asd_daemon.judge.features.views import VIEW_NAMES
+from asd_daemon.judge.scoring.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, Hearing
+from asd_daemon.learn.learning import (
     LEAST_WINDOWS,
     Learned,
     NormalSound,
@@ -24,10 +26,8 @@ from asd_daemon.judge.enroll import (
     separation_helps,
     write_machine,
 )
-from asd_daemon.judge.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, Hearing
-from asd_daemon.judge.spectral import VIEW_NAMES
-from asd_trainer.dataset import Clip, ClipTable, load_clip
-from asd_trainer.views import normal_sound
+from asd_trainer.data.dataset import Clip, ClipTable, load_clip
+from asd_trainer.evaluate.views import normal_sound
 
 F32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.judge.bundle import ModelEntry, SeparatorEntry
-from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession, window_features
+from asd_daemon.judge.bundle.bundle import ModelEntry, SeparatorEntry
+from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, window_features
 from asd_export.graphs import export_embedder
 from asd_export.heldout import TestSplit
 from asd_export.indexes import Progress
 from asd_export.quantize import Budget, Candidate, Omegas, quantize
 from asd_export.separators import export_separator
 from asd_export.yardsticks import EmbedderYardstick, SeparatorYardstick
-from asd_trainer.embedder import Embedder
-from asd_trainer.separator import Separator
+from asd_trainer.networks.embedder import Embedder
+from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
 SEPARATED_CLIPS = 16  # clips on which the int8 separator is measured

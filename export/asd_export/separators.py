@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.sessions import EXTERNAL_DATA, SeparatorSession
+from asd_daemon.judge.bundle.onnx_sessions import EXTERNAL_DATA, SeparatorSession
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_export.graphs import stripped
-from asd_trainer.separator import Separator
+from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
 MAX_DIFFERENCE = 1e-3  # of the waveform's peak; float32 sums in another order, a wrong graph differs by 0.1 and more

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.bundle import ModelEntry
-from asd_daemon.judge.index import leave_one_out
-from asd_daemon.judge.sessions import EmbedderSession, SeparatorSession
+from asd_daemon.judge.bundle.bundle import ModelEntry
+from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
+from asd_daemon.judge.distances.nearest_neighbours import leave_one_out
 from asd_export.quantize import Budget, Candidate
 
 F32 = NDArray[np.float32]

@@ -51,7 +51,7 @@ def test_daemon_every_module_imports_without_training_libraries() -> None:
 
 def test_daemon_help_loads_no_heavy_library() -> None:
     code = (
-        "from asd_daemon.cli import main\n"
+        "from asd_daemon.cli.program import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as e: assert not e.code\n"
         "heavy = {'onnxruntime', 'soxr', 'hnswlib'} & set(sys.modules)\n"
@@ -68,8 +68,8 @@ def test_scorer_without_hnswlib_searches_exactly(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "tiny")
     code = (
         "from pathlib import Path\n"
-        "from asd_daemon.judge.bundle import load_bundle\n"
-        "from asd_daemon.judge.index import ExactIndex, HnswIndex\n"
+        "from asd_daemon.judge.bundle.bundle import load_bundle\n"
+        "from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex\n"
         "HnswIndex.available = staticmethod(lambda: False)\n"
         f"bundle = load_bundle(Path({str(tmp_path / 'tiny')!r}))\n"
         "assert isinstance(bundle.index('fan'), ExactIndex)"
@@ -87,7 +87,7 @@ def test_edge_dependencies_name_no_training_library(library: str) -> None:
 def test_opening_a_model_leaves_nothing_in_the_users_cache(tmp_path: Path) -> None:
     """onnxruntime's telemetry is off: no device number, no database, nothing to send."""
     code = (
-        "from asd_daemon.judge.bundle import default_bundle, load_bundle; from asd_daemon.judge.scorer import open_embedder;"
+        "from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle; from asd_daemon.judge.scoring.scorer import open_embedder;"
         "open_embedder(load_bundle(default_bundle()))"
     )
     unset = {"CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}  # each of the first two would switch it off

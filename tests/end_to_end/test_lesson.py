@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asd_daemon.judge.bundle import default_bundle
+from asd_daemon.judge.bundle.bundle import default_bundle
 from rig.broker import Broker, Received, Subscriber, mosquitto
 from rig.daemon import RunningDaemon
 

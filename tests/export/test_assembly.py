@@ -14,15 +14,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.bundle import Bundle, load_bundle
-from asd_daemon.judge.index import ExactIndex
-from asd_daemon.judge.scorer import Scorer, open_embedder, self_test
+from asd_daemon.judge.bundle.bundle import Bundle, load_bundle
+from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
+from asd_daemon.judge.scoring.scorer import Scorer, open_embedder, self_test
 from asd_daemon.waveform import read_waveform
 from asd_export.card import Learning
 from asd_export.cli import main
-from asd_trainer.dataset import load_clip, read_dataset
-from asd_trainer.separator import Separator, SeparatorSize
-from asd_trainer.separator_training import save_separator
+from asd_trainer.data.dataset import load_clip, read_dataset
+from asd_trainer.networks.separator import Separator, SeparatorSize
+from asd_trainer.separate.training import save_separator
 from rig.bundles import failing_noise, healthy_noise
 from rig.recordings import write_recordings, write_trained_run
 

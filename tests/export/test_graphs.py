@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.bundle import ModelEntry
-from asd_daemon.judge.scorer import EmbedderSession
+from asd_daemon.judge.bundle.bundle import ModelEntry
+from asd_daemon.judge.scoring.scorer import EmbedderSession
 from asd_export.graphs import compare, export_embedder, weights_are_inside
 from rig.networks import tiny_embedder, tiny_features, tiny_quantile_embedder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asd_export.heldout import TestSplit
-from asd_trainer.dataset import ClipTable, read_dataset
+from asd_trainer.data.dataset import ClipTable, read_dataset
 from rig.recordings import write_recordings
 
 pytestmark = pytest.mark.torch

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.bundle import ModelEntry
-from asd_daemon.judge.scorer import EmbedderSession
+from asd_daemon.judge.bundle.bundle import ModelEntry
+from asd_daemon.judge.scoring.scorer import EmbedderSession
 from asd_export.graphs import export_embedder
 from asd_export.quantize import Budget, Candidate, quantize
 from asd_export.rounding import Rounding

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from asd_daemon.errors import ExportError
-from asd_daemon.judge.sessions import SeparatorSession
+from asd_daemon.judge.bundle.onnx_sessions import SeparatorSession
 from asd_export.quantize import Budget, quantize
 from asd_export.separators import export_separator
 from asd_export.yardsticks import SeparatorYardstick, si_sdr_db
-from asd_trainer.separator import Separator, SeparatorSize
+from asd_trainer.networks.separator import Separator, SeparatorSize
 from rig.bundles import healthy_noise
 
 pytestmark = pytest.mark.torch

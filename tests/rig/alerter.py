@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.health import Notifier
-from asd_daemon.hear.capture import Block, Heard, Vitals
-from asd_daemon.judge.alarm import AlarmRule, AlertEvent
-from asd_daemon.service import Service
-from asd_daemon.settings import KeepSettings
-from asd_daemon.station import Station, StationNews
-from asd_daemon.stores import Stores
-from asd_daemon.tell.connection import BrokerAddress
-from asd_daemon.tell.messages import NO_DETAILS, AlertDetails
-from asd_daemon.tell.mqtt import MqttTeller
-from asd_daemon.tell.post import Post
+from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.run.service import Service
+from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.stores import Stores
+from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.tell.mqtt.connection import BrokerAddress
+from asd_daemon.tell.mqtt.publisher import MqttTeller
+from asd_daemon.tell.mqtt.topics import Post
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails
+from asd_daemon.watch.systemd import Notifier
 
 MACHINE = "fan"
 RULE = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=0)

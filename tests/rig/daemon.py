@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
-_PROGRAM = [sys.executable, "-c", "from asd_daemon.cli import main; main()"]
+_PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()"]
 
 
 def daemon_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:

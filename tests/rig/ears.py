@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
-from asd_daemon.judge.bundle import default_bundle
+from asd_daemon.judge.bundle.bundle import default_bundle
 from asd_daemon.waveform import read_waveform
 from rig.daemon import ask
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asd_trainer.eat import EatSize
-from asd_trainer.embedder import Embedder, EmbedderShape
+from asd_trainer.networks.eat import EatSize
+from asd_trainer.networks.embedder import Embedder, EmbedderShape
 
 
 def tiny_embedder(seed: int = 0) -> Embedder:

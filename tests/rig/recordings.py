@@ -10,8 +10,9 @@ import numpy as np
 import soundfile
 
 from asd_daemon.waveform import SAMPLE_RATE_HZ
-from asd_trainer.embedder import save_embedder
-from asd_trainer.recipe import RUN_RECIPE, claim_run, load_recipe
+from asd_trainer.networks.embedder import save_embedder
+from asd_trainer.recipe.recipe import load_recipe
+from asd_trainer.training.run_folder import RUN_RECIPE, claim_run
 from rig.bundles import failing_noise, healthy_noise
 from rig.networks import tiny_embedder
 

@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 
 from asd_daemon.errors import AsdError, SettingsError
-from asd_daemon.plan import Wishes, make_plan
-from asd_daemon.sample import sample_text
+from asd_daemon.settings.plan import Wishes, make_plan
+from asd_daemon.settings.sample import sample_text
 
 VALUES: tuple[Any, ...] = (
     *(

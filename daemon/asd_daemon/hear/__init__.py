@@ -1,1 +1,1 @@
-"""From air to windows: sources of sound, quality of a window, simulated machines."""
+"""From air to windows: sources of sound, windows and whether they are fit to judge, simulated machines."""

@@ -1,1 +1,1 @@
-"""From a window to an alert: bundle, log-mel, neighbours, score, alarm."""
+"""From a window to an alert: features, distances, thresholds, bundle, score, alarm."""

@@ -1,1 +1,1 @@
-"""From an alert to people: MQTT and what is kept on disk."""
+"""From an alert to people: what is said, by which way, and what is kept on disk."""

@@ -1,0 +1,1 @@
+"""The commands of `asd-daemon`, and what they print."""

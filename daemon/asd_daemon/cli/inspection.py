@@ -1,0 +1,113 @@
+"""`asd-daemon check`: is everything there that the daemon needs? One finding for each thing, good or bad.
+
+It opens what the daemon would open, for a moment, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asd_daemon.errors import AsdError, SourceError
+from asd_daemon.hear.opening import open_sources
+from asd_daemon.hear.source import Block, Lost, Refused
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.windows.fitness import level_of
+from asd_daemon.hear.windows.quality import unfit_reason
+from asd_daemon.run.assembly import BundleShelf, broker_address, memory_of
+from asd_daemon.settings.file import state_folder
+from asd_daemon.settings.plan import Plan
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    well: bool
+    detail: str
+
+
+def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
+    """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
+    names = ", ".join(plan.machines)
+    yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
+    shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
+    yield _try("bundle", lambda: _bundle(shelf))
+    yield _try("state folder", _state_folder)
+    for name, machine in plan.machines.items():
+        yield _try(
+            f"{name}: model",
+            lambda n=name, m=machine: f"threshold {shelf.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}",  # type: ignore[misc]
+        )
+        yield _try(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
+    yield _try("broker", lambda: _broker(plan))
+
+
+def _try(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except AsdError as e:
+        return Finding(what, False, " ".join(str(e).split()))
+
+
+def _bundle(shelf: BundleShelf) -> str:
+    from asd_daemon.judge.scoring.scorer import self_test
+
+    bundle = shelf.bundle()
+    compared = self_test(bundle)
+    tested = f", {compared} reference scores reached" if compared else ""
+    return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
+
+
+def _state_folder() -> str:
+    folder = state_folder()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(existing, os.W_OK):
+        raise SourceError(f"{folder}: can't be written; set ASD_STATE_DIR or give this user the right")
+    return str(folder)
+
+
+def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
+    """Hear a moment of a source; its level in words.
+
+    Raises:
+        SourceError: no sound, none that is fit to judge, or that of another device than the one remembered.
+    """
+    memory = memory_of(machine, spec)
+    # Without an identity the first one would be remembered, and a look leaves nothing behind
+    objections = {machine: memory.objection} if memory is not None and memory.identity else {}
+    source = open_sources({machine: spec}, wait=False, objections=objections)[machine]
+    parts, missing = [], 0
+    try:
+        for heard in source.heard():
+            if isinstance(heard, Lost | Refused):
+                raise SourceError(heard.reason)
+            if isinstance(heard, Block):
+                parts.append(heard.samples)
+                missing += heard.gap_samples
+            if sum(len(part) for part in parts) >= listen_s * SAMPLE_RATE_HZ:
+                break
+    finally:
+        source.close()
+    samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    reason = unfit_reason(samples, missing)
+    if reason is not None:
+        raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
+    usual = "" if memory is None or memory.level_dbfs is None else f", usually {memory.level_dbfs:.0f}"
+    device = f", {source.vitals.identity}" if source.vitals.identity else ""
+    return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_of(samples):.0f} dBFS{usual}{device}"
+
+
+def _broker(plan: Plan) -> str:
+    if plan.settings.mqtt is None:
+        return "none: events are printed as JSON lines"
+    from asd_daemon.tell.mqtt.connection import try_broker
+
+    address = broker_address(plan.settings, ["check"])
+    try_broker(address)
+    return f"{address} accepts us{' over TLS' if address.tls else ''}"

@@ -1,0 +1,98 @@
+"""Which source is meant: the words of `--source` and their options, before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from asd_daemon.errors import UsageError
+
+KINDS = ("device", "file", "folder", "command", "simulate")
+
+
+SIMULATION_OPTIONS = frozenset(
+    {"fail", "severity", "fail_after", "repair_after", "seconds", "domain", "snr", "noise", "speed", "seed", "serial"}
+)
+
+
+# simulate also takes the operating attributes of its machine, which only the simulator knows
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "device": frozenset({"channel", "rate_hz"}),
+    "file": frozenset({"channel", "speed"}),
+    "folder": frozenset({"channel", "speed"}),
+    "command": frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Which source, with its options, before it is opened."""
+
+    kind: str
+    target: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        query = "&".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.kind}:{self.target}" + (f"?{query}" if query else "")
+
+    def number(self, option: str, default: float, least: float = 0.0, most: float = float("inf")) -> float:
+        """A numeric option, checked.
+
+        Raises:
+            UsageError: no number, or out of range.
+        """
+        text = self.options.get(option)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            bounds = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
+            raise UsageError(f"source {self}: {option} is {text!r}, must be a number, {bounds}")
+        return value
+
+    def speed(self, default: float) -> float:
+        """How many times faster than real time; `max` and 0 are infinity: as fast as it goes."""
+        if self.options.get("speed") == "max":
+            return float("inf")
+        return self.number("speed", default) or float("inf")
+
+
+def parse_source(text: str) -> SourceSpec:
+    """Read the words of `--source`: KIND:TARGET[?option=value&…].
+
+    Raises:
+        UsageError: unknown kind, no target, or an option this kind does not have.
+    """
+    kind, colon, target = text.partition(":")
+    if kind not in KINDS or not colon or not target:
+        raise UsageError(
+            f"source {text!r} must be device:NAME, file:PATH, folder:PATH, command:PROGRAM… or simulate:MACHINE"
+        )
+    query = ""
+    if kind != "command" and not (kind in ("file", "folder") and Path(target).exists()):
+        target, _, query = target.partition("?")
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as e:
+        raise UsageError(f"source {text!r}: {query!r} must be option=value&option=value") from e
+    return check_source(SourceSpec(kind, target, options))
+
+
+def check_source(spec: SourceSpec) -> SourceSpec:
+    """The same source, if its kind knows its options.
+
+    Raises:
+        UsageError: an option this kind does not have.
+    """
+    known = _OPTIONS.get(spec.kind, frozenset(spec.options))
+    unknown = [name for name in spec.options if name not in known]
+    if unknown:
+        can = f"can have {', '.join(sorted(known))}" if known else "has no options"
+        raise UsageError(f"source {spec}: unknown option {unknown[0]!r}; {spec.kind} {can}")
+    return spec

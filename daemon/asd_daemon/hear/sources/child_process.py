@@ -1,0 +1,296 @@
+"""A source that lives in a process of its own: started, watched, killed and started again, without end.
+
+Owns the life of the child and the arithmetic of gaps. What the child's bytes mean is its decoder's business. Only the time since
+the last sound tells whether a child is well: a dead stream reports itself active and raises nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import SourceError
+from asd_daemon.hear.source import Block, Heard, Lost, Vitals
+from asd_daemon.hear.sources.child_exit import Grumble, descriptor, has_living_orphans, obituary
+from asd_daemon.hear.sources.sample_clock import SampleClock
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+_LOG = logging.getLogger(__name__)
+DELAY_VARIABLE = "ASD_CHILD_DELAY_S"  # how long a child that speaks first shall wait before it touches its device
+_CHUNK_BYTES = 1 << 16
+_REAP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a supervisor waits for what."""
+
+    boot_s: float = 20.0
+    """From starting the process to its first word: interpreter and libraries, slow on small boards."""
+    start_s: float = 3.0
+    """From its first word to the first sound."""
+    stall_s: float = 2.0
+    """From sound to sound."""
+    backoff_least_s: float = 0.25
+    """Before the second start; doubles with each failure."""
+    backoff_most_s: float = 1.5
+    """The longest wait before a start."""
+    healthy_s: float = 5.0
+    """A life with this much sound sets the back-off to its least again."""
+    lost_every_s: float = 8.0
+    """How often `Lost` is said again."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Samples that came out of the child."""
+
+    samples: NDArray[np.float32]
+    """float32 (N,), or (N, C) from a recorder of several channels."""
+    lost_samples: int
+    ended_s: float
+    """Monotonic time of the last sample."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something the child said about itself."""
+
+    text: str
+    gives_up: bool = False
+    identity: str | None = None
+    """The device that it hears from now on, where that can be known."""
+
+
+class Decoder(Protocol):
+    """Makes sense of the child's standard output."""
+
+    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+        """What the bytes say, in order; ValueError when they make no sense."""
+
+
+class SupervisedChild:
+    """A source of sound that is a process."""
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        decoder: Callable[[], Decoder],
+        *,
+        wait: bool,
+        speaks_first: bool,
+        env: Mapping[str, str] | None = None,
+        patience: Patience = Patience(),
+        objection: Callable[[str], str | None] | None = None,
+    ) -> None:
+        """Say what to run; nothing starts before `heard` is asked for.
+
+        Args:
+            name: what messages call it.
+            command: program and arguments.
+            decoder: makes a decoder for each new life.
+            wait: keep trying where the first start fails, rather than raise.
+            speaks_first: whether the child says a word before it opens its device, and honours DELAY_VARIABLE.
+            env: its environment; None for ours.
+            patience: all waiting times.
+            objection: why a device of some identity must not be heard; None where it may.
+        """
+        self.name = name
+        self.restarts = 0
+        self._overruns = 0
+        self._identity: str | None = None
+        self._objection, self._is_wrong = objection, False
+        self._clock = SampleClock()
+        self.patience = patience
+        self._command, self._decoder, self._env = list(command), decoder, env
+        self._wait, self._speaks_first = wait, speaks_first
+        self._stopping = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._last_end_s: float | None = None
+        self._life_sound_s = 0.0
+        self._reason = "has not been started"
+        self._limit_s = self.patience.boot_s
+        self._unreaped: list[subprocess.Popen[bytes]] = []
+        self._groups: list[int] = []  # process groups whose orphans may have become ours
+
+    @property
+    def vitals(self) -> Vitals:
+        """How it has done so far."""
+        return Vitals(self.restarts, self._overruns, self._clock.drift_ppm, self._identity)
+
+    def heard(self) -> Iterator[Heard]:
+        """Sound, and `Lost` while there is none; ends only when closed.
+
+        Raises:
+            SourceError: the first start failed and waiting was not asked for.
+        """
+        lost_since_s, said_s, said_wrong = time.monotonic(), float("-inf"), False
+        backoff_s, delay_s = self.patience.backoff_least_s, 0.0
+        while not self._stopping.is_set():
+            born_s = time.monotonic()
+            for block in self._one_life(delay_s):
+                yield block
+                lost_since_s, said_s = time.monotonic(), float("-inf")
+            if self._stopping.is_set():
+                break
+            if self._last_end_s is None and not self._wait:
+                raise SourceError(self._trouble)
+            now_s = time.monotonic()
+            if now_s - said_s >= self.patience.lost_every_s or self._is_wrong != said_wrong:
+                _LOG.warning("%s; trying again", self._trouble)
+                yield Lost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
+                said_s, said_wrong = now_s, self._is_wrong
+            if self._life_sound_s >= self.patience.healthy_s:
+                backoff_s = self.patience.backoff_least_s
+            # A child that speaks first waits by itself, its libraries loaded, so that sound is back sooner after the device is
+            waits_itself = self._speaks_first and time.monotonic() - born_s >= delay_s
+            delay_s = backoff_s if waits_itself else 0.0
+            self._stopping.wait(backoff_s - delay_s)
+            backoff_s = min(2 * backoff_s, self.patience.backoff_most_s)
+            self.restarts += 1
+        os.close(self._wake_read)
+
+    @property
+    def _trouble(self) -> str:
+        """What is wrong, and with what, which a child that speaks may have named already."""
+        return self._reason if self.name in self._reason else f"{self.name}: {self._reason}"
+
+    def close(self) -> None:
+        """End `heard` within a poll, whatever the child does."""
+        self._stopping.set()
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"x")
+
+    def _one_life(self, delay_s: float) -> Iterator[Block]:
+        """Start the child once and pass on its sound until it stalls, ends or is no longer wanted."""
+        self._life_sound_s, self._is_wrong = 0.0, False
+        self._reap()
+        try:
+            child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**(os.environ if self._env is None else self._env), DELAY_VARIABLE: f"{delay_s:g}"},
+                start_new_session=True,
+            )
+        except OSError as e:
+            self._reason = f"can't start {self._command[0]}: {e.strerror}"
+            return
+        noise = Grumble()
+        try:
+            yield from self._listen(child, noise)
+        finally:
+            self._kill(child)
+            if noise.count:
+                _LOG.debug("%s: %d lines on standard error, last: %s", self.name, noise.count, noise.last())
+
+    def _listen(self, child: subprocess.Popen[bytes], noise: Grumble) -> Iterator[Block]:
+        """Read the child until it ends, falls silent, talks nonsense or is no longer wanted; `_reason` says which."""
+        decoder, words, grumble = self._decoder(), descriptor(child.stdout), descriptor(child.stderr)
+        self._limit_s = self.patience.boot_s if self._speaks_first else self.patience.start_s
+        self._reason = f"does not start in {self._limit_s:g} s"
+        deadline_s = time.monotonic() + self._limit_s
+        with selectors.DefaultSelector() as ready:
+            for fd in (words, grumble, self._wake_read):
+                ready.register(fd, selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                keys = [key.fd for key, _ in ready.select(max(0.0, deadline_s - time.monotonic()))]
+                if not keys or self._wake_read in keys:
+                    return
+                if grumble in keys and not noise.feed(os.read(grumble, _CHUNK_BYTES)):
+                    ready.unregister(grumble)
+                if words not in keys:
+                    continue
+                data = os.read(words, _CHUNK_BYTES)
+                if not data:
+                    self._reason = obituary(child, noise)
+                    return
+                for item in self._understood(decoder, data):
+                    if isinstance(item, Word):
+                        self._reason = item.text
+                        return
+                    yield item
+                deadline_s = time.monotonic() + self._limit_s
+
+    def _understood(self, decoder: Decoder, data: bytes) -> Iterator[Block | Word]:
+        """The blocks in the child's bytes, and a last word where it gives up; sets what to wait for next."""
+        try:
+            for item in decoder.feed(data):
+                if isinstance(item, Sound):
+                    self._limit_s = self.patience.stall_s
+                    yield from self._block(item)
+                elif item.gives_up:
+                    yield item
+                    return
+                elif item.identity is not None and (against := self._against(item.identity)):
+                    self._is_wrong = True
+                    yield Word(f"wrong device: {against}", gives_up=True)
+                    return
+                else:
+                    self._limit_s = self.patience.start_s
+                    _LOG.debug("%s: %s", self.name, item.text)
+                self._reason = f"no sound for {self._limit_s:g} s"
+        except ValueError as e:
+            yield Word(f"talks nonsense: {e}", gives_up=True)
+
+    def _against(self, identity: str) -> str | None:
+        """What there is to say against hearing a device; it is remembered as the one that is heard if nothing."""
+        against = self._objection(identity) if self._objection else None
+        if against is None:
+            self._identity = identity
+        return against
+
+    def _block(self, sound: Sound) -> Iterator[Block]:
+        """The sound with the gap before it, in samples, by the clock that parent and child share."""
+        if sound.samples.shape[0] == 0:
+            return
+        length_s = sound.samples.shape[0] / SAMPLE_RATE_HZ
+        gap = sound.lost_samples
+        self._overruns += int(gap > 0)
+        if self._life_sound_s == 0.0 and self._last_end_s is not None:
+            away_s = sound.ended_s - length_s - self._last_end_s
+            gap = max(1, round(away_s * SAMPLE_RATE_HZ))
+            _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
+        self._life_sound_s += length_s
+        self._last_end_s = sound.ended_s
+        if gap or self._life_sound_s == length_s:
+            self._clock.restart()
+        yield Block(sound.samples, gap, rate_error=self._clock.count(sound.samples.shape[0], sound.ended_s))
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        """End the child and its descendants by force: a dead stream can't be closed in peace."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            child.wait(_REAP_S)
+        except subprocess.TimeoutExpired:
+            # Stuck in the kernel with its device; it dies when the driver lets go, and must not hold us up
+            self._unreaped.append(child)
+        else:
+            self._groups.append(child.pid)
+
+    def _reap(self) -> None:
+        """Take leave of the dead: children that died late, and their orphans where we are process 1, as in a container."""
+        self._unreaped = [child for child in self._unreaped if child.poll() is None]
+        self._groups = [group for group in self._groups if has_living_orphans(group)]

@@ -1,0 +1,177 @@
+"""Microphones and commands as sources: what to start, and what its bytes mean.
+
+A microphone is the recorder process, which may send several channels at once; a command is any program that writes raw s16le mono at
+16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asd_daemon.errors import SourceError, UsageError
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.sources.child_process import Patience, Sound, SupervisedChild, Word
+from asd_daemon.hear.sources.devices import Device
+from asd_daemon.hear.sources.recorder_protocol import FrameReader, Kind
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+_LIST_TIMEOUT_S = 20.0
+_S16_SCALE = np.float32(1 / 32768)
+
+
+class RecorderDecoder:
+    """Frames of the recorder → sound."""
+
+    def __init__(self, channels: int = 1) -> None:
+        self._frames, self._channels = FrameReader(), channels
+
+    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+        """What the frames say; ValueError where they are none."""
+        for frame in self._frames.feed(data):
+            if frame.kind is Kind.SOUND:
+                samples = np.frombuffer(frame.payload, np.float32)
+                samples = samples if self._channels == 1 else samples.reshape(-1, self._channels)
+                yield Sound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
+            elif frame.kind is Kind.FAILED:
+                yield Word(str(json.loads(frame.payload)["reason"]), gives_up=True)
+            elif frame.kind is Kind.OPENED:
+                yield Word(f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity"))
+            else:
+                yield Word("ready")
+
+
+class RawDecoder:
+    """Raw s16le → sound; the clock is that of its arrival."""
+
+    def __init__(self) -> None:
+        self._odd = b""
+
+    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+        """All whole samples; half a sample waits for its other half."""
+        data = self._odd + data
+        whole = len(data) & ~1
+        self._odd = data[whole:]
+        samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) * _S16_SCALE
+        yield Sound(samples, 0, time.monotonic())
+
+
+def recorder_command(request: dict[str, Any]) -> list[str]:
+    """The recorder process for one request."""
+    return [sys.executable, "-m", "asd_daemon.hear.sources.recorder", json.dumps(request)]
+
+
+def recorder_environment() -> dict[str, str]:
+    """Ours, with the package findable from anywhere and one thread for mathematics (each costs the child memory)."""
+    root = str(Path(__file__).resolve().parents[3])
+    inherited = os.environ.get("PYTHONPATH")
+    path = root + os.pathsep + inherited if inherited else root
+    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def channel_of(spec: SourceSpec) -> int:
+    """The channel that a source is to be heard on.
+
+    Raises:
+        UsageError: no whole number, or out of range.
+    """
+    channel = spec.number("channel", 0, 0, 63)
+    if channel != int(channel):
+        raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
+    return int(channel)
+
+
+def open_microphone(spec: SourceSpec, *, wait: bool, patience: Patience | None = None) -> SupervisedChild:
+    """A microphone by name, USB identity or port, or `default`; one channel of it.
+
+    Raises:
+        UsageError: a channel or rate out of range.
+    """
+    return open_channels(spec, [channel_of(spec)], wait=wait, patience=patience)
+
+
+def open_channels(
+    spec: SourceSpec,
+    channels: Sequence[int],
+    *,
+    wait: bool,
+    patience: Patience | None = None,
+    objection: Callable[[str], str | None] | None = None,
+) -> SupervisedChild:
+    """A microphone whose blocks hold several channels, (N, C); (N,) where it is one.
+
+    Args:
+        spec: the device.
+        channels: which, counted from 0, in the order of the blocks' columns.
+        wait: keep trying when it isn't there at the start.
+        patience: all waiting times.
+        objection: why a device of some identity must not be heard; None where it may.
+
+    Raises:
+        UsageError: a rate out of range.
+    """
+    rate_hz = spec.number("rate_hz", 0, 4000, 384_000) if "rate_hz" in spec.options else None
+    request = {"device": spec.target, "channels": list(channels), "rate_hz": rate_hz, "target_hz": SAMPLE_RATE_HZ}
+    return SupervisedChild(
+        f"microphone {spec.target!r}",
+        recorder_command(request),
+        lambda: RecorderDecoder(len(channels)),
+        wait=wait,
+        speaks_first=True,
+        env=recorder_environment(),
+        patience=patience or Patience(),
+        objection=objection,
+    )
+
+
+def open_command(spec: SourceSpec, *, wait: bool, patience: Patience | None = None) -> SupervisedChild:
+    """A program that writes raw s16le mono at 16 kHz to its standard output; run without a shell.
+
+    Raises:
+        UsageError: the words can't be told apart.
+    """
+    try:
+        words = shlex.split(spec.target)
+    except ValueError as e:
+        raise UsageError(f"source {spec}: {e}; check the quotes") from e
+    if not words:
+        raise UsageError(f"source {spec}: names no program")
+    # A program that opens its device first says nothing until there is sound: allow it as long as a start may take
+    limits = patience or Patience(start_s=10.0)
+    return SupervisedChild(f"command {words[0]!r}", words, RawDecoder, wait=wait, speaks_first=False, patience=limits)
+
+
+def list_microphones() -> list[Device]:
+    """All input devices, as a fresh recorder process sees them.
+
+    Raises:
+        SourceError: PortAudio is missing or does not answer.
+    """
+    try:
+        done = subprocess.run(
+            recorder_command({"list": True}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=recorder_environment(),
+            timeout=_LIST_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise SourceError(f"the sound system does not answer in {_LIST_TIMEOUT_S:g} s") from e
+    for frame in FrameReader().feed(done.stdout):
+        content: Any = json.loads(frame.payload or b"{}")
+        if frame.kind is Kind.FAILED:
+            raise SourceError(f"the devices can't be listed: {content['reason']}")
+        if frame.kind is Kind.OPENED:
+            return [Device(**entry) for entry in content]
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
+    raise SourceError(f"the devices can't be listed: the recorder ended with code {done.returncode}: {last[0]}")

@@ -1,0 +1,98 @@
+"""Recordings as a source: one file, or each file of a folder in the order of their names.
+
+Owns their order and pace. A file that can't be read is refused by name, and the next one is played.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asd_daemon.errors import RecordingError, SourceError, UsageError
+from asd_daemon.hear.source import Block, Heard, Refused, Vitals
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.waveform import SAMPLE_RATE_HZ, SOUND_SUFFIXES, read_waveform
+
+_BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s
+
+
+class Pace:
+    """Holds sound back so that it comes `speed` times faster than real time."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._start_s: float | None = None
+        self._played = 0
+        self._stop = threading.Event()
+
+    def wait(self, samples: int) -> bool:
+        """Wait until these samples would have been heard to their end; False when stopped."""
+        if self._start_s is None:
+            self._start_s = time.monotonic()
+        self._played += samples
+        due_s = self._start_s + self._played / SAMPLE_RATE_HZ / self._speed
+        return not self._stop.wait(max(0.0, due_s - time.monotonic()))
+
+    def stop(self) -> None:
+        """End all waiting, now and later."""
+        self._stop.set()
+
+
+class Recordings:
+    """Plays files one after the other."""
+
+    live = False
+    vitals = Vitals()
+
+    def __init__(self, paths: Sequence[Path], channel: int, speed: float) -> None:
+        self._paths, self._channel = paths, channel
+        self._pace = Pace(speed)
+
+    def heard(self) -> Iterator[Heard]:
+        """Each recording in blocks of up to a second."""
+        for path in self._paths:
+            try:
+                samples = read_waveform(path, self._channel)
+            except RecordingError as e:
+                yield Refused(path, str(e))
+                continue
+            for start in range(0, samples.shape[0], _BLOCK_SAMPLES):
+                block = samples[start : start + _BLOCK_SAMPLES]
+                if not self._pace.wait(block.shape[0]):
+                    return
+                yield Block(block, last=start + _BLOCK_SAMPLES >= samples.shape[0])
+
+    def close(self) -> None:
+        """Stop playing."""
+        self._pace.stop()
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """The sound files below a folder, in the order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file())
+
+
+def open_recordings(spec: SourceSpec) -> Recordings:
+    """One file or a folder of files.
+
+    Raises:
+        UsageError: a channel or speed out of range.
+        RecordingError: the one file can't be read.
+        SourceError: no such folder, or no sound file in it.
+    """
+    path = Path(spec.target).expanduser()
+    channel = spec.number("channel", 0, 0, 63)
+    if channel != int(channel):
+        raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
+    if spec.kind == "file":
+        read_waveform(path, int(channel))
+        paths = [path]
+    else:
+        if not path.is_dir():
+            raise SourceError(f"source {spec}: there is no folder {path}")
+        paths = sound_files(path)
+        if not paths:
+            raise SourceError(f"source {spec}: no sound file ({', '.join(SOUND_SUFFIXES)}) in {path}")
+    return Recordings(paths, int(channel), spec.speed(float("inf")))

@@ -1,0 +1,157 @@
+"""One microphone with several channels for several machines: a sound card can be opened once, so one recorder serves them all.
+
+Owns the thread that reads the recorder and the queues to those who listen. Each hears its own channel; none can hold up the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from asd_daemon.hear.source import Block, Heard, Source, Vitals
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.sources.child_process import SupervisedChild
+from asd_daemon.hear.sources.microphone import channel_of, open_channels
+
+_LOG = logging.getLogger(__name__)
+_MOST_BLOCKS = 120  # a minute: whoever listens never waits for longer than that, or it is a gap
+
+Objection = Callable[[str], str | None]
+
+
+class SharedMicrophone:
+    """The recorder and its listeners; runs from the first that listens until the last has closed."""
+
+    def __init__(self, child: SupervisedChild, channels: Sequence[int]) -> None:
+        self._child, self._channels = child, list(channels)
+        self._lock = threading.Lock()
+        self._taps: list[Tap] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def vitals(self) -> Vitals:
+        """How the one recorder has done."""
+        return self._child.vitals
+
+    def tap(self, channel: int) -> Tap:
+        """A source of one of the channels."""
+        made = Tap(self, self._channels.index(channel))
+        self._taps.append(made)
+        return made
+
+    def start(self) -> None:
+        """Let the recorder run, if it does not yet."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="shared-microphone", daemon=True)
+                self._thread.start()
+
+    def leave(self, tap: Tap) -> None:
+        """One listens no more."""
+        with self._lock:
+            if tap in self._taps:
+                self._taps.remove(tap)
+            if not self._taps:
+                self._child.close()
+
+    def _run(self) -> None:
+        end: Exception | None = None
+        try:
+            for heard in self._child.heard():
+                with self._lock:
+                    taps = list(self._taps)
+                for tap in taps:
+                    tap.put(heard)
+        except Exception as e:  # noqa: BLE001  # raised by those who listen, each in its own thread
+            end = e
+        with self._lock:
+            taps = list(self._taps)
+        for tap in taps:
+            tap.end(end)
+
+
+class Tap:
+    """One channel of a shared microphone."""
+
+    live = True
+
+    def __init__(self, shared: SharedMicrophone, column: int) -> None:
+        self._shared, self._column = shared, column
+        self._items: queue.SimpleQueue[Heard | Exception | None] = queue.SimpleQueue()
+        self._missed_samples = 0
+
+    @property
+    def vitals(self) -> Vitals:
+        """How the shared recorder has done."""
+        return self._shared.vitals
+
+    def put(self, heard: Heard) -> None:
+        """Take in what the microphone said; what nobody fetches for a minute becomes a gap."""
+        if isinstance(heard, Block):
+            samples = heard.samples if heard.samples.ndim == 1 else heard.samples[:, self._column]
+            if self._items.qsize() >= _MOST_BLOCKS:
+                self._missed_samples += samples.shape[0] + heard.gap_samples
+                return
+            gap, self._missed_samples = heard.gap_samples + self._missed_samples, 0
+            heard = Block(np.ascontiguousarray(samples), gap, rate_error=heard.rate_error)
+        self._items.put(heard)
+
+    def end(self, error: Exception | None) -> None:
+        """Nothing more comes."""
+        self._items.put(error)
+
+    def heard(self) -> Iterator[Heard]:
+        """Sound of the channel, until it is closed.
+
+        Raises:
+            SourceError: the microphone can't start, and nobody told it to wait.
+        """
+        self._shared.start()
+        while (item := self._items.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Listen no more; the last one ends the recorder."""
+        self._items.put(None)
+        self._shared.leave(self)
+
+
+def open_microphones(
+    specs: Mapping[str, SourceSpec], *, wait: bool, objections: Mapping[str, Objection]
+) -> dict[str, Source]:
+    """The microphones of several machines; those that name the same device in the same words share one recorder.
+
+    Args:
+        specs: machine → its source, of kind device.
+        wait: keep trying when a device isn't there at the start.
+        objections: machine → what it has against a device.
+
+    Raises:
+        UsageError: a channel or rate out of range.
+    """
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for name, spec in specs.items():
+        groups.setdefault((spec.target, spec.options.get("rate_hz")), []).append(name)
+    opened: dict[str, Source] = {}
+    for names in groups.values():
+        own = [objections[name] for name in names if name in objections]
+        channels = {name: channel_of(specs[name]) for name in names}
+        wanted = sorted(set(channels.values()))
+        child = open_channels(specs[names[0]], wanted, wait=wait, objection=_any_of(own))
+        if len(names) == 1:
+            opened[names[0]] = child
+            continue
+        _LOG.info("%s is shared by %s", child.name, ", ".join(f"{n} (channel {c})" for n, c in channels.items()))
+        shared = SharedMicrophone(child, wanted)
+        opened |= {name: shared.tap(channel) for name, channel in channels.items()}
+    return opened
+
+
+def _any_of(objections: Sequence[Objection]) -> Objection:
+    return lambda identity: next((o for o in (ask(identity) for ask in objections) if o), None)

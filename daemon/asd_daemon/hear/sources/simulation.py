@@ -1,0 +1,127 @@
+"""A simulated machine in its place as a source of sound: it may begin to fail and be repaired, by a given timetable.
+
+Owns the timetable and the pace; the sound is that of `scene`, which the bundled models were trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from asd_daemon.errors import UsageError
+from asd_daemon.hear.simulator import SimulatedMachine
+from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
+from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.hear.source_spec import SIMULATION_OPTIONS, SourceSpec
+from asd_daemon.hear.sources.recordings import Pace
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+_LOG = logging.getLogger(__name__)
+_BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s: the simulator changes a machine's state from second to second
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What happens to the machine, in seconds of its own time from the start."""
+
+    failure: str | None = None
+    severity: float = 1.0
+    """0 healthy to 1 gross."""
+    fail_after_s: float = 0.0
+    repair_after_s: float = float("inf")
+    end_after_s: float = float("inf")
+
+
+class Performance:
+    """A machine that runs in its place, at some speed."""
+
+    live = False
+    vitals = Vitals()
+
+    def __init__(self, name: str, stream: SceneStream, timetable: Timetable, speed: float) -> None:
+        """Put a machine on its timetable.
+
+        Raises:
+            UsageError: a failure or severity that the machine does not have.
+        """
+        self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
+        self._pace = Pace(speed)
+        if timetable.failure is not None:  # refuse a wrong name now, not in an hour
+            stream.fail(timetable.failure, timetable.severity)
+            stream.repair()
+
+    def heard(self) -> Iterator[Heard]:
+        """Blocks of one second."""
+        if self._speed != 1.0:
+            how = "as fast as it goes" if self._speed == float("inf") else f"{self._speed:g} times"
+            _LOG.info("the simulated %s runs faster than real time: %s", self._name, how)
+        second = 0
+        while second < self._timetable.end_after_s:
+            self._change(second)
+            block = next(self._stream)
+            if not self._pace.wait(_BLOCK_SAMPLES):
+                return
+            second += 1
+            yield Block(block, last=second >= self._timetable.end_after_s)
+
+    def close(self) -> None:
+        """Stop the machine."""
+        self._pace.stop()
+
+    def _change(self, second: int) -> None:
+        """Let it fail or be repaired when its time has come."""
+        plan = self._timetable
+        if plan.failure is None:
+            return
+        if second == np.ceil(plan.fail_after_s):
+            self._stream.fail(plan.failure, plan.severity)
+            _LOG.info("the simulated %s begins to fail after %d s: %s", self._name, second, plan.failure)
+        if second == np.ceil(plan.repair_after_s):
+            self._stream.repair()
+            _LOG.info("the simulated %s is repaired after %d s", self._name, second)
+
+
+def open_simulation(spec: SourceSpec) -> Performance:
+    """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), domain, noise, snr (dB), speed, seed, serial.
+
+    Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
+
+    Raises:
+        UsageError: something the simulator does not have, or out of range.
+    """
+    machine = SimulatedMachine(spec.target, int(spec.number("serial", 0, 0, 2**31)))
+    timetable = Timetable(
+        failure=spec.options.get("fail"),
+        severity=spec.number("severity", 1.0, 0, 1),
+        fail_after_s=spec.number("fail_after", 0.0),
+        repair_after_s=spec.number("repair_after", float("inf")),
+        end_after_s=spec.number("seconds", float("inf"), 1),
+    )
+    if timetable.failure is None and ("fail_after" in spec.options or "repair_after" in spec.options):
+        raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
+    rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
+    stream = SceneStream(machine, _scene(spec, machine, rng), rng)
+    return Performance(spec.target, stream, timetable, spec.speed(1.0))
+
+
+def _scene(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> Scene:
+    """The place that is asked for, the rest by chance."""
+    name = spec.options.get("domain", "source")
+    if name not in ("source", "target"):
+        raise UsageError(f"source {spec}: domain is {name!r}, must be source or target")
+    scene = draw_scene(DOMAINS[spec.target]["source" if name == "source" else "target"], rng)
+    own = {k: v for k, v in spec.options.items() if k not in SIMULATION_OPTIONS}
+    if unknown := sorted(set(own) - set(machine.attributes)):
+        known = ", ".join(sorted(SIMULATION_OPTIONS))
+        raise UsageError(
+            f"source {spec}: {unknown[0]!r} is no option ({known}) and no attribute of {spec.target} ({', '.join(machine.attributes)})"
+        )
+    return replace(
+        scene,
+        attributes={**scene.attributes, **own},
+        noise=spec.options.get("noise", scene.noise),
+        snr_db=spec.number("snr", scene.snr_db, -60, 120),
+    )

@@ -1,0 +1,1 @@
+"""Windows of ten seconds, and whether they are fit to judge."""

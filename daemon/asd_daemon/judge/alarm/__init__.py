@@ -1,0 +1,1 @@
+"""Scores → alerts that open and close, and the slow drift of normal scores."""

@@ -1,0 +1,141 @@
+"""What a bundle's manifest says: its classes, its bounds, and the names of a machine's files.
+
+Owns the words of `manifest.json`; it opens no file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from asd_daemon.errors import BundleError
+from asd_daemon.judge.features.log_mel import FeatureSpec
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+MAX_FILE_BYTES = 2 * 2**30
+BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
+    "bank.npy",
+    "separated.npy",
+    "index.hnsw",
+    "calibration.json",
+    "fusion.npz",
+)
+MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that could leave the bundle."""
+    pure = PurePosixPath(path)
+    if not path or "\\" in path or "\0" in path or pure.is_absolute() or ".." in pure.parts or pure.as_posix() != path:
+        raise ValueError(f"{path!r} must be a plain path inside the bundle")
+    return path
+
+
+BundlePath = Annotated[str, Field(max_length=255), AfterValidator(_inside)]
+MachineName = Annotated[str, Field(pattern=MACHINE_NAME)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Part):
+    """One file of the bundle."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
+
+
+class ModelEntry(_Part):
+    """One ONNX model: float32 features (B, 1024, 128) in, unit-length float32 embeddings (B, dim) out."""
+
+    file: BundlePath
+    precision: Literal["fp32", "int8"]
+    dim: int = Field(ge=1, le=65_536)
+
+
+class SeparatorEntry(_Part):
+    """The ONNX separator: float32 waveforms (B, 160 000) in, the machine's own (B, 160 000) out."""
+
+    file: BundlePath
+    precision: Literal["fp32", "int8"]
+
+
+class MachineEntry(_Part):
+    """A machine that the bundle knows."""
+
+    folder: BundlePath
+    vectors: int = Field(ge=2, le=20_000_000)
+    search: Literal["hnsw", "exact"] = Field(description="which search the exporter found to give the exact neighbour")
+    ef: int = Field(ge=1, le=100_000, description="hnswlib's search width that reached the stated recall")
+    recall: float = Field(ge=0, le=1, description="share of clips at hand whose hnsw neighbour is the exact one")
+    separated: bool = Field(description="whether the separated sound's distance is added; false: the heard sound alone")
+    views: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="views of fusion.npz in its order; null: the nearest neighbour alone",
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that its folder must hold."""
+        optional = {INDEX: self.search == "hnsw", SEPARATED: self.separated, FUSION: self.views is not None}
+        return (BANK, CALIBRATION, *(name for name, needed in optional.items() if needed))
+
+
+class ReferenceEntry(_Part):
+    """A sound of the bundle and the scores that this sound must get."""
+
+    file: BundlePath
+    scores: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    tolerance: float = Field(gt=0, le=1)
+
+
+class Manifest(_Part):
+    """`manifest.json`."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(min_length=1, max_length=100)
+    version: str = Field(min_length=1, max_length=100)
+    created: str
+    licence: str
+    made_with: dict[str, str]
+    feature: FeatureSpec
+    window_samples: int
+    embedder: ModelEntry
+    embedder_fp32: ModelEntry | None = None
+    separator: SeparatorEntry | None = None
+    machines: dict[MachineName, MachineEntry] = Field(min_length=1)
+    reference: tuple[ReferenceEntry, ...] = ()
+    files: dict[BundlePath, FileEntry]
+    figures: dict[str, Any] = Field(default_factory=dict, description="what was measured when the bundle was made")
+
+    @classmethod
+    def parse(cls, text: bytes, path: Path) -> Manifest:
+        """Read a manifest's JSON.
+
+        Raises:
+            BundleError: not JSON, of a newer schema, or not as this class says; names the key.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise BundleError(f"{path}: is not valid JSON: {e}") from e
+        if not isinstance(raw, dict):
+            raise BundleError(f"{path}: must hold a JSON object, not {type(raw).__name__}")
+        schema = raw.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise BundleError(
+                f"{path}: schema: {schema} is newer than this asd-daemon reads ({SCHEMA}); update asd-edge"
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as e:
+            first = e.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"]) or "manifest"
+            raise BundleError(f"{path}: {key}: {first['msg']} (and {e.error_count() - 1} more)") from e

@@ -1,0 +1,1 @@
+"""Vectors of a window → how far it is from the normal ones."""

@@ -1,0 +1,1 @@
+"""A window → spectra, log-mel and the views of it that need no training."""

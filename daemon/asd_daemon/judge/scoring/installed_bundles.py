@@ -1,0 +1,215 @@
+"""Bundles on a box: each version in a folder of its own, one of them current, the one before kept.
+
+    ROOT/versions/<name>-<version>-<12 letters of the manifest's SHA-256>/
+    ROOT/current, ROOT/previous          links to versions; a switch is one rename, so `current` is always one whole bundle
+
+Owns copying, switching and going back. A bundle is verified where it lies, after it was copied, and through `current` before the old
+one is let go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_daemon.errors import BundleError
+from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, load_bundle
+from asd_daemon.judge.bundle.signature import SIGNATURE
+from asd_daemon.judge.scoring.scorer import self_test
+
+CURRENT = "current"
+PREVIOUS = "previous"
+VERSIONS = "versions"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A bundle that is current now."""
+
+    bundle: Bundle
+    """As it lies under `versions`."""
+    reference_scores: int
+    """How many scores of reference sounds were reached."""
+    replaced: str | None
+    """The version folder that was current before."""
+
+
+def install_bundle(source: Path, root: Path, key: Path | None = None) -> Installed:
+    """Copy a bundle to this box and make it current, or leave everything as it was.
+
+    Args:
+        source: the bundle's folder.
+        root: where the box keeps its bundles; made where it is missing.
+        key: the public key that must have signed it.
+
+    Raises:
+        BundleError: the bundle is not whole, not signed, or fails its self-test before or after the switch; says that the old one stays.
+    """
+    verified = load_bundle(source, key)
+    with _locked(root):
+        folder = _copy(verified, root, key)
+        self_test(load_bundle(folder, key))
+        before = _target(root, CURRENT)
+        _switch(root, CURRENT, folder)
+        try:
+            compared = self_test(load_bundle(root / CURRENT, key))
+        except BundleError as e:
+            _back_to(root, before)
+            stays = f"{before.name} is current again" if before else "no bundle is current"
+            raise BundleError(f"{e}; {stays}") from e
+        if before is not None and before != folder:
+            _switch(root, PREVIOUS, before)
+        _tidy(root)
+    return Installed(load_bundle(folder, key), compared, before.name if before else None)
+
+
+def roll_back(root: Path, key: Path | None = None) -> Installed:
+    """Make the bundle before the current one current again; the one that was current becomes the previous one.
+
+    Raises:
+        BundleError: there is none, or it fails its self-test: the current one stays.
+    """
+    if not root.is_dir():
+        raise BundleError(f"{root}: no bundle was installed here")
+    with _locked(root):
+        before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
+        if previous is None:
+            raise BundleError(f"{root / PREVIOUS}: there is no earlier bundle to go back to")
+        bundle = load_bundle(previous, key)
+        compared = self_test(bundle)
+        _switch(root, CURRENT, previous)
+        if before is not None:
+            _switch(root, PREVIOUS, before)
+    return Installed(bundle, compared, before.name if before else None)
+
+
+def load_or_roll_back(path: Path, key: Path | None = None) -> tuple[Bundle, str | None]:
+    """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before.
+
+    Returns:
+        the bundle, and why an earlier one had to be taken, where it had.
+
+    Raises:
+        BundleError: it can't be used, and there is no earlier one that can.
+    """
+    try:
+        bundle = load_bundle(path, key)
+        self_test(bundle)
+    except BundleError as e:
+        if path.name != CURRENT or _target(path.parent, PREVIOUS) is None:
+            raise
+        reason = str(e)
+        try:
+            roll_back(path.parent, key)
+        except (BundleError, OSError) as further:
+            raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
+        return load_bundle(path, key), reason
+    return bundle, None
+
+
+def _copy(bundle: Bundle, root: Path, key: Path | None) -> Path:
+    """Copy what the manifest lists, and nothing else, into a version folder that appears whole."""
+    manifest = (bundle.path / MANIFEST).read_bytes()
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{bundle.name}-{bundle.version}").strip("-.")[:80] or "bundle"
+    folder = root / VERSIONS / f"{words}-{hashlib.sha256(manifest).hexdigest()[:12]}"
+    if folder.exists() and _is_whole(folder, key):
+        return folder
+    incoming = root / VERSIONS / f".incoming-{folder.name}"
+    shutil.rmtree(incoming, ignore_errors=True)
+    incoming.mkdir(parents=True)
+    try:
+        names = [*bundle.manifest.files, MANIFEST]
+        if (bundle.path / SIGNATURE).is_file():
+            names.append(SIGNATURE)
+        for name in names:
+            (incoming / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path / name, incoming / name)
+            _sync(incoming / name)
+        load_bundle(incoming, key)
+        if folder.exists():  # the same manifest, but damaged: a fresh copy takes its place
+            worn = root / VERSIONS / f".worn-{folder.name}"
+            shutil.rmtree(worn, ignore_errors=True)
+            folder.rename(worn)
+        incoming.rename(folder)
+    except OSError as e:
+        raise BundleError(f"{folder}: can't be written: {e.strerror}; the bundle that was current stays") from e
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+        shutil.rmtree(root / VERSIONS / f".worn-{folder.name}", ignore_errors=True)
+    _sync(folder.parent)
+    return folder
+
+
+def _is_whole(folder: Path, key: Path | None) -> bool:
+    try:
+        load_bundle(folder, key)
+    except BundleError:
+        return False
+    return True
+
+
+def _target(root: Path, link: str) -> Path | None:
+    """The version folder a link leads to; None where there is no link or nothing behind it."""
+    path = root / link
+    if not path.is_symlink():
+        return None
+    folder = root / VERSIONS / Path(os.readlink(path)).name
+    return folder if folder.is_dir() else None
+
+
+def _switch(root: Path, link: str, folder: Path) -> None:
+    """Let a link lead to another version, in one step."""
+    fresh = root / f".{link}-{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(Path(VERSIONS) / folder.name)
+    try:
+        fresh.replace(root / link)
+    except OSError as e:
+        fresh.unlink()
+        raise BundleError(f"{root / link}: can't be switched: {e.strerror}; it must be a link or not there") from e
+    _sync(root)
+
+
+def _back_to(root: Path, before: Path | None) -> None:
+    if before is None:
+        (root / CURRENT).unlink()
+    else:
+        _switch(root, CURRENT, before)
+    _tidy(root)
+
+
+def _tidy(root: Path) -> None:
+    """Delete versions that are neither current nor previous."""
+    kept = {_target(root, CURRENT), _target(root, PREVIOUS)}
+    for folder in (root / VERSIONS).iterdir():
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One at a time."""
+    try:
+        (root / VERSIONS).mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as e:
+        raise BundleError(f"{root}: bundles can't be kept here: {e.strerror}") from e
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,215 @@
+"""A window of sound → its anomaly score, by the nearest normal neighbour or by the views that a machine was found to need.
+
+Score = cosine distance to the nearest embedding of normal sound, that of the heard sound plus that of the separated one (paper, section
+2.3, k = 1); or a machine's fusion of views (fusion.py), of which the embeddings may be two. It knows no microphone and keeps no
+history; whether a score is an alarm is `alarm`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import BundleError, RecordingError
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.bundle.onnx_sessions import (
+    EmbedderModel,
+    EmbedderSession,
+    SeparatorModel,
+    SeparatorSession,
+    check_window,
+    open_embedder,
+    open_separator,
+    window_features,
+)
+from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
+from asd_daemon.judge.features.log_mel import eat_input, log_mel
+from asd_daemon.judge.features.views import VIEW_NAMES, describe, view_sizes
+from asd_daemon.judge.thresholds.calibration import window_exceedance
+from asd_daemon.waveform import WINDOW_S, read_waveform
+
+__all__ = ["EmbedderSession", "Scorer", "WindowScore", "open_embedder", "self_test", "window_features"]
+
+F32 = NDArray[np.float32]
+HEARD, SEPARATED = "heard", "separated"
+"""Views that are embeddings: of the window as it was heard, and of the machine's part of it."""
+
+# The alarm that a threshold is made for where no configuration says otherwise
+DEFAULT_EXCEEDANCE = window_exceedance(false_alarms_per_week=1, open_after=2, of=3, hop_s=WINDOW_S)
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """What a window scored."""
+
+    score: float
+    """0 and up, higher is more abnormal: the sum of the distances, or about 1 for a normal window where views are fused."""
+    threshold: float
+    """Above it the window counts as anomalous."""
+    anomalous: bool
+    heard: float | None
+    """1 - cosine of the heard sound's embedding and its nearest normal neighbour, 0 to 2; None where the machine does without."""
+    separated: float | None = None
+    """The same for the separated machine sound; None where the machine does without."""
+    views: tuple[tuple[str, float], ...] = ()
+    """Where views are fused: each with its own score, 1 where it is as far off as normal windows are in the median."""
+
+
+class Hearing:
+    """Turns windows into vectors: embeddings by the bundle's models, and views that need none."""
+
+    def __init__(self, embedder: EmbedderModel | None, separator: SeparatorModel | None = None) -> None:
+        self._embedder, self._separator = embedder, separator
+
+    def vectors(self, waveform: F32, views: Collection[str], *, parts: bool = False) -> dict[str, F32]:
+        """Vectors of a window float32 (160 000,): view → (1, D), or with `parts` (1 + P, D) where a view has any.
+
+        Raises:
+            RecordingError: no finite window.
+            BundleError: a view that needs a model which is not there, or a model that gives numbers which are not finite.
+        """
+        mel = log_mel(check_window(waveform))
+        described: dict[str, F32] = {}
+        if HEARD in views:
+            described[HEARD] = self._embed(eat_input(mel))
+        if SEPARATED in views:
+            if self._separator is None:
+                raise BundleError("the bundle has no separator, but a machine is scored with its separated sound")
+            described[SEPARATED] = self._embed(window_features(self._separator.separate(waveform)))
+        spectral = [view for view in VIEW_NAMES if view in views]
+        if spectral:
+            described |= describe(waveform, mel, views=spectral, parts=parts)
+        return described
+
+    def _embed(self, features: F32) -> F32:
+        if self._embedder is None:
+            raise BundleError("no embedder is open, but a machine is scored with embeddings")
+        embedding = self._embedder.embed(features[None])  # (1, D)
+        if not np.isfinite(embedding).all():
+            raise BundleError("the embedder gave numbers that are not finite; verify the bundle")
+        return embedding
+
+
+class Scorer:
+    """Scores the windows of one machine."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        machine: str,
+        *,
+        exceedance: float = DEFAULT_EXCEEDANCE,
+        session: EmbedderSession | None = None,
+        separator: SeparatorSession | None = None,
+    ) -> None:
+        """Open what a machine needs of a verified bundle.
+
+        Args:
+            bundle: what `load_bundle` gave.
+            machine: its name in the bundle.
+            exceedance: the probability with which a normal window may exceed the threshold.
+            session: an embedder already open for another machine of the same bundle.
+            separator: likewise.
+
+        Raises:
+            UnknownMachineError: the bundle does not know the machine.
+            BundleError: a model, index, fusion or calibration that can't be used.
+        """
+        self.machine = machine
+        self.threshold = bundle.calibration(machine).threshold(exceedance)
+        self._fusion = bundle.fusion(machine)
+        self._index = self._separated_index = None
+        if self._fusion is not None:
+            self.views: tuple[str, ...] = tuple(dict.fromkeys(self._fusion.names()))
+            _check_sizes(bundle, machine, {v.view: v.dimensions for v in self._fusion.views})
+        else:
+            self._index = bundle.index(machine)
+            self.views = (HEARD,)
+            if bundle.machine(machine).separated:
+                self._separated_index = bundle.separated_index(machine)
+                self.views = (HEARD, SEPARATED)
+        if SEPARATED in self.views:
+            separator = separator or open_separator(bundle)
+        if HEARD in self.views or SEPARATED in self.views:
+            session = session or open_embedder(bundle)
+        self._hearing = Hearing(session, separator)
+        self.models = (session, separator)
+        """What is open, for the next machine of the same bundle."""
+
+    def score(self, waveform: F32) -> WindowScore:
+        """Score one window, float32 (160 000,).
+
+        Raises:
+            RecordingError: not a finite window of that length.
+        """
+        return self.judge(self._hearing.vectors(waveform, self.views))
+
+    def judge(self, vectors: Mapping[str, F32]) -> WindowScore:
+        """Score the vectors (1, D) of one window, which hold at least the machine's `views`."""
+        if self._fusion is not None:
+            each = self._fusion.each(vectors)
+            score = float(self._fusion.join(each)[0])
+            views = tuple((name, float(s[0])) for name, s in zip(self._fusion.names(), each, strict=True))
+            return WindowScore(score, self.threshold, score > self.threshold, heard=None, views=views)
+        heard = self._distance(self._index, vectors[HEARD])
+        separated = self._distance(self._separated_index, vectors[SEPARATED]) if SEPARATED in self.views else None
+        score = heard + (separated or 0.0)
+        return WindowScore(score, self.threshold, score > self.threshold, heard=heard, separated=separated)
+
+    @staticmethod
+    def _distance(index: NeighbourIndex | None, embedding: F32) -> float:
+        if index is None:
+            raise ValueError("a machine without fusion has an index for each of its distances")
+        distances, _ = index.nearest(embedding)
+        return float(distances[0, 0])
+
+
+def _check_sizes(bundle: Bundle, machine: str, sizes: dict[str, int]) -> None:
+    """Refuse a fusion of views that this program does not have, or has in another size."""
+    known = {**view_sizes(), HEARD: bundle.manifest.embedder.dim, SEPARATED: bundle.manifest.embedder.dim}
+    for view, size in sizes.items():
+        if known.get(view) != size:
+            has = f"has {known[view]}" if view in known else f"knows {', '.join(known)} only"
+            raise BundleError(
+                f"{bundle.folder(machine)}: view {view} of {size} numbers, this asd-daemon {has}; export or enrol anew"
+            )
+
+
+def self_test(bundle: Bundle) -> int:
+    """Open the bundle's models and score its reference sounds with every machine they have a score for, as this box computes it.
+
+    Returns:
+        how many scores were compared.
+
+    Raises:
+        BundleError: a model of another shape, or a score that differs by more than its tolerance (times the score where that is above
+            1): this box computes something else than the exporter did.
+    """
+    session = open_embedder(bundle)
+    separator = open_separator(bundle) if bundle.manifest.separator is not None else None
+    hearing = Hearing(session, separator)
+    whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
+    scorers = {
+        machine: Scorer(whole, machine, session=session, separator=separator)
+        for machine in {machine for reference in bundle.manifest.reference for machine in reference.scores}
+    }
+    views = {view for scorer in scorers.values() for view in scorer.views}
+    compared = 0
+    for reference in bundle.manifest.reference:
+        file = bundle.path / reference.file
+        try:
+            vectors = hearing.vectors(read_waveform(file), views)
+        except RecordingError as e:
+            raise BundleError(f"{file}: is no reference sound: {e}") from e
+        for machine, expected in reference.scores.items():
+            found = scorers[machine].judge(vectors).score
+            if not abs(found - expected) <= reference.tolerance * max(1.0, expected):
+                raise BundleError(
+                    f"{file}: scores {found:.4f} for {machine} here, but {expected:.4f} ± {reference.tolerance:g} where the"
+                    " bundle was made; onnxruntime on this processor computes something else"
+                )
+            compared += 1
+    return compared

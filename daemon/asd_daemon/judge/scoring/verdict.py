@@ -1,0 +1,31 @@
+"""What a judge is, whatever it judges by: a window in, a verdict out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Verdict(Protocol):
+    """What a judge says of a window."""
+
+    @property
+    def score(self) -> float:
+        """Higher is more abnormal."""
+
+    @property
+    def threshold(self) -> float:
+        """Above it the window is anomalous."""
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether it is."""
+
+
+class Judge(Protocol):
+    """Scores windows of one machine."""
+
+    def score(self, waveform: NDArray[np.float32]) -> Verdict:
+        """Score float32 (160 000,)."""

@@ -1,0 +1,115 @@
+"""How high a normal window scores: the tail of a machine's normal scores, and the threshold for a budget of false alarms.
+
+The tail is a gamma distribution fitted to scores that normal clips got without themselves; what is stored is its table of quantiles, and
+listening reads no more than that. Pure arithmetic; no file, no sound.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from asd_daemon.errors import DataSetError
+from asd_daemon.judge.thresholds.gamma_distribution import fit_gamma, tail_score
+
+WEEK_S = 7 * 24 * 3600.0
+# From likely to once in years of 10 s windows
+TAIL = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 5e-3, 3e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 1e-5, 1e-6)
+DECISION_EXCEEDANCE = 0.1  # the challenge's decision: the 90th percentile of normal scores
+
+
+class Quantile(BaseModel):
+    """One point of the tail: normal windows score above `score` with probability `exceedance`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exceedance: float = Field(gt=0, lt=1)
+    score: float = Field(ge=0, allow_inf_nan=False)
+
+
+class GammaFit(BaseModel):
+    """The fitted distribution, for readers; its quantiles are what is used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: float = Field(gt=0, allow_inf_nan=False)
+    location: float = Field(allow_inf_nan=False)
+    scale: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Calibration(BaseModel):
+    """A machine's normal scores: how many were seen, the fit, and the tail from likely to rare."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clips: int = Field(ge=2, description="normal clips whose leave-one-out scores were fitted")
+    gamma: GammaFit
+    tail: tuple[Quantile, ...] = Field(min_length=2, description="quantiles, exceedance falling, score not falling")
+
+    @model_validator(mode="after")
+    def _tail_is_ordered(self) -> Calibration:
+        for before, after in zip(self.tail, self.tail[1:], strict=False):
+            if not (after.exceedance < before.exceedance and after.score >= before.score):
+                raise ValueError(
+                    f"tail: exceedance {after.exceedance} with score {after.score} does not follow"
+                    f" {before.exceedance} with {before.score}: exceedance must fall and score must not"
+                )
+        return self
+
+    def threshold(self, exceedance: float) -> float:
+        """The score that normal windows exceed with this probability, between stored quantiles linear in log probability.
+
+        Outside the table its nearest end is used: nothing is extrapolated beyond what was fitted.
+        """
+        log_p = np.log([q.exceedance for q in reversed(self.tail)])
+        scores = [q.score for q in reversed(self.tail)]
+        return float(np.interp(np.log(exceedance), log_p, scores))
+
+
+def calibrate(scores: NDArray[np.floating]) -> Calibration:
+    """Fit the gamma distribution to scores of normal clips and tabulate its tail.
+
+    Maximum likelihood with location 0, as the challenge's baseline fits its scores (Harada et al., EUSIPCO 2023).
+
+    Args:
+        scores: (N,), N ≥ 2, not negative; each clip's was got without it among the normal ones.
+
+    Raises:
+        DataSetError: fewer than two scores, or all of them zero (the clips are copies of one another).
+    """
+    if scores.shape[0] < 2:
+        raise DataSetError(f"a threshold needs at least two normal clips, got {scores.shape[0]}")
+    if not (scores > 0).any():
+        raise DataSetError(
+            "every normal clip is a copy of another: their distances are all 0, no threshold can be fitted"
+        )
+    # a duplicated clip scores 0, whose logarithm the fit can't take
+    floor = float(np.median(scores[scores > 0])) * 1e-3
+    shape, scale = fit_gamma(np.maximum(scores.astype(np.float64), floor))
+    tail = tuple(Quantile(exceedance=p, score=tail_score(p, shape, scale)) for p in TAIL)
+    return Calibration(clips=int(scores.shape[0]), gamma=GammaFit(shape=shape, location=0.0, scale=scale), tail=tail)
+
+
+def window_exceedance(false_alarms_per_week: float, open_after: int, of: int, hop_s: float) -> float:
+    """The probability with which one normal window may exceed the threshold, for a budget of alarms.
+
+    Windows are taken as independent; an alarm opens when at least `open_after` of the last `of` windows exceed. The binomial tail is
+    inverted by bisection.
+
+    Raises:
+        ValueError: a budget, rule or hop that is not positive, or open_after > of.
+    """
+    if false_alarms_per_week <= 0 or hop_s <= 0 or not 1 <= open_after <= of:
+        raise ValueError(
+            f"no threshold for {false_alarms_per_week} false alarms a week, {open_after} of {of} windows, one every {hop_s} s"
+        )
+    alarm_probability = min(0.5, false_alarms_per_week * hop_s / WEEK_S)
+    low, high = 0.0, 1.0
+    for _ in range(80):  # 2^-80 is below any float's worth of precision here
+        middle = (low + high) / 2
+        tail = sum(comb(of, n) * middle**n * (1 - middle) ** (of - n) for n in range(open_after, of + 1))
+        low, high = (middle, high) if tail < alarm_probability else (low, middle)
+    return high

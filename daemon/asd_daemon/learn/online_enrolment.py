@@ -1,0 +1,196 @@
+"""Learning a machine while it is listened to, because somebody asked for it by MQTT.
+
+A `Pupil` is the judge of one machine: it scores by what is known, hands the same windows to `enrolment` in a thread of its own, and goes
+over to the new state when that has passed. It asks nobody and tells nobody; the station does.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import AsdError, SourceError, UnknownMachineError
+from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.scoring.verdict import Judge, Verdict
+from asd_daemon.learn.enrolled_machines import read_enrolment
+from asd_daemon.learn.enrolment import Enrolled, Order, Progress, enrol
+from asd_daemon.tell.commands import Command
+from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
+
+_LOG = logging.getLogger(__name__)
+F32 = NDArray[np.float32]
+_LEAVE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is learned, and where it is kept."""
+
+    model: str
+    """The machine's name among those that are learned."""
+    source: str
+    """What is listened to, in words."""
+    root: Path
+    """Where learned machines lie."""
+    hop_samples: int = WINDOW_SAMPLES
+
+
+class HandedWindows:
+    """A source of windows that somebody else has heard; ended, it leaves what was collected for the next lesson."""
+
+    live = True
+
+    def __init__(self, vitals: Vitals) -> None:
+        self.vitals = vitals
+        self._windows: queue.SimpleQueue[F32 | None] = queue.SimpleQueue()
+        self._closed = False
+
+    def hand(self, samples: F32) -> None:
+        """Pass on a window, float32 (160 000,); nobody needs it where enough were heard."""
+        if not self._closed:
+            self._windows.put(samples)
+
+    def heard(self) -> Iterator[Heard]:
+        """Each window that is handed on.
+
+        Raises:
+            SourceError: `close` was called.
+        """
+        while (samples := self._windows.get()) is not None:
+            yield Block(samples)
+        raise SourceError("the lesson was broken off; what was collected stays")
+
+    def close(self) -> None:
+        """End `heard` soon."""
+        self._closed = True
+        self._windows.put(None)
+
+
+class Pupil:
+    """The judge of a machine that can be learned anew; all but `close` is called from the station's judging thread."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        open_judge: Callable[[], Judge],
+        bundle: Callable[[], Bundle],
+        vitals: Callable[[], Vitals] = Vitals,
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            subject: what is learned.
+            open_judge: opens what is known of the machine; asked again after a lesson.
+            bundle: whose models hear.
+            vitals: of the machine's source; its microphone is noted with what is learned.
+        """
+        self._subject, self._open_judge, self._bundle, self._vitals = subject, open_judge, bundle, vitals
+        self._every = math.ceil(WINDOW_SAMPLES / subject.hop_samples)  # windows that overlap are one
+        self._judge: Judge | None = None
+        self._windows: HandedWindows | None = None
+        self._thread: threading.Thread | None = None
+        self._heard = 0
+        self._progress = ""
+        self._outcomes: queue.SimpleQueue[Enrolled | Exception] = queue.SimpleQueue()
+        self._news: str | None = None
+
+    def open(self) -> Judge:
+        """Open what is known; a machine that is not known yet waits for its first lesson."""
+        try:
+            self._judge = self._open_judge()
+        except UnknownMachineError as e:
+            _LOG.warning("%s: %s", self._subject.model, e)
+        return self
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether a lesson goes on."""
+        return self._thread is not None
+
+    def news(self) -> str | None:
+        """How far the lesson is; or, once, what came of it."""
+        news, self._news = self._news, None
+        return self._progress if self.is_learning else news
+
+    def enrol(self, command: Command) -> str | None:
+        """Begin a lesson; why not, where it can't begin."""
+        if self.is_learning:
+            return "the machine is being learned already"
+        try:
+            before = read_enrolment(self._subject.root, self._subject.model)
+        except AsdError as e:
+            return str(e)
+        if before is not None and command.mode is None:
+            return (
+                f"it was learned on {before.created[:10]} from {before.windows} windows;"
+                ' "mode": "add" extends that, "relearn" replaces it'
+            )
+        minutes = command.learning_minutes
+        wanted = math.ceil(minutes * 60 / WINDOW_S)
+        add, relearn = command.mode == "add", command.mode == "relearn"
+        order = Order(self._subject.model, self._subject.source, wanted, add=add, relearn=relearn)
+        self._windows, self._heard = HandedWindows(self._vitals()), 0
+        self._progress = f"0 of {wanted} windows heard"
+        name = f"learn-{self._subject.model}"
+        self._thread = threading.Thread(target=self._learn, args=(order, self._windows), name=name, daemon=True)
+        self._thread.start()
+        return None
+
+    def score(self, waveform: F32) -> Verdict:
+        """Score a window by what is known, and learn from it where a lesson goes on.
+
+        Raises:
+            UnknownMachineError: nothing is known of the machine yet.
+        """
+        self._settle()
+        if self._windows is not None:
+            if self._heard % self._every == 0:
+                self._windows.hand(waveform)
+            self._heard += 1
+        if self._judge is None:
+            raise UnknownMachineError(self.news() or "not learned yet: send the command enroll")
+        return self._judge.score(waveform)
+
+    def close(self) -> None:
+        """Break a lesson off; from any thread."""
+        windows, thread = self._windows, self._thread
+        if windows is not None and thread is not None:
+            windows.close()
+            thread.join(_LEAVE_S)
+
+    def _learn(self, order: Order, windows: HandedWindows) -> None:
+        """The lesson's thread."""
+        try:
+            self._outcomes.put(enrol(self._bundle(), self._subject.root, order, windows, self._told))
+        except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, it must be told
+            self._outcomes.put(e)
+
+    def _told(self, progress: Progress) -> None:
+        unusable = f", {progress.unusable} not usable" if progress.unusable else ""
+        self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
+
+    def _settle(self) -> None:
+        """Go over to what was learned, where a lesson has ended well."""
+        try:
+            outcome = self._outcomes.get_nowait()
+        except queue.Empty:
+            return
+        self._windows = self._thread = None
+        if isinstance(outcome, Enrolled):
+            self._judge = self._open_judge()
+            self._news = f"learned from {outcome.record.windows} windows"
+            _LOG.info("%s: %s, threshold %.4g", self._subject.model, self._news, outcome.threshold)
+            return
+        stays = "" if self._judge is None else "; what was known before stays"
+        self._news = f"learning failed: {outcome}{stays}"
+        unforeseen = None if isinstance(outcome, AsdError) else outcome
+        _LOG.error("%s: %s", self._subject.model, self._news, exc_info=unforeseen)

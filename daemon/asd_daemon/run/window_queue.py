@@ -1,0 +1,70 @@
+"""What lies between a station's two threads: windows up to a limit, and the news that is no window.
+
+A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. News is never dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from asd_daemon.hear.source import Back, Dead, Lost, Refused
+from asd_daemon.hear.windows.window import Window
+from asd_daemon.tell.commands import Command
+
+Item = Window | Lost | Back | Refused | Dead | Command
+
+
+class WindowQueue:
+    """Between the threads: windows up to a limit, and the news that is no window."""
+
+    def __init__(self, limit: int = 6) -> None:
+        self._limit = limit
+        self._items: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._stopped = False
+
+    def put(self, item: Item, *, may_wait: bool) -> int:
+        """Add an item; how many windows were dropped for it. Waits for room where it may."""
+        with self._changed:
+            if may_wait:
+                self._changed.wait_for(lambda: self._stopped or self._windows() < self._limit)
+            if self._stopped:
+                return int(isinstance(item, Window))
+            dropped = 0
+            if isinstance(item, Window) and self._windows() >= self._limit:
+                self._items.remove(next(i for i in self._items if isinstance(i, Window)))
+                dropped = 1
+            if isinstance(item, Lost) and self._items and isinstance(self._items[-1], Lost):
+                self._items.pop()
+            self._items.append(item)
+            self._changed.notify_all()
+        return dropped
+
+    def get(self) -> Item | None:
+        """The oldest item, waiting for one; None after the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
+            if self._stopped or not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """Nothing more comes; what is there is still taken."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> int:
+        """Nothing more is taken; how many windows were left."""
+        with self._changed:
+            self._stopped = True
+            left = self._windows()
+            self._items.clear()
+            self._changed.notify_all()
+        return left
+
+    def _windows(self) -> int:
+        return sum(isinstance(item, Window) for item in self._items)

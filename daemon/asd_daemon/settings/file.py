@@ -1,0 +1,186 @@
+"""The configuration file and the folders beside it: where they lie, how the file is read, and what is said of one that is wrong.
+
+Owns YAML. What keys there are, and what they may hold, is in settings.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from asd_daemon.errors import SettingsError
+from asd_daemon.settings.keys import (
+    AlarmSettings,
+    HealthSettings,
+    KeepSettings,
+    MachineSettings,
+    MqttSettings,
+    QualitySettings,
+    Settings,
+    SourceSettings,
+)
+
+SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")
+
+
+def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The password, from its file or from systemd's credential; by hand, without systemd, from where systemd would take it.
+
+    Raises:
+        SettingsError: there is none, it can't be read, or it is empty.
+    """
+    key, file = "mqtt.password_file", mqtt.password_file
+    if mqtt.password_credential is not None:
+        key, name = "mqtt.password_credential", mqtt.password_credential
+        file = Path(environment.get("CREDENTIALS_DIRECTORY") or SYSTEM_FILE.parent) / name
+        if "CREDENTIALS_DIRECTORY" not in environment and not os.access(file, os.R_OK):
+            raise SettingsError(
+                f"{key}: {file} can't be read, and systemd passed no credential; put the password there and run"
+                f" `asd-daemon service install`, which adds LoadCredential={name}:{file} to the unit"
+            )
+    if file is None:
+        return None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{key}: {file} can't be read: {reason}") from e
+    if not lines or not lines[0]:
+        raise SettingsError(f"{key}: {file} is empty; its first line is the password")
+    return lines[0]
+
+
+def settings_file(given: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The configuration file to read: the one given, else ASD_CONFIG, else the system's if there is one."""
+    if given is not None:
+        return given
+    if environment.get("ASD_CONFIG"):
+        return Path(environment["ASD_CONFIG"])
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where what is learned and kept lies: ASD_STATE_DIR, else systemd's STATE_DIRECTORY, else the user's XDG state folder."""
+    if environment.get("ASD_STATE_DIR"):
+        return Path(environment["ASD_STATE_DIR"])
+    if environment.get("STATE_DIRECTORY"):
+        return Path(environment["STATE_DIRECTORY"].split(":")[0])
+    base = environment.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "asd-daemon"
+
+
+def load_settings(file: Path) -> Settings:
+    """Read a configuration file.
+
+    Raises:
+        SettingsError: it can't be read, is no YAML, or a key or value is wrong; names the line and the key.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{file}: can't be read: {reason}") from e
+    return parse_settings(text, str(file))
+
+
+def parse_settings(text: str, name: str) -> Settings:
+    """Read a configuration from its text.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        mark = getattr(e, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0] or "nested too deeply"
+        raise SettingsError(f"{place}: is no YAML: {problem}") from e
+    twice = _key_given_twice(root, "", set())
+    if twice is not None:
+        key, first, second = twice
+        raise SettingsError(f"{name}:{second}: {key}: is given twice, on line {first} and here; keep one of them")
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{name}: must hold keys and values, holds a {type(content).__name__}")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as e:
+        raise SettingsError(_explain(e, name, root)) from e
+
+
+def _key_given_twice(node: yaml.Node | None, path: str, seen: set[int]) -> tuple[str, int, int] | None:
+    """The first key that stands twice in one section, with both its lines; YAML would silently forget the first."""
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:  # an alias may stand in itself
+        return None
+    seen.add(id(node))
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        here, line = f"{path}{key.value}", key.start_mark.line + 1
+        if here in lines:
+            return here, lines[here], line
+        lines[here] = line
+        below = _key_given_twice(value, f"{here}.", seen)
+        if below is not None:
+            return below
+    return None
+
+
+def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
+    """The first thing that is wrong, in one line, and how many more there are."""
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    line = _line_of(root, location)
+    place = f"{name}:{line}" if line else name
+    key = ".".join(str(part) for part in location) or "(top)"
+    if first["type"] == "extra_forbidden":
+        siblings = _keys_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), siblings, 1, 0.6)
+        hint = f" (did you mean {near[0]}?)" if near else f"; known keys: {', '.join(siblings)}"
+        what = f"unknown key{hint}"
+    elif first["type"] == "missing":
+        what = "is missing"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"
+        what = message[:1].lower() + message[1:] + value
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {key}: {what}{more}"
+
+
+def _keys_at(location: list[Any]) -> list[str]:
+    """The keys that a section may have, found by walking the models along a path of keys."""
+    models: dict[str, type[BaseModel]] = {
+        "mqtt": MqttSettings,
+        "source": SourceSettings,
+        "alarm": AlarmSettings,
+        "quality": QualitySettings,
+        "health": HealthSettings,
+        "keep": KeepSettings,
+    }
+    if not location:
+        return list(Settings.model_fields)
+    if location[0] == "machines" and len(location) == 2:
+        return list(MachineSettings.model_fields)
+    return list(models[str(location[-1])].model_fields) if location[-1] in models else []
+
+
+def _line_of(node: yaml.Node | None, location: list[Any]) -> int | None:
+    """The line, counted from 1, of the deepest key of a path that stands in the file."""
+    line = None
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

@@ -1,0 +1,284 @@
+"""The configuration: what can be set, with a unit, a bound and a sentence for every key.
+
+One `Settings` is made at the door and passed down. Unknown keys are refused. The file that it is read from is configuration.py's.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from asd_daemon.errors import SettingsError, UsageError
+from asd_daemon.hear.source_spec import KINDS, SourceSpec, parse_source
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+def _hostname() -> str:
+    """The host name without its domain, in letters that topics may have."""
+    name = "".join(
+        c if (c.isalnum() and c.isascii()) or c in "_.-" else "-" for c in socket.gethostname().split(".")[0]
+    )
+    return name.lstrip("-._")[:64] or "node"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, content: Any) -> Any:
+        """A section whose keys are all commented out is one without keys, not a wrong value."""
+        return {} if content is None else content
+
+
+class SourceSettings(_Section):
+    """Where the sound of a machine comes from: exactly one of device, file, folder, command and simulate."""
+
+    device: str | None = Field(
+        None,
+        min_length=1,
+        description="microphone: a name or a part of one, default, usb-id:VVVV:PPPP[:SERIAL], or usb-path:1-1.2 for a port",
+    )
+    file: Path | None = Field(None, description="one recording, played once")
+    folder: Path | None = Field(None, description="every recording below a folder, in the order of their paths")
+    command: str | None = Field(
+        None, min_length=1, description="a program that writes raw s16le mono sound at 16 kHz to its standard output"
+    )
+    simulate: str | None = Field(
+        None, min_length=1, description="a simulated machine, for trying out: fan, or fan?fail=blade_chip&fail_after=60"
+    )
+    channel: int | None = Field(
+        None, ge=0, le=63, description="which channel of device, file or folder to hear, counted from 0; never averaged"
+    )
+    rate_hz: float | None = Field(
+        None, ge=4000, le=384_000, description="rate in Hz to open a device at; unset: what suits the device"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(KINDS)}; got {', '.join(given) or 'none'}")
+        if self.channel is not None and given[0] in ("command", "simulate"):
+            raise ValueError(f"channel has no meaning for {given[0]}")
+        if self.rate_hz is not None and given[0] != "device":
+            raise ValueError(f"rate_hz has no meaning for {given[0]}")
+        try:
+            self.spec()
+        except UsageError as e:  # it knows no file; here it becomes one of the file's mistakes
+            raise ValueError(str(e)) from e
+        return self
+
+    def spec(self) -> SourceSpec:
+        """The same as the rest of the program knows it.
+
+        Raises:
+            UsageError: simulate has options that can't be read.
+        """
+        if self.simulate is not None:
+            return parse_source(f"simulate:{self.simulate}")
+        kind = next(k for k in KINDS if getattr(self, k) is not None)
+        options = {"channel": self.channel, "rate_hz": self.rate_hz}
+        return SourceSpec(kind, str(getattr(self, kind)), {k: str(v) for k, v in options.items() if v is not None})
+
+
+class AlarmSettings(_Section):
+    """When an alert opens and closes."""
+
+    open_after: int = Field(2, ge=1, le=1000, description="so many anomalous windows …")
+    of: int = Field(3, ge=1, le=1000, description="… among the last so many usable ones open an alert")
+    close_after: int = Field(6, ge=1, le=1000, description="so many normal windows in a row close it")
+    update_every_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="an open alert is told anew at most this often, in seconds, when its peak rises",
+    )
+    hysteresis: float = Field(
+        0.05, ge=0, lt=1, description="an open alert closes on scores that lie this fraction below the threshold"
+    )
+    cool_down_s: float = Field(60.0, ge=0, le=604_800, description="after a close no alert opens for so many seconds")
+    relapse_s: float = Field(
+        86_400.0,
+        ge=0,
+        le=604_800,
+        description="an alert that comes back within so many seconds needs twice the quiet to close, up to 360 windows",
+    )
+    false_alarms_per_week: float = Field(
+        1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
+    )
+
+    @model_validator(mode="after")
+    def _k_of_n(self) -> Self:
+        if self.open_after > self.of:
+            raise ValueError(f"open_after ({self.open_after}) must not be more than of ({self.of})")
+        return self
+
+
+class QualitySettings(_Section):
+    """When a window is not judged, beyond silence, gaps, clipping and the like."""
+
+    below_db: float = Field(
+        20.0, ge=3, le=200, description="so many dB below the machine's usual level a window is not judged"
+    )
+    above_db: float = Field(
+        40.0, ge=3, le=200, description="so many dB above it; wide, since machines that fail are louder too"
+    )
+    deaf_after_s: float = Field(
+        600.0, ge=10, le=604_800, description="so many seconds without a usable window are an event of their own"
+    )
+
+
+class MachineSettings(_Section):
+    """One machine that is listened to."""
+
+    source: SourceSettings = Field(
+        default_factory=lambda: SourceSettings(device="default"), description="where its sound comes from"
+    )
+    model: Name | None = Field(None, description="its name in the bundle; unset: the name it has here")
+    hop_s: float = Field(
+        10.0, ge=0.5, le=10, description="seconds from the start of one window of 10 s to the start of the next"
+    )
+    alarm: AlarmSettings = Field(default_factory=AlarmSettings, description="when an alert opens and closes")
+    quality: QualitySettings = Field(default_factory=QualitySettings, description="when a window is fit to judge")
+
+
+class KeepSettings(_Section):
+    """What is kept on disk, in the state folder."""
+
+    store_sound: bool = Field(
+        True, description="false: no sound that was heard is ever written to disk, whatever else is configured"
+    )
+    clips: Literal["alerts", "none"] = Field("alerts", description="keep the sound around alerts, or none")
+    clip_before_s: float = Field(
+        30.0, ge=0, le=300, description="seconds of sound before an alert opened; held in memory at 32 kB a second"
+    )
+    clip_after_s: float = Field(10.0, ge=0, le=300, description="seconds of sound after it")
+    clips_mb: float = Field(
+        500.0, gt=0, le=1e6, description="megabytes of clips, all machines together; the oldest go first"
+    )
+    clips_days: float = Field(30.0, gt=0, le=36_500, description="days after which a clip is deleted")
+    scores_every_s: float = Field(
+        300.0, ge=1, le=86_400, description="seconds from one writing of scores to the next; a power cut costs so many"
+    )
+    scores_days: float = Field(90.0, gt=0, le=36_500, description="days after which a score is deleted")
+    alerts_waiting: int = Field(
+        10_000,
+        ge=10,
+        le=1_000_000,
+        description="so many messages wait for the broker; then the oldest updates go first",
+    )
+
+    @property
+    def keeps_clips(self) -> bool:
+        """Whether sound around alerts is kept."""
+        return self.store_sound and self.clips == "alerts"
+
+
+class HealthSettings(_Section):
+    """How the daemon itself is watched."""
+
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="TCP port for Prometheus at /metrics; unset: none is opened"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="address to answer on; 0.0.0.0 for all networks of this box"
+    )
+    ping_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None = Field(
+        None, description="a URL that is asked for while every machine is judged; when it stays out, raise alarm there"
+    )
+    ping_every_s: float = Field(
+        60.0, ge=1, le=86_400, description="seconds from ping to ping; windows come every 10 s, so 30 or more"
+    )
+
+
+class MqttSettings(_Section):
+    """The MQTT broker."""
+
+    host: str = Field(min_length=1, description="name or address of the broker")
+    port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: 8883 with TLS, 1883 without")
+    tls: bool = Field(False, description="encrypt, and check the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificates to trust; unset: those of the system")
+    cert_file: Path | None = Field(None, description="our own certificate, where the broker wants one")
+    key_file: Path | None = Field(None, description="its private key")
+    username: str | None = Field(None, min_length=1, description="name to log in with")
+    password_file: Path | None = Field(None, description="file whose first line is the password")
+    password_credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = Field(
+        None, description="or the name of a file in /etc/asd-daemon, mode 0600, that systemd hands over as a credential"
+    )
+    prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] = Field(
+        "asd", description="first part of all topics"
+    )
+    discovery_prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] | None = Field(
+        "homeassistant", description="first part of Home Assistant's discovery topics; null: it is told nothing"
+    )
+    commands: bool = Field(
+        False,
+        description="heed mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
+    )
+    enrolment: bool = Field(
+        False,
+        description="heed the command enroll too; whoever may publish it can change what counts as normal",
+    )
+    keepalive_s: int = Field(
+        15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
+    )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file have a meaning with tls: true only")
+        if self.cert_file is None and self.key_file is not None:
+            raise ValueError("key_file needs cert_file")
+        if self.enrolment and not self.commands:
+            raise ValueError("enrolment needs commands: true")
+        if self.password_file is not None and self.password_credential is not None:
+            raise ValueError(
+                "give password_file or password_credential, not both; each needs one place for the password"
+            )
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs username")
+        if self.password_credential is not None and self.username is None:
+            raise ValueError("password_credential needs username")
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (8883 if self.tls else 1883)
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    node: Name = Field(default_factory=_hostname, description="this box's name in all topics; unset: its host name")
+    machines: dict[Name, MachineSettings] = Field(
+        default_factory=dict, description="the machines that are listened to, by name"
+    )
+    bundle: Path | None = Field(
+        None, description="folder with the models; unset: the bundle that was installed, else the program's own"
+    )
+    bundle_key: Path | None = Field(
+        None, description="Ed25519 public key (PEM) that must have signed the bundle; unset: no signature is asked for"
+    )
+    mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
+    keep: KeepSettings = Field(default_factory=KeepSettings, description="what is kept on disk, in the state folder")
+    health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
+    log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
+
+    def machine(self, name: str, where: str = "the configuration") -> MachineSettings:
+        """One machine's settings.
+
+        Raises:
+            SettingsError: there is no such machine; lists those there are.
+        """
+        if name not in self.machines:
+            known = ", ".join(self.machines) or "none"
+            raise SettingsError(f"{where}: machine {name!r} is unknown; machines: {known} (or give --source)")
+        return self.machines[name]

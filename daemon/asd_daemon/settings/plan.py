@@ -1,0 +1,115 @@
+"""What shall run: the command line laid over the configuration, and both over the defaults.
+
+Owns what overrides what. Nothing is opened here but the configuration file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_daemon.errors import UsageError
+from asd_daemon.hear.source_spec import SourceSpec, parse_source
+from asd_daemon.settings.file import load_settings, settings_file, state_folder
+from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for."""
+
+    config: Path | None = None
+    machine: str | None = None
+    bundle: Path | None = None
+    source: str | None = None
+    broker: str | None = None
+    """HOST or HOST:PORT."""
+    no_mqtt: bool = False
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shall run."""
+
+    settings: Settings
+    file: Path | None
+    """The configuration file, where there is one."""
+    machines: dict[str, MachineSettings]
+    sources: dict[str, SourceSpec]
+    bundle: Path
+
+    def model_of(self, machine: str) -> str:
+        """The machine's name in the bundle."""
+        return self.machines[machine].model or machine
+
+
+def make_plan(wishes: Wishes) -> Plan:
+    """Read the configuration and lay the command line over it.
+
+    Raises:
+        SettingsError: the configuration is wrong, or knows no such machine.
+        UsageError: words of the command line that do not fit together.
+    """
+    file = settings_file(wishes.config)
+    settings = load_settings(file) if file else Settings()
+    if wishes.source is not None and wishes.machine is None:
+        raise UsageError("--source says what to hear, not whose sound it is: give --machine NAME too")
+    changes: dict[str, object] = {}
+    if wishes.node is not None:
+        changes["node"] = wishes.node
+    if wishes.no_mqtt or wishes.broker is not None:
+        changes["mqtt"] = None if wishes.no_mqtt else _broker_of(wishes.broker or "", settings.mqtt)
+    settings = _changed(settings, changes)
+    machines = _machines_of(settings, wishes, file)
+    sources = {name: machine.source.spec() for name, machine in machines.items()}
+    if wishes.source is not None and wishes.machine is not None:
+        sources[wishes.machine] = parse_source(wishes.source)
+    return Plan(settings, file, machines, sources, wishes.bundle or settings.bundle or usual_bundle())
+
+
+def usual_bundle() -> Path:
+    """The bundle that was installed on this box, else the one that comes with the program."""
+    from asd_daemon.judge.bundle.bundle import default_bundle
+
+    installed = state_folder() / "bundles" / "current"
+    return installed if installed.exists() else default_bundle()
+
+
+def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
+    """Settings with some values replaced, checked like those of a file."""
+    try:
+        return Settings.model_validate({**{k: getattr(settings, k) for k in settings.model_fields_set}, **changes})
+    except ValueError as e:
+        raise UsageError(f"--node {changes.get('node')!r} must be letters, digits, _, . and - only") from e
+
+
+def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
+    host, colon, port = words.rpartition(":")
+    if not colon or (host.count(":") and not host.endswith("]")):  # a bare name, or a bare IPv6 address
+        host, port = words, ""
+    host = host.removeprefix("[").removesuffix("]")
+    keep = configured.model_dump(exclude={"host", "port"}, exclude_unset=True) if configured else {}
+    try:
+        return MqttSettings.model_validate({**keep, "host": host, **({"port": int(port)} if port else {})})
+    except ValueError as e:
+        raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT") from e
+
+
+def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[str, MachineSettings]:
+    """The machines that are meant: the one named, else all that are configured."""
+    name = wishes.machine
+    if name is None:
+        if not settings.machines:
+            where = f"{file} configures none" if file else "there is no configuration file"
+            raise UsageError(f"which machine? give --machine NAME ({where})")
+        return dict(settings.machines)
+    if name in settings.machines:
+        return {name: settings.machines[name]}
+    if settings.machines and wishes.source is None:
+        return {name: settings.machine(name, str(file))}  # which raises
+    try:  # through the settings, which know what a name may be
+        made = Settings.model_validate({"machines": {name: {}}})
+    except ValueError as e:
+        raise UsageError(f"--machine {name!r} must be letters, digits, _, . and - only") from e
+    return dict(made.machines)

@@ -1,0 +1,1 @@
+"""MQTT: connection, topics, publishing, Home Assistant's discovery, the node's availability."""

@@ -1,0 +1,179 @@
+"""What is told, as JSON: topics, payloads, times. One function a topic; no connection, no thread.
+
+Every payload carries `schema`, `node`, `machine` and a UTC time with `Z`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.features.spectral_difference import Difference
+
+SCHEMA = 1
+
+
+class Condition(StrEnum):
+    """What a machine's state topic says first."""
+
+    STARTING = "starting"
+    """No window has been judged yet, or none since sound is back, as `reason` says then."""
+    NORMAL = "normal"
+    ALERT = "alert"
+    """An alert is open."""
+    LEARNING = "learning"
+    """The machine is being learned, or waits for its first lesson; `reason` says how far it is. What was known before goes on judging."""
+    UNUSABLE = "unusable"
+    """The last window could not be judged; `reason` says why."""
+    MIC_LOST = "mic_lost"
+    """The source is silent against its will; `reason` says why."""
+    WRONG_DEVICE = "wrong_device"
+    """There is sound, but from another microphone than before; `reason` names both. Nothing is judged."""
+    OVERLOADED = "overloaded"
+    """This box can't keep up: windows are dropped, the oldest first."""
+    STOPPED = "stopped"
+    """The daemon was told to stop, or its recordings ended."""
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """How a machine is."""
+
+    condition: Condition
+    since: datetime
+    """UTC time from which the condition holds."""
+    score: float | None = None
+    """Of the last window that was judged."""
+    threshold: float | None = None
+    reason: str | None = None
+    event_id: str | None = None
+    """Of the alert that is open, whatever the condition."""
+    acknowledged: bool = False
+    """Whether somebody looks after that alert."""
+    muted_until: datetime | None = None
+    """UTC time until which no alert is told; None where alerts are told."""
+    drift: Drift | None = None
+    """Where the level of normal scores has crept towards the threshold."""
+    troubles: tuple[str, ...] = ()
+    """What can't be kept at present and why, in words."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A slow change of the normal level; no alert."""
+
+    since: datetime
+    """UTC time."""
+    fraction: float
+    """How far the level has gone from where it was first towards the threshold, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class AlertDetails:
+    """What is told of an alert besides the alarm's own figures."""
+
+    difference: Difference | None = None
+    """From the nearest normal window."""
+    clip: str | None = None
+    """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
+
+
+NO_DETAILS = AlertDetails()
+
+
+@dataclass(frozen=True)
+class ScoreTold:
+    """A window's score."""
+
+    started_at: datetime
+    """UTC time of the window's first sample."""
+    score: float
+    threshold: float
+    anomalous: bool
+
+
+class Availability(StrEnum):
+    """The plain words of a node's availability topic."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    """The last will: the daemon went without a word."""
+    STOPPED = "stopped"
+
+
+def time_text(at: datetime) -> str:
+    """UTC ISO 8601 with milliseconds and Z."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any]:
+    """The machine's state topic, retained."""
+    return {
+        "schema": SCHEMA,
+        "node": node,
+        "machine": machine,
+        "state": state.condition.value,
+        "since": time_text(state.since),
+        "score": _rounded(state.score),
+        "threshold": _rounded(state.threshold),
+        "reason": state.reason,
+        "event_id": state.event_id,
+        "acknowledged": state.acknowledged,
+        "muted_until": time_text(state.muted_until) if state.muted_until else None,
+        "drift": {"since": time_text(state.drift.since), "fraction": round(state.drift.fraction, 3)}
+        if state.drift
+        else None,
+        "troubles": list(state.troubles),
+    }
+
+
+def score_payload(node: str, machine: str, told: ScoreTold) -> dict[str, Any]:
+    """The machine's score topic, one message a window."""
+    return {
+        "schema": SCHEMA,
+        "node": node,
+        "machine": machine,
+        "at": time_text(told.started_at),
+        "score": _rounded(told.score),
+        "threshold": _rounded(told.threshold),
+        "anomalous": told.anomalous,
+    }
+
+
+def alert_payload(
+    node: str, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, *, repeated: bool = False
+) -> dict[str, Any]:
+    """The machine's alert topic, at least once; `event_id`, `kind` and `at` tell a repetition."""
+    difference = details.difference
+    return {
+        "schema": SCHEMA,
+        "node": node,
+        "machine": machine,
+        "kind": event.kind.value,
+        "event_id": event.event_id,
+        "started_at": time_text(event.started_at),
+        "at": time_text(event.at),
+        "score": _rounded(event.score),
+        "peak_score": _rounded(event.peak_score),
+        "threshold": _rounded(event.threshold),
+        "headroom": _rounded(event.headroom),
+        "windows": event.windows,
+        "anomalous_windows": event.anomalous_windows,
+        "bands": [asdict(band) for band in difference.bands] if difference else [],
+        "seconds": list(difference.seconds) if difference else [],
+        "clip": details.clip,
+        "repeated": repeated,
+    }
+
+
+def to_json(payload: dict[str, Any]) -> bytes:
+    """UTF-8 JSON without NaN, which is no JSON."""
+    return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,116 @@
+"""Whoever tells people: the interface, and the one that prints JSON lines where there is no broker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.payloads import (
+    NO_DETAILS,
+    AlertDetails,
+    MachineState,
+    ScoreTold,
+    alert_payload,
+    score_payload,
+    state_payload,
+    to_json,
+)
+from asd_daemon.tell.storage.outbox import Outbox
+
+
+@dataclass(frozen=True)
+class Contact:
+    """How the way to those who are told is."""
+
+    broker: str | None = None
+    """HOST:PORT; None where nobody but standard output is told."""
+    connected: bool = False
+    connects: int = 0
+    """How often the broker has accepted us."""
+    refused_commands: int = 0
+    """Commands that made no sense."""
+    trouble: str | None = None
+    """Why we are not connected, in words."""
+
+
+class Teller(Protocol):
+    """Takes what is to be told, from any thread, and returns at once."""
+
+    commanded: Callable[[str, Command], None]
+    """Called, from any thread, with what people ask a machine's alarm for, where they can."""
+
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        """Begin; what is told before is not lost.
+
+        Args:
+            failed: called, from any thread, when nobody can ever be told.
+        """
+
+    def state(self, machine: str, state: MachineState) -> None:
+        """A machine's state has changed."""
+
+    def score(self, machine: str, told: ScoreTold) -> None:
+        """A window was judged."""
+
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        """An alert opened, changed or closed.
+
+        Args:
+            machine: whose it is.
+            event: what happened.
+            details: what else there is to tell of it.
+            memory: what the station knows after it; kept together with the alert, both or none.
+        """
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        """An alert was told by an earlier run of the daemon and is still open."""
+
+    def close(self, timeout_s: float) -> None:
+        """Say that we stop, and try to get rid of what waits within the time."""
+
+
+class LinePrinter:
+    """Prints one JSON object a line, with the topic it would have gone to."""
+
+    def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
+        self._out, self._node, self._outbox = out, node, outbox
+        self._lock = threading.Lock()
+        self.commanded: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
+        self.contact = Contact()
+
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        """Nothing to do, and nothing that could fail."""
+
+    def state(self, machine: str, state: MachineState) -> None:
+        """Print it."""
+        self._print("state", state_payload(self._node, machine, state))
+
+    def score(self, machine: str, told: ScoreTold) -> None:
+        """Print it."""
+        self._print("score", score_payload(self._node, machine, told))
+
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        """Print it."""
+        self._print("alert", alert_payload(self._node, machine, event, details))
+        if self._outbox is not None and memory is not None:
+            self._outbox.remember(machine, memory)
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        """Print it again."""
+        self._print("alert", alert_payload(self._node, machine, event, repeated=True))
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing waits here, so there is nothing to spend the time on."""
+
+    def _print(self, what: str, payload: dict[str, Any]) -> None:
+        line = to_json({"topic": what, **payload}).decode()
+        with self._lock:
+            print(line, file=self._out, flush=True)

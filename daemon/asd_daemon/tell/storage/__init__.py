@@ -1,0 +1,1 @@
+"""What the state folder keeps: alerts that wait, scores, clips, the memory of each machine."""

@@ -1,0 +1,193 @@
+"""Every window's score on disk, in batches: what `asd-daemon replay` plays again.
+
+One SQLite file for all machines. Scores are collected in memory and written every few minutes in one transaction, because a card wears
+by writes and not by bytes; a kill costs the batch at hand, and no alert. Nothing here may stop the daemon: a disk that does not take
+scores is a trouble that is told, and the oldest of those that wait are given up and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from asd_daemon.errors import UsageError
+from asd_daemon.tell.storage.database import is_broken, open_database, set_aside
+
+_LOG = logging.getLogger(__name__)
+_VERSION = 1
+_TABLES = """
+create table if not exists machine (number integer primary key, name text not null unique);
+create table if not exists score (
+    number integer primary key, machine integer not null references machine, at_ms integer not null,
+    score real, threshold real, unfit text
+);
+"""
+_DAY_S = 86_400.0
+_TIDY_EVERY_S = 24 * 3600.0
+_PAGE_BYTES = 1024  # a batch of thirty scores fills one; larger pages are written for nothing
+
+
+@dataclass(frozen=True)
+class KeptScore:
+    """One window."""
+
+    machine: str
+    at: datetime
+    """UTC time of the window's end."""
+    score: float | None
+    """None where the window could not be judged."""
+    threshold: float | None
+    unfit: str | None = None
+    """Why it could not."""
+
+
+class ScoreLog:
+    """The file while the daemon runs; safe from several threads and processes.
+
+    Args:
+        file: the database.
+        every_s: seconds between two batches.
+        days: older scores are deleted.
+        clock_s: a steady clock.
+        now_s: Unix time.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        every_s: float,
+        days: float,
+        most_waiting: int = 20_000,
+        clock_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._file, self._every_s, self._days, self._clock_s, self._now_s = file, every_s, days, clock_s, now_s
+        self._lock = threading.Lock()
+        self._waiting: deque[KeptScore] = deque()
+        self._most_waiting = most_waiting
+        self._written_s = clock_s()
+        self._tidied_s = clock_s() - _TIDY_EVERY_S
+        self._database: sqlite3.Connection | None = None
+        self._trouble: str | None = None
+        self.dropped = 0
+        """Scores that could not be written and were given up."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written at present, in words; None where it can."""
+        return self._trouble
+
+    def add(self, kept: KeptScore) -> None:
+        """Take in a window; now and then this writes a batch."""
+        with self._lock:
+            self._waiting.append(kept)
+            if len(self._waiting) > self._most_waiting:
+                self._waiting.popleft()
+                self.dropped += 1
+            if self._clock_s() - self._written_s >= self._every_s:
+                self._flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        with self._lock:
+            self._flush()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _flush(self) -> None:
+        self._written_s = self._clock_s()
+        if not self._waiting:
+            return
+        try:
+            try:
+                self._write()
+            except sqlite3.DatabaseError as e:
+                self._hang_up()
+                if not is_broken(e):
+                    raise
+                set_aside(self._file, e, self._now_s())
+                self._write()
+        except (sqlite3.Error, OSError) as e:
+            self._hang_up()
+            if self._trouble is None:
+                _LOG.error("%s can't be written: %s; scores wait in memory", self._file, e)
+            self._trouble = f"{self._file} can't be written: {e}"
+        else:
+            self._trouble = None
+
+    def _write(self) -> None:
+        # Kept open: closing would copy the write-ahead log into the file after every batch, six times as many bytes
+        if self._database is None:
+            self._database = open_database(
+                self._file, _TABLES, version=_VERSION, synchronous="normal", page_bytes=_PAGE_BYTES
+            )
+        self._database.execute("begin immediate")
+        try:
+            self._insert(self._database)
+            self._database.execute("commit")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("rollback")
+            raise
+        self._waiting.clear()
+
+    def _insert(self, database: sqlite3.Connection) -> None:
+        names = {(kept.machine,) for kept in self._waiting}
+        database.executemany("insert or ignore into machine (name) values (?)", sorted(names))
+        numbers = dict(database.execute("select name, number from machine").fetchall())
+        database.executemany(
+            "insert into score (machine, at_ms, score, threshold, unfit) values (?, ?, ?, ?, ?)",
+            [
+                (numbers[k.machine], round(k.at.timestamp() * 1000), k.score, k.threshold, k.unfit)
+                for k in self._waiting
+            ],
+        )
+        if self._clock_s() - self._tidied_s >= _TIDY_EVERY_S:
+            self._tidied_s = self._clock_s()
+            oldest_ms = (self._now_s() - self._days * _DAY_S) * 1000
+            database.execute("delete from score where at_ms < ?", (oldest_ms,))
+
+
+def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[KeptScore]:
+    """The kept windows of a machine in the order in which they were heard, whatever the clock did meanwhile.
+
+    Raises:
+        UsageError: there is no such file, it can't be read, or it knows no such machine; lists those there are.
+    """
+    if not file.exists():
+        raise UsageError(f"{file}: there is no such file; `asd-daemon run` makes it (see keep.scores_every_s)")
+    try:
+        database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            numbers = dict(database.execute("select name, number from machine").fetchall())
+            if machine not in numbers:
+                raise UsageError(
+                    f"{file}: knows no machine {machine!r}; machines: {', '.join(sorted(numbers)) or 'none'}"
+                )
+            least_ms = -(2**62) if since is None else round(since.timestamp() * 1000)
+            for at_ms, score, threshold, unfit in database.execute(
+                "select at_ms, score, threshold, unfit from score where machine = ? and at_ms >= ? order by number",
+                (numbers[machine], least_ms),
+            ):
+                yield KeptScore(machine, datetime.fromtimestamp(at_ms / 1000, UTC), score, threshold, unfit)
+        finally:
+            database.close()
+    except sqlite3.Error as e:
+        raise UsageError(f"{file}: can't be read as scores: {e}") from e

@@ -1,0 +1,1 @@
+"""How the daemon itself is: counters, log, systemd, status file, metrics, dead-man ping."""

@@ -1,0 +1,138 @@
+"""Prometheus metrics over HTTP, for this box alone unless told otherwise; nothing of it is imported where it is not asked for.
+
+Owns the names of the metrics. Counters are read when they are asked for: at rest it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from asd_daemon.errors import CannotStartError
+from asd_daemon.tell.payloads import Condition
+from asd_daemon.watch.report import MachineReport, Reports, Telling, TellingReport
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+_COUNTERS = {
+    "asd_windows_heard": ("Windows of 10 s that were heard", lambda r: r.counts.heard),
+    "asd_windows_scored": ("Windows that were scored", lambda r: r.counts.scored),
+    "asd_windows_unusable": ("Windows that were not fit to judge", lambda r: r.counts.unusable),
+    "asd_windows_dropped": ("Windows that came faster than they could be judged", lambda r: r.counts.dropped),
+    "asd_recordings_refused": ("Recordings that could not be read", lambda r: r.counts.refused),
+    "asd_gaps": ("Times that sound was missing", lambda r: r.counts.gaps),
+    "asd_gap_seconds": ("Sound that was missing", lambda r: r.counts.gap_samples / SAMPLE_RATE_HZ),
+    "asd_source_losses": ("Times that the source fell silent against its will", lambda r: r.counts.losses),
+    "asd_source_restarts": ("Times that the source was started again", lambda r: r.vitals.restarts),
+    "asd_source_overruns": ("Times that the device dropped samples", lambda r: r.vitals.overruns),
+    "asd_deaf": ("Times that nothing usable was heard for too long", lambda r: r.counts.deaf),
+    "asd_alerts": ("Alerts that were opened", lambda r: r.counts.opened),
+}
+_GAUGES = {
+    "asd_score": ("Anomaly score of the last window", lambda r: r.state.score),
+    "asd_threshold": ("Score above which a window is anomalous", lambda r: r.state.threshold),
+    "asd_alert_open": ("1 while an alert is open", lambda r: int(r.state.event_id is not None)),
+    "asd_level_drift": (
+        "How far normal scores have drifted towards the threshold, 0 to 1; 0 where they have not",
+        lambda r: r.state.drift.fraction if r.state.drift else 0.0,
+    ),
+    "asd_source_drift_ppm": ("Samples' clock against this box's, in millionths", lambda r: r.vitals.drift_ppm),
+    "asd_state_since_seconds": ("Unix time from which the state holds", lambda r: r.state.since.timestamp()),
+}
+
+
+_TELLING_COUNTERS: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.contact.connects),
+    "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.contact.refused_commands),
+    "asd_alerts_given_up": (
+        "Messages dropped because too many waited for the broker",
+        lambda t: t.stock.alerts_given_up,
+    ),
+    "asd_clips_written": ("Clips of sound that were kept", lambda t: t.stock.clips_written),
+    "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.stock.clips_failed),
+    "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.stock.scores_given_up),
+}
+_TELLING_GAUGES: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
+    "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.stock.alerts_waiting),
+}
+
+
+class MachineCollector(Collector):
+    """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
+
+    def __init__(self, reports: Reports, telling: Telling = TellingReport) -> None:
+        self._reports, self._telling = reports, telling
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, as they stand."""
+        reports = self._reports()
+        for name, (sentence, value_of) in _COUNTERS.items():
+            yield _filled(CounterMetricFamily(name, sentence, labels=["machine"]), reports, value_of)
+        for name, (sentence, value_of) in _GAUGES.items():
+            yield _filled(GaugeMetricFamily(name, sentence, labels=["machine"]), reports, value_of)
+        states = GaugeMetricFamily("asd_state", "1 for the state that a machine is in", labels=["machine", "state"])
+        for machine, report in reports.items():
+            for condition in Condition:
+                states.add_metric([machine, condition.value], int(report.state.condition is condition))
+        yield states
+        told = self._telling()
+        if told.contact.broker is not None:
+            yield GaugeMetricFamily(
+                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.contact.connected)
+            )
+        for name, (sentence, count_of) in _TELLING_COUNTERS.items():
+            yield CounterMetricFamily(name, sentence, value=count_of(told))
+        for name, (sentence, count_of) in _TELLING_GAUGES.items():
+            yield GaugeMetricFamily(name, sentence, value=count_of(told))
+
+
+def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
+    report: MachineReport
+    for machine, report in reports.items():
+        value = value_of(report)
+        if value is not None:
+            family.add_metric([machine], value)
+    metric: Metric = family
+    return metric
+
+
+class MetricsServer:
+    """Answers http://HOST:PORT/metrics."""
+
+    def __init__(self, host: str, port: int, telling: Telling = TellingReport) -> None:
+        self._host, self._port, self._telling = host, port, telling
+        self._server: Any = None
+
+    @property
+    def port(self) -> int:
+        """The port it answers on."""
+        return int(self._server.server_port) if self._server else self._port
+
+    def start(self, reports: Reports) -> None:
+        """Begin to answer.
+
+        Raises:
+            CannotStartError: the address is taken or not ours.
+        """
+        registry = CollectorRegistry()
+        registry.register(MachineCollector(reports, self._telling))
+        ProcessCollector(registry=registry)  # memory and descriptors, from /proc
+        try:
+            self._server, self._thread = start_http_server(self._port, addr=self._host, registry=registry)
+        except OSError as e:
+            raise CannotStartError(
+                f"health.metrics_port: {self._host}:{self._port} can't be used: {e.strerror or e}; choose another port"
+            ) from e
+
+    def progressed(self) -> None:
+        """Whoever asks reads the counters."""
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(1.0)

@@ -1,0 +1,204 @@
+"""The status file: written by the running daemon, read by `asd-daemon status`.
+
+One small JSON file a daemon, in memory (/run) where there is such a folder, replaced as a whole. A file that can't be written costs
+the status, never the listening.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from asd_daemon.tell.payloads import state_payload, time_text
+from asd_daemon.watch.report import MachineReport, Reports, Telling, TellingReport
+
+_LOG = logging.getLogger(__name__)
+SCHEMA = 1
+STALE_S = 60.0  # six windows without any progress
+SLACK_S = 5.0  # a file that is written anew while it is read is from after the question
+_WRITE_EVERY_S = 1.0
+_SYSTEM_FOLDER = Path("/run/asd-daemon")
+_GOOD = ("normal", "starting", "learning")
+
+
+class StatusFile:
+    """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
+
+    def __init__(self, file: Path, *, node: str, version: str, telling: Telling = TellingReport) -> None:
+        self._file, self._node, self._version, self._telling = file, node, version, telling
+        self._started_at = datetime.now(UTC)
+        self._reports: Reports | None = None
+        self._lock = threading.Lock()
+        self._written_s = float("-inf")
+        self._written_states: list[tuple[str, object]] = []
+        self._failed = False
+
+    def start(self, reports: Reports) -> None:
+        """Write it for the first time."""
+        self._reports = reports
+        self._write()
+
+    def progressed(self) -> None:
+        """Write it, if it is a second old or a state has changed."""
+        with self._lock:
+            is_fresh = time.monotonic() - self._written_s < _WRITE_EVERY_S
+            if is_fresh and self._states() == self._written_states:
+                return
+        self._write()
+
+    def close(self) -> None:
+        """Remove it: who stops in order leaves nothing behind."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+
+    def _states(self) -> list[tuple[str, object]]:
+        """What is worth writing at once."""
+        reports = self._reports() if self._reports else {}
+        states: list[tuple[str, object]] = [
+            (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
+            for name, r in reports.items()
+        ]
+        return [*states, ("", self._telling().contact.trouble)]
+
+    def _write(self) -> None:
+        if self._reports is None:
+            return
+        told = self._telling()
+        content = {
+            "schema": SCHEMA,
+            "node": self._node,
+            "version": self._version,
+            "pid": os.getpid(),
+            "started_at": time_text(self._started_at),
+            "updated_at": time_text(datetime.now(UTC)),
+            "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
+            "broker": asdict(told.contact),
+            "kept": asdict(told.stock),
+            "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
+        }
+        fresh = self._file.with_suffix(".new")
+        with self._lock:
+            self._written_s, self._written_states = time.monotonic(), self._states()
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+                fresh.replace(self._file)
+            except OSError as e:
+                if not self._failed:
+                    _LOG.warning("%s: can't be written, `asd-daemon status` shows nothing: %s", self._file, e)
+                self._failed = True
+
+
+def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
+    state = {k: v for k, v in state_payload(node, name, report.state).items() if k not in ("schema", "node", "machine")}
+    return {**state, "counts": asdict(report.counts), "source": asdict(report.vitals)}
+
+
+def status_folder(state_folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the file lies: beside the state where that is chosen, else in systemd's or the user's runtime folder."""
+    if environment.get("ASD_STATE_DIR"):
+        return Path(environment["ASD_STATE_DIR"]) / "status"
+    if environment.get("RUNTIME_DIRECTORY"):
+        return Path(environment["RUNTIME_DIRECTORY"].split(":")[0])
+    if environment.get("XDG_RUNTIME_DIR"):
+        return Path(environment["XDG_RUNTIME_DIR"]) / "asd-daemon"
+    return state_folder / "status"
+
+
+def status_file(folder: Path, machines: Iterable[str]) -> Path:
+    """A daemon's file: named after its machines, so that several daemons of one user have one each."""
+    return folder / f"status-{'-'.join(machines)[:100]}.json"
+
+
+@dataclass(frozen=True)
+class DaemonStatus:
+    """What one daemon's file says, and whether it still holds."""
+
+    file: Path
+    content: Mapping[str, Any]
+    trouble: str | None
+    """Why the file can't be trusted: its daemon is gone, or has made no progress for a minute."""
+
+    @property
+    def well(self) -> bool:
+        """Whether the daemon lives, every machine is judged and normal, all can be kept, and the broker is reached."""
+        machines = self.content.get("machines", {}).values()
+        are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
+        return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
+
+
+def describe(status: DaemonStatus) -> Iterator[str]:
+    """Lines for people."""
+    content = status.content
+    yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
+    broker, waiting = content.get("broker", {}), content.get("kept", {}).get("alerts_waiting", 0)
+    if broker.get("broker"):
+        how = broker["trouble"] or (
+            f"broker {broker['broker']}: " + ("connected" if broker["connected"] else "connecting")
+        )
+        yield f"  {how}, {waiting} alerts wait"
+    for name, machine in content.get("machines", {}).items():
+        score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
+        reason = f" ({machine['reason']})" if machine["reason"] else ""
+        yield f"  {name}: {machine['state']}{reason} since {machine['since']}{score}"
+        yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
+        if machine["muted_until"]:
+            yield f"    muted until {machine['muted_until']}"
+        if machine["drift"]:
+            fraction, since = machine["drift"]["fraction"], machine["drift"]["since"]
+            yield f"    normal scores have drifted {fraction:.0%} of the way to the threshold, since {since}"
+        for trouble in machine["troubles"]:
+            yield f"    {trouble}"
+
+
+def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
+    """The status of every daemon that is found: of this user's folder and of the system's services.
+
+    Args:
+        folder: this user's.
+        now_s: time.monotonic().
+        system: the services'.
+
+    Raises:
+        PermissionError: the system's folder is not ours to read.
+    """
+    files = [*folder.glob("status-*.json"), *system.glob("status-*.json"), *system.glob("*/status-*.json")]
+    if not files and system.is_dir():
+        for below in system.iterdir():
+            os.listdir(below)  # raises where it may not be read, which glob keeps silent about
+    return [_read(file, now_s) for file in sorted(set(files))]
+
+
+def _read(file: Path, now_s: float) -> DaemonStatus:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        age_s = now_s - float(content["updated_monotonic_s"])
+        process_id = int(content["pid"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        return DaemonStatus(file, {}, f"can't be read: {e}")
+    if not _lives(process_id):
+        return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
+    if age_s < -SLACK_S:
+        return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
+    if age_s > STALE_S:
+        return DaemonStatus(file, content, f"no progress for {age_s:.0f} s")
+    return DaemonStatus(file, content, None)
+
+
+def _lives(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, but there
+        return True
+    return True

@@ -1,0 +1,240 @@
+"""The supervisor of a source that is a process, with small programs for children."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from asd_daemon.errors import SourceError
+from asd_daemon.hear.source import Block, Heard, Lost
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.sources.child_process import Patience, SupervisedChild
+from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
+from asd_daemon.hear.sources.recorder_protocol import Frame, FrameReader, Kind
+
+QUICK = Patience(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
+
+
+def command(script: str, *, wait: bool = True, patience: Patience = QUICK) -> SupervisedChild:
+    return open_command(SourceSpec("command", f"sh -c {shlex.quote(script)}"), wait=wait, patience=patience)
+
+
+@contextmanager
+def hearing(source: SupervisedChild) -> Iterator[Iterator[Heard]]:
+    heard = source.heard()
+    try:
+        yield heard
+    finally:
+        source.close()
+        assert list(heard) == []
+
+
+def python_child(code: str, decoder: type = RecorderDecoder, patience: Patience = QUICK) -> SupervisedChild:
+    return SupervisedChild(
+        "child", [sys.executable, "-c", code], decoder, wait=True, speaks_first=True, patience=patience
+    )
+
+
+def until(heard: Iterator[Heard], kind: type, most: int = 1000) -> Heard:
+    return next(item for item, _ in zip(heard, range(most), strict=False) if isinstance(item, kind))
+
+
+def test_command_when_it_writes_raw_samples_gives_them_exactly(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(-32768, 32767, 50_001).astype("<i2")
+    (tmp_path / "raw").write_bytes(samples.tobytes())
+    # one byte, then the rest: a sample may come in halves
+    script = f"head -c 1 {tmp_path}/raw; tail -c +2 {tmp_path}/raw; exec sleep 60"
+    with hearing(command(script)) as heard:
+        parts: list[np.ndarray[tuple[int], np.dtype[np.float32]]] = []
+        while sum(map(len, parts)) < samples.shape[0]:
+            item = next(heard)
+            assert isinstance(item, Block)
+            assert item.gap_samples == 0
+            parts.append(item.samples)
+    assert np.array_equal(np.concatenate(parts) * 32768, samples)
+
+
+def test_command_that_ends_is_started_again_and_the_gap_is_counted() -> None:
+    with hearing(command("head -c 3200 /dev/zero")) as heard:
+        until(heard, Block)
+        lost = until(heard, Lost)
+        back = until(heard, Block)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "ended"
+    assert isinstance(back, Block)
+    assert back.gap_samples > 0
+
+
+def test_command_that_falls_silent_is_killed_and_started_again(tmp_path: Path) -> None:
+    source = command(f"echo $$ >> {tmp_path}/pids; head -c 3200 /dev/zero; exec sleep 600")
+    with hearing(source) as heard:
+        until(heard, Block)
+        lost = until(heard, Lost)
+        assert isinstance(lost, Lost)
+        assert lost.reason == "no sound for 0.3 s"
+        until(heard, Block)
+        assert source.restarts == 1
+    pids = [int(p) for p in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_command_with_descendants_takes_them_along(tmp_path: Path) -> None:
+    with hearing(command(f"sleep 600 & echo $! > {tmp_path}/pid; cat /dev/zero")) as heard:
+        until(heard, Block)
+        pid = int((tmp_path / "pid").read_text())
+        assert psutil.pid_exists(pid)
+    gone = threading.Event()
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            break
+        gone.wait(0.05)
+    else:
+        pytest.fail("the descendant still runs")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo the device is on fire >&2; exit 4", "ended with code 4: the device is on fire"),
+        ("kill -SEGV $$", "was killed by SIGSEGV"),
+        ("exec 2>&-; exit 0", "ended"),
+    ],
+)
+def test_command_that_fails_at_the_start_is_a_source_error_with_its_last_words(script: str, reason: str) -> None:
+    with pytest.raises(SourceError) as raised:
+        next(command(script, wait=False).heard())
+    assert str(raised.value) == f"command 'sh': {reason}"
+
+
+def test_command_that_does_not_exist_is_a_source_error_or_waited_for() -> None:
+    spec = SourceSpec("command", "no-such-program-here")
+    with pytest.raises(SourceError, match="can't start no-such-program-here: No such file"):
+        next(open_command(spec, wait=False).heard())
+    with hearing(open_command(spec, wait=True, patience=QUICK)) as heard:
+        first, second = next(heard), next(heard)
+    assert isinstance(first, Lost)
+    assert isinstance(second, Lost)
+    assert second.for_s > first.for_s
+
+
+def test_standard_error_in_masses_neither_blocks_nor_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    with hearing(command("yes noise 2>/dev/null | head -n 200000 >&2; head -c 3200 /dev/zero; exec sleep 60")) as heard:
+        assert isinstance(next(heard), Block)
+    assert caplog.text.count("noise") <= 1
+
+
+def test_close_from_another_thread_ends_a_silent_source() -> None:
+    source = command("exec sleep 600", patience=Patience())
+    thread = threading.Thread(target=lambda: list(source.heard()))
+    thread.start()
+    source.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_fifty_lives_leak_no_descriptor_and_no_zombie() -> None:
+    process = psutil.Process()
+    with hearing(command("head -c 320 /dev/zero")) as heard:
+        until(heard, Lost)
+        before = process.num_fds()
+        for _ in range(50):
+            until(heard, Block)
+        assert process.num_fds() <= before + 6  # those of the child that is alive just now
+    assert [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE] == []
+    assert process.num_fds() < before + 6
+
+
+def test_child_that_never_speaks_is_given_up_after_its_boot_time() -> None:
+    patience = Patience(boot_s=0.2, backoff_least_s=0.01)
+    with hearing(python_child("import time; time.sleep(600)", patience=patience)) as heard:
+        lost = next(heard)
+    assert lost == Lost("does not start in 0.2 s", getattr(lost, "for_s", 0.0))
+
+
+def test_child_that_talks_nonsense_is_lost_and_not_believed() -> None:
+    with hearing(python_child("print('Hello, I am no recorder at all, but I have much to say.')")) as heard:
+        lost = next(heard)
+    assert isinstance(lost, Lost)
+    assert "talks nonsense" in lost.reason
+
+
+def test_child_that_gives_up_says_why() -> None:
+    code = (
+        "import sys; from asd_daemon.hear.sources.recorder_protocol import *\n"
+        'sys.stdout.buffer.write(Frame(Kind.READY).pack() + Frame(Kind.FAILED, b\'{"reason": "busy"}\').pack())'
+    )
+    with hearing(python_child(code)) as heard:
+        lost = next(heard)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "busy"
+
+
+def test_loss_inside_a_life_is_a_gap_of_that_many_samples() -> None:
+    code = (
+        "import sys, time; from asd_daemon.hear.sources.recorder_protocol import *\n"
+        "sound = bytes(4 * 160)\n"
+        "for lost in (0, 0, 77):\n"
+        "    sys.stdout.buffer.write(Frame(Kind.SOUND, sound, 0, lost, time.monotonic_ns()).pack())\n"
+        "sys.stdout.flush(); time.sleep(600)"
+    )
+    with hearing(python_child(code)) as heard:
+        blocks = [next(heard) for _ in range(3)]
+    assert [b.gap_samples for b in blocks if isinstance(b, Block)] == [0, 0, 77]
+
+
+def test_frames_when_cut_anywhere_are_put_together() -> None:
+    frames = [Frame(Kind.SOUND, os.urandom(n), n, 2 * n, 3 * n) for n in (0, 1, 500)] + [Frame(Kind.READY)]
+    data = b"".join(frame.pack() for frame in frames)
+    for step in (1, 7, 33, len(data)):
+        reader = FrameReader()
+        found = [f for i in range(0, len(data), step) for f in reader.feed(data[i : i + step])]
+        assert found == frames
+
+
+def test_frame_that_claims_to_be_endless_is_refused() -> None:
+    data = bytearray(Frame(Kind.SOUND, b"1234").pack())
+    data[8:12] = b"\xff\xff\xff\xff"
+    with pytest.raises(ValueError, match="not a frame"):
+        list(FrameReader().feed(bytes(data)))
+
+
+def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container() -> None:
+    """A subreaper inherits orphans as process 1 of a container does; nobody else would take them off the list."""
+    code = (
+        "import ctypes, sys, psutil\n"
+        "if ctypes.CDLL(None).prctl(36, 1, 0, 0, 0): sys.exit(77)\n"  # PR_SET_CHILD_SUBREAPER
+        "from asd_daemon.hear.source import Lost\n"
+        "from asd_daemon.hear.source_spec import SourceSpec\n"
+        "from asd_daemon.hear.sources.child_process import Patience\n"
+        "from asd_daemon.hear.sources.microphone import open_command\n"
+        "quick = Patience(start_s=5, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
+        "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
+        "source = open_command(spec, wait=True, patience=quick)\n"
+        "heard = source.heard()\n"
+        "for _ in range(4):\n"
+        "    next(item for item in heard if isinstance(item, Lost))\n"
+        "me = psutil.Process()\n"
+        "print(sum(c.status() == psutil.STATUS_ZOMBIE for c in me.children(recursive=True)), source.restarts)\n"
+        "source.close(); list(heard)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4] / "daemon")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode == 77:
+        pytest.skip("no subreaper on this kernel")
+    assert done.returncode == 0, done.stderr
+    zombies, restarts = map(int, done.stdout.split())
+    assert restarts >= 3
+    assert zombies <= 1, "the last one's may not be over yet"

@@ -1,0 +1,209 @@
+"""Windows judged with their history: usual level, rate, deafness; what is remembered; silence found before the window ends."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asd_daemon.hear.source import Back, Block, Dead, Heard, Lost
+from asd_daemon.hear.sources.sample_clock import SampleClock
+from asd_daemon.hear.sources.source_memory import SourceMemory
+from asd_daemon.hear.windows.dead_microphone import watched
+from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits, level_of
+from asd_daemon.hear.windows.quality import Unfit, unfit_reason
+from asd_daemon.hear.windows.window import Window, WindowCutter
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def noise(level_dbfs: float, samples: int = 160_000) -> NDArray[np.float32]:
+    sound = np.random.default_rng(1).uniform(-1, 1, samples)
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)) * 10 ** (level_dbfs / 20), np.float32)
+
+
+def window(level_dbfs: float = -30, **more: float) -> Window:
+    return Window(noise(level_dbfs), START, **more)  # type: ignore[arg-type]
+
+
+def test_level_is_the_root_mean_square_in_db_below_full_scale() -> None:
+    t = np.arange(16_000) / 16_000
+    sine = np.sin(2 * np.pi * 100 * t).astype(np.float32)
+    assert level_of(sine) == pytest.approx(-3.01, abs=0.01)
+    assert level_of(np.zeros(10, np.float32)) == -200
+
+
+def test_level_far_from_what_was_usual_is_unfit_and_near_it_is_not() -> None:
+    fitness = Fitness(FitnessLimits(below_db=20, above_db=30), SourceMemory())
+    assert [fitness.reason(window(level)) for level in (-31, -29) * 6] == [None] * 12
+    assert fitness.reason(window(-48)) is None
+    assert fitness.reason(window(-52)) is Unfit.LEVEL
+    assert fitness.reason(window(-5)) is None
+
+
+def test_level_learned_while_the_machine_was_off_is_learned_anew_when_it_runs() -> None:
+    memory = SourceMemory()
+    fitness = Fitness(FitnessLimits(below_db=20, above_db=40), memory)
+    for _ in range(12):
+        fitness.reason(window(-75))
+    assert [fitness.reason(window(-30)) for _ in range(13)] == [Unfit.LEVEL] * 12 + [None]
+    assert memory.level_dbfs == pytest.approx(-30, abs=0.1)
+    assert [fitness.reason(window(-60)) for _ in range(30)] == [Unfit.LEVEL] * 30, "softer teaches nothing"
+
+
+def test_level_without_memory_is_not_judged() -> None:
+    fitness = Fitness()
+    assert [fitness.reason(window(level)) for level in (-20, -70, *(-20,) * 12, -70)] == [None] * 15
+
+
+def test_usual_level_is_remembered_from_run_to_run(tmp_path: Path) -> None:
+    file = tmp_path / "machines" / "fan" / "source.json"
+    first = Fitness(None, SourceMemory(file))
+    for _ in range(12):
+        first.reason(window(-30))
+    assert json.loads(file.read_text())["level_dbfs"] == pytest.approx(-30, abs=0.1)
+    assert Fitness(None, SourceMemory(file)).reason(window(-55)) is Unfit.LEVEL
+    assert [p.name for p in file.parent.iterdir()] == ["source.json"]
+
+
+def test_unfit_windows_do_not_teach_a_level() -> None:
+    memory = SourceMemory()
+    fitness = Fitness(None, memory)
+    for _ in range(20):
+        assert fitness.reason(Window(np.zeros(160_000, np.float32), START)) is Unfit.SILENCE
+    assert memory.level_dbfs is None
+
+
+def test_samples_at_another_rate_than_promised_are_unfit() -> None:
+    assert Fitness().reason(window(rate_error=0.088)) is Unfit.RATE  # 48 kHz that say 44.1
+    assert Fitness().reason(window(rate_error=-0.088)) is Unfit.RATE
+    assert Fitness().reason(window(rate_error=0.02)) is None
+
+
+def test_deafness_is_told_also_when_the_clock_was_set_back_meanwhile() -> None:
+    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert not fitness.is_deaf(start)
+    a_year_before = start - timedelta(days=365)
+    assert not fitness.is_deaf(a_year_before)
+    assert fitness.is_deaf(a_year_before + timedelta(seconds=60))
+
+
+def test_deafness_is_told_once_a_spell() -> None:
+    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    minutes = [START + timedelta(seconds=20 * n) for n in range(8)]
+    assert [fitness.is_deaf(at) for at in minutes] == [False, False, False, True, False, False, False, False]
+    assert fitness.deaf_text == ", and nothing usable for 60 s"
+    fitness.hears()
+    assert fitness.deaf_text == ""
+    assert [fitness.is_deaf(at) for at in minutes].count(True) == 1
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", '{"identity": 3, "level_dbfs": "x"}', '{"level_dbfs": NaN}'])
+def test_memory_that_makes_no_sense_is_learned_anew(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "source.json"
+    file.write_text(content)
+    memory = SourceMemory(file)
+    assert (memory.identity, memory.level_dbfs) == (None, None)
+    memory.keep_level(-20.0)
+    assert SourceMemory(file).level_dbfs == -20
+
+
+def test_memory_that_cannot_be_written_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "machines").write_text("a file, where a folder should be")
+    memory = SourceMemory(tmp_path / "machines" / "source.json")
+    memory.keep_level(-20.0)
+    assert memory.level_dbfs == -20
+    assert "can't be written" in caplog.text
+
+
+def test_another_device_is_objected_to_and_the_first_is_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "source.json"
+    assert SourceMemory(file).objection("usb-id:0d8c:0014:A1") is None
+    again = SourceMemory(file)
+    assert again.objection("usb-id:0d8c:0014:A1") is None
+    against = again.objection("usb-id:0d8c:0014:B2")
+    assert against is not None
+    assert "usb-id:0d8c:0014:B2, not usb-id:0d8c:0014:A1" in against
+    assert str(file) in against
+
+
+def blocks(*parts: NDArray[np.float32]) -> list[Heard]:
+    return [Block(part) for part in parts]
+
+
+def test_silence_is_found_before_the_window_ends_once_a_spell() -> None:
+    silence, sound = np.zeros(8000, np.float32), noise(-30, 8000)
+    heard = list(watched(blocks(sound, *[silence] * 8, sound, *[silence] * 3)))
+    assert [n for n, item in enumerate(heard) if isinstance(item, Dead)] == [4, 15]
+    assert heard[4] == Dead("silence")
+    assert [n for n, item in enumerate(heard) if isinstance(item, Back)] == [11], "after the block that ends it"
+
+
+def test_silence_that_ends_with_the_microphone_is_said_to_be_over_by_nobody_but_who_says_it_is_back() -> None:
+    silence, sound = Block(np.zeros(8000, np.float32)), Block(noise(-30, 8000))
+    heard = list(watched([silence] * 4 + [Lost("unplugged", 1.0)] + [sound, sound]))
+    assert not any(isinstance(item, Back) for item in heard)
+
+
+def test_stuck_value_is_found_and_a_changing_one_is_not() -> None:
+    stuck = np.full(8000, 0.3, np.float32)
+    assert Dead("stuck") in list(watched(blocks(stuck, stuck, stuck)))
+    steps = [np.full(8000, level, np.float32) for level in (0.1, 0.2, 0.3, 0.4)]
+    assert not any(isinstance(item, Dead) for item in watched(blocks(*steps)))
+
+
+def test_window_in_which_silence_ends_is_given_out_and_the_next_begins_with_sound() -> None:
+    cutter = WindowCutter(live=True)
+    list(cutter.feed(Block(np.zeros(80_000, np.float32))))
+    tainted, back = cutter.feed(Back())
+    assert isinstance(tainted, Window)
+    assert tainted.gap_samples == 80_000
+    assert back == Back()
+    (clean,) = cutter.feed(Block(noise(-30, 160_000)))
+    assert isinstance(clean, Window)
+    assert unfit_reason(clean.samples, clean.gap_samples) is None
+
+
+def test_window_that_is_filling_is_not_interrupted_by_what_is_said_between() -> None:
+    cutter = WindowCutter(live=True)
+    assert list(cutter.feed(Block(noise(-30, 80_000)))) == []
+    assert list(cutter.feed(Dead("silence"))) == [Dead("silence")]
+    (made,) = cutter.feed(Block(noise(-30, 80_000), rate_error=0.07))
+    assert isinstance(made, Window)
+    assert (made.gap_samples, made.rate_error) == (0, 0.07)
+    assert list(cutter.feed(Lost("x", 1.0)))[-1] == Lost("x", 1.0)
+
+
+def drive(clock: SampleClock, seconds: int, rate: float, start_s: float = 0.0, jitter_s: float = 0.0) -> float:
+    """Half-second blocks of a device that really runs at `rate` times 16 kHz; the last error."""
+    rng, error = np.random.default_rng(0), 0.0
+    for n in range(1, 2 * seconds):
+        error = clock.count(8000, start_s + n * 0.5 / rate + jitter_s * float(rng.uniform()))
+    return error
+
+
+@pytest.mark.parametrize("ppm", [-200.0, 0.0, 150.0])
+def test_clock_measures_the_drift_of_a_good_device_as_none_to_worry_about(ppm: float) -> None:
+    clock = SampleClock()
+    assert abs(drive(clock, 3600, 1 + ppm / 1e6, jitter_s=0.03)) < 0.002
+    assert clock.drift_ppm == pytest.approx(ppm, abs=20)
+
+
+def test_clock_finds_a_rate_that_is_not_what_it_says() -> None:
+    clock = SampleClock()
+    assert drive(clock, 20, 48 / 44.1) == 0.0, "too early to know"
+    assert drive(SampleClock(), 60, 48 / 44.1) == pytest.approx(48 / 44.1 - 1, abs=0.003)
+    assert clock.drift_ppm is None
+
+
+def test_clock_after_a_gap_counts_anew_and_keeps_the_drift() -> None:
+    clock = SampleClock()
+    drive(clock, 600, 1.0001)
+    clock.restart()
+    assert drive(clock, 60, 1.0, start_s=5000) == pytest.approx(0, abs=1e-9)
+    assert clock.drift_ppm == pytest.approx(100, abs=100)

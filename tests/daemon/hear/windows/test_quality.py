@@ -1,0 +1,75 @@
+"""Which windows are fit to judge."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from asd_daemon.hear.windows.quality import QualityLimits, Unfit, longest_run, unfit_reason
+
+F32 = NDArray[np.float32]
+N = 160_000
+
+
+def noise(level: float = 0.05) -> F32:
+    return np.random.default_rng(0).normal(0, level, N).astype(np.float32)
+
+
+def changed(where: slice, value: float) -> F32:
+    samples = noise()
+    samples[where] = value
+    return samples
+
+
+@pytest.mark.parametrize("samples", [noise(), noise(2e-4), noise(0.2), noise() + np.float32(0.05)])
+def test_unfit_reason_of_ordinary_sound_is_none(samples: F32) -> None:
+    assert unfit_reason(samples) is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (np.zeros(N, np.float32), Unfit.SILENCE),
+        (np.random.default_rng(0).integers(-1, 2, N).astype(np.float32) / 32768, Unfit.SILENCE),
+        (changed(slice(5000, 15_000), 0.0), Unfit.SILENCE),
+        (changed(slice(5000, 15_000), 0.01), Unfit.STUCK),
+        (np.full(N, 0.02, np.float32), Unfit.STUCK),
+        (changed(slice(7, 8), np.nan), Unfit.NOT_FINITE),
+        (changed(slice(7, 8), -np.inf), Unfit.NOT_FINITE),
+        (np.clip(noise(0.6), -1, 1), Unfit.CLIPPING),
+        (np.full(N, 1.0, np.float32), Unfit.CLIPPING),
+        (noise() + np.float32(0.3), Unfit.DC_OFFSET),
+        (noise() - np.float32(0.3), Unfit.DC_OFFSET),
+        (np.empty(0, np.float32), Unfit.GAP),
+    ],
+)
+def test_unfit_reason_of_a_broken_microphone_names_it(samples: F32, reason: Unfit) -> None:
+    assert unfit_reason(samples) is reason
+
+
+def test_unfit_reason_with_a_gap_is_the_gap_whatever_the_sound() -> None:
+    assert unfit_reason(noise(), gap_samples=1) is Unfit.GAP
+    assert unfit_reason(np.zeros(N, np.float32), gap_samples=1) is Unfit.GAP
+
+
+def test_unfit_reason_just_inside_the_limits_is_none() -> None:
+    assert unfit_reason(changed(slice(0, 4000), 0.01)) is None  # 0.25 s
+    limits = QualityLimits(clipped_fraction=0.5)
+    assert unfit_reason(np.clip(noise(0.6), -1, 1), limits=limits) is None
+
+
+def test_unfit_reason_of_a_few_clipped_peaks_is_none() -> None:
+    assert unfit_reason(changed(slice(0, N, 200), 1.0)) is None
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, -0.5]), min_size=1, max_size=60))
+def test_longest_run_agrees_with_counting(values: list[float]) -> None:
+    length, value = longest_run(np.array(values, np.float32))
+    runs = [(len(list(group)), key) for key, group in groupby(values)]
+    assert length == max(n for n, _ in runs)
+    assert (length, value) in runs

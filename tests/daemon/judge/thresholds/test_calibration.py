@@ -1,0 +1,63 @@
+"""The tail of normal scores and the threshold for a budget of false alarms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.stats import binom, gamma
+
+from asd_daemon.judge.thresholds.calibration import (
+    WEEK_S,
+    Calibration,
+    GammaFit,
+    Quantile,
+    calibrate,
+    window_exceedance,
+)
+
+
+@pytest.mark.parametrize(("open_after", "of"), [(1, 1), (2, 3), (3, 5), (5, 5)])
+@pytest.mark.parametrize("budget", [0.01, 1.0, 100.0])
+def test_window_exceedance_inverts_the_binomial_tail(open_after: int, of: int, budget: float) -> None:
+    p = window_exceedance(budget, open_after, of, hop_s=10.0)
+    assert binom.sf(open_after - 1, of, p) * WEEK_S / 10 == pytest.approx(budget, rel=1e-6)
+
+
+def test_window_exceedance_wrong_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 of 3"):
+        window_exceedance(1, 4, 3, 10)
+
+
+def test_threshold_between_stored_quantiles_follows_the_gamma_tail() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.gamma(4.0, 0.01, size=5000).astype(np.float32)
+    calibration = calibrate(scores)
+    assert calibration.gamma.shape == pytest.approx(4.0, rel=0.1)
+    for p in (0.25, 0.1, 0.0023, 7e-5):
+        expected = gamma.isf(p, calibration.gamma.shape, scale=calibration.gamma.scale)
+        assert calibration.threshold(p) == pytest.approx(expected, rel=0.02)
+
+
+def test_threshold_outside_the_table_uses_its_end() -> None:
+    calibration = Calibration(
+        clips=9,
+        gamma=GammaFit(shape=1, location=0, scale=1),
+        tail=(Quantile(exceedance=0.5, score=1), Quantile(exceedance=0.1, score=2)),
+    )
+    assert calibration.threshold(0.9) == 1
+    assert calibration.threshold(1e-9) == 2
+
+
+def test_calibration_disordered_tail_is_refused() -> None:
+    with pytest.raises(ValidationError, match="exceedance must fall"):
+        Calibration(
+            clips=9,
+            gamma=GammaFit(shape=1, location=0, scale=1),
+            tail=(Quantile(exceedance=0.1, score=1), Quantile(exceedance=0.5, score=2)),
+        )
+
+
+def test_calibrate_duplicated_clips_still_fits() -> None:
+    scores = np.concatenate([np.zeros(3), np.random.default_rng(0).gamma(3, 0.02, size=50)]).astype(np.float32)
+    assert 0 < calibrate(scores).threshold(0.1) < 1

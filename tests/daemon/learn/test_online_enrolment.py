@@ -1,0 +1,239 @@
+"""Learning a machine while it is listened to: what is told, what judges meanwhile, and what stays when it fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from asd_daemon.errors import UnknownMachineError
+from asd_daemon.hear.source import Block, ScriptedSource, Vitals
+from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.learn import enrolment
+from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled
+from asd_daemon.learn.online_enrolment import Pupil, Subject
+from asd_daemon.run.station import Station, StationNews
+from asd_daemon.settings.keys import MqttSettings
+from asd_daemon.tell.commands import Command, parse_command
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, ScoreTold
+from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
+
+TILT = 2.0
+SIXTEEN = 16 / 6  # minutes
+MICROPHONE = Vitals(identity="usb-id:0d8c:0014")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("lesson") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
+
+
+def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> Pupil:
+    def opened() -> Scorer:
+        return Scorer(with_enrolled(bundle, root, model), model)
+
+    made = Pupil(Subject(model, "device:default", root, hop_samples), opened, lambda: bundle, lambda: MICROPHONE)
+    made.open()
+    return made
+
+
+def asked(**words: object) -> Command:
+    return Command.model_validate({"command": "enroll", "minutes": SIXTEEN, **words})
+
+
+def hears(one: Pupil, windows: int, tilt: Callable[[int], float] = lambda _: TILT, seed: int = 0) -> list[str]:
+    """What it says of windows it can't judge."""
+    rng = np.random.default_rng(seed)
+    said = []
+    for n in range(windows):
+        try:
+            one.score(healthy_noise(rng, tilt(n)))
+        except UnknownMachineError as e:
+            said.append(str(e))
+    return said
+
+
+def wait_for_the_lesson(model: str = "pump") -> None:
+    for thread in threading.enumerate():
+        if thread.name == f"learn-{model}":
+            thread.join(120)
+            assert not thread.is_alive()
+
+
+def test_pupil_of_an_unknown_machine_learns_it_and_judges_from_the_next_window_on(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    one = pupil(bundle, tmp_path)
+    assert hears(one, 1) == ["not learned yet: send the command enroll"]
+    assert one.enrol(asked()) is None
+    assert one.is_learning
+    assert one.news() == "0 of 16 windows heard"
+    assert len(hears(one, 16)) == 16
+    wait_for_the_lesson()
+    rng = np.random.default_rng(9)
+    assert not one.score(healthy_noise(rng, TILT)).anomalous
+    assert one.score(failing_noise(rng, TILT)).anomalous
+    assert not one.is_learning
+    assert one.news() == "learned from 16 windows"
+    assert one.news() is None
+    record = read_enrolment(tmp_path, "pump")
+    assert record is not None
+    assert record.microphone == "usb-id:0d8c:0014"
+
+
+def test_pupil_judges_by_what_is_known_until_the_new_state_passes(bundle: Bundle, tmp_path: Path) -> None:
+    one = pupil(bundle, tmp_path, "fan")
+    before = one.score(healthy_noise(np.random.default_rng(1), TILT))
+    assert before.anomalous  # the fan of the bundle sounds otherwise
+    assert one.enrol(asked()) is None
+    assert hears(one, 16) == []
+    wait_for_the_lesson("fan")
+    assert not one.score(healthy_noise(np.random.default_rng(1), TILT)).anomalous
+
+
+def test_pupil_sound_that_is_too_changeable_changes_nothing_and_says_why(bundle: Bundle, tmp_path: Path) -> None:
+    one = pupil(bundle, tmp_path, "fan")
+    rng = np.random.default_rng(3)
+    window = healthy_noise(rng)
+    before = one.score(window).score
+    assert one.enrol(asked(minutes=4)) is None
+    hears(one, 24, lambda n: 3.0 * (n // 6))
+    wait_for_the_lesson("fan")
+    assert one.score(window).score == before
+    news = one.news()
+    assert news is not None
+    assert news.startswith("learning failed: fan: the sound was too changeable")
+    assert news.endswith("what was known before stays")
+    assert read_enrolment(tmp_path, "fan") is None
+
+
+def test_pupil_broken_off_keeps_what_was_collected(bundle: Bundle, tmp_path: Path) -> None:
+    one = pupil(bundle, tmp_path)
+    assert one.enrol(asked()) is None
+    hears(one, 10)
+    one.close()
+    wait_for_the_lesson()
+    assert read_enrolment(tmp_path, "pump") is None
+    two = pupil(bundle, tmp_path)
+    assert two.enrol(asked()) is None
+    hears(two, 16 - len(list((tmp_path / "pump" / "collecting").glob("window-*"))), seed=1)
+    wait_for_the_lesson()
+    hears(two, 1, seed=2)
+    assert two.news() == "learned from 16 windows"
+
+
+def test_pupil_refuses_a_second_lesson_and_one_that_says_not_what_becomes_of_the_first(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    one = pupil(bundle, tmp_path)
+    assert one.enrol(asked()) is None
+    assert one.enrol(asked()) == "the machine is being learned already"
+    hears(one, 16)
+    wait_for_the_lesson()
+    hears(one, 1)
+    refused = one.enrol(asked())
+    assert refused is not None
+    assert '"mode": "add" extends that, "relearn" replaces it' in refused
+    assert one.enrol(asked(mode="relearn")) is None
+    hears(one, 16, seed=5)
+    wait_for_the_lesson()
+    hears(one, 1)
+    assert one.news() == "learned from 16 windows"
+
+
+def test_pupil_windows_that_overlap_are_handed_on_once(bundle: Bundle, tmp_path: Path) -> None:
+    one = pupil(bundle, tmp_path, hop_samples=80_000)
+    assert one.enrol(asked()) is None
+    hears(one, 32)
+    wait_for_the_lesson()
+    hears(one, 1)
+    assert one.news() == "learned from 16 windows"
+
+
+def test_command_enroll_has_minutes_of_its_own_and_a_mode() -> None:
+    assert parse_command(b'{"command": "enroll"}').learning_minutes == 20
+    assert parse_command(b'{"command": "enroll", "minutes": 45, "mode": "add"}').learning_minutes == 45
+    assert parse_command(b'{"command": "mute"}').minutes == 60
+    with pytest.raises(ValueError, match="mode"):
+        parse_command(b'{"command": "enroll", "mode": "forget"}')
+
+
+class Quiet:
+    """Keeps states, lets all else pass."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[str, str | None]] = []
+        self.commanded: Callable[[str, Command], None] = lambda *_: None
+
+    def start(self, failed: Callable[[Exception], None]) -> None: ...
+
+    def state(self, machine: str, state: MachineState) -> None:
+        self.states.append((state.condition.value, state.reason))
+
+    def score(self, machine: str, told: ScoreTold) -> None: ...
+
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None: ...
+
+    def resume(self, machine: str, event: AlertEvent) -> None: ...
+
+    def close(self, timeout_s: float) -> None: ...
+
+
+def states_of(learner: Pupil | None, open_judge: Callable[[], Judge], windows: int) -> list[tuple[str, str | None]]:
+    """What a station tells that was asked to learn before its first window."""
+    teller, ended = Quiet(), threading.Event()
+    failures: list[Exception] = []
+
+    def failed(_: str, error: Exception) -> None:
+        failures.append(error)
+        ended.set()
+
+    news = StationNews(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
+    rng = np.random.default_rng(0)
+    source = ScriptedSource([Block(healthy_noise(rng)) for _ in range(windows)])
+    rule = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
+    station = Station("fan", source, open_judge, teller, news, rule=rule, learner=learner)
+    station.command(asked())
+    station.start()
+    assert ended.wait(60)
+    assert not failures
+    station.stop()
+    assert station.join(10)
+    return teller.states
+
+
+def test_station_says_learning_with_how_far_it_is_and_refuses_where_that_is_not_allowed(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    one = pupil(bundle, tmp_path, "fan")
+    states = states_of(one, one.open, 3)
+    assert states[0] == ("starting", None)
+    assert states[1] == ("learning", "0 of 16 windows heard")
+    assert {condition for condition, _ in states[1:]} == {"learning"}
+    wait_for_the_lesson("fan")
+    refused = states_of(None, lambda: Scorer(bundle, "fan"), 2)
+    assert refused == [
+        ("starting", None),
+        ("starting", "enroll refused: mqtt.enrolment is not set"),
+        ("normal", None),
+    ]
+
+
+def test_settings_enrolment_needs_commands() -> None:
+    with pytest.raises(ValidationError, match="enrolment needs commands: true"):
+        MqttSettings(host="broker", enrolment=True)
+    assert MqttSettings(host="broker", commands=True, enrolment=True).enrolment

@@ -1,0 +1,386 @@
+"""Stations and the service with scripted sound and a judge that hears loudness: what is told, counted and survived."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asd_daemon.errors import BrokerError, BundleError, SourceError
+from asd_daemon.hear.source import Block, Heard, Lost, Refused, ScriptedSource, Vitals
+from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.service import Service
+from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.window_queue import WindowQueue
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, ScoreTold
+from asd_daemon.watch.systemd import Notifier
+
+N = 160_000
+RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """A verdict: the peak of the window, anomalous above one half."""
+
+    score: float
+    threshold: float = 0.5
+
+    @property
+    def anomalous(self) -> bool:
+        return self.score > self.threshold
+
+
+class LoudnessJudge:
+    """Judges by the peak; can be held up."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.may_go.set()
+        self.began = threading.Event()
+
+    def score(self, waveform: NDArray[np.float32]) -> Loudness:
+        assert waveform.shape == (N,)
+        assert waveform.dtype == np.float32
+        self.began.set()
+        assert self.may_go.wait(20)
+        return Loudness(round(float(np.abs(waveform).max()), 1))
+
+
+class RememberingTeller:
+    """Keeps all it is told."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[str, str, str | None]] = []
+        self.scores: list[float] = []
+        self._scored = threading.Condition()
+        self.alerts: list[tuple[str, AlertEvent]] = []
+        self.closed = False
+        self.failed: Callable[[Exception], None] = lambda _: None
+        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.details: list[AlertDetails] = []
+        self.resumed: list[AlertEvent] = []
+        self.told_states: list[MachineState] = []
+
+    def start(self, failed: Callable[[Exception], None]) -> None:
+        self.failed = failed
+
+    def state(self, machine: str, state: MachineState) -> None:
+        self.states.append((machine, state.condition.value, state.reason))
+        self.told_states.append(state)
+
+    def score(self, machine: str, told: ScoreTold) -> None:
+        with self._scored:
+            self.scores.append(told.score)
+            self._scored.notify_all()
+
+    def wait_scores(self, count: int) -> bool:
+        """Wait for so many; whether they came."""
+        with self._scored:
+            return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
+
+    def alert(
+        self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
+    ) -> None:
+        self.alerts.append((machine, event))
+        self.details.append(details)
+
+    def resume(self, machine: str, event: AlertEvent) -> None:
+        self.resumed.append(event)
+
+    def close(self, timeout_s: float) -> None:
+        self.closed = True
+
+
+def window(level: float) -> Block:
+    """Ten seconds of noise whose peak is `level`; 0 is digital silence."""
+    noise = np.random.default_rng(0).uniform(-1, 1, N)
+    return Block((noise / np.abs(noise).max() * level).astype(np.float32))
+
+
+class EndlessSource:
+    """A live source: says what is put into it, until it is closed."""
+
+    live = True
+    vitals = Vitals()
+
+    def __init__(self) -> None:
+        self.words: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
+
+    def heard(self) -> Iterator[Heard]:
+        while (item := self.words.get()) is not None:
+            yield item
+
+    def close(self) -> None:
+        self.words.put(None)
+
+
+class Rig:
+    """A service of one machine, with everything around it in memory."""
+
+    def __init__(
+        self,
+        source: ScriptedSource | EndlessSource,
+        open_judge: Callable[[], Judge] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.judge, self.teller = LoudnessJudge(), RememberingTeller()
+        self.open_judge = open_judge or (lambda: self.judge)
+
+        def stations(news: StationNews) -> Sequence[Station]:
+            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE, now=now)]
+
+        self.service = Service(self.teller, Notifier({}), stations)
+
+
+def play(script: Iterable[Heard]) -> Rig:
+    rig = Rig(ScriptedSource(script))
+    rig.service.run()
+    return rig
+
+
+def test_run_from_normal_to_failing_to_repaired_tells_all_of_it() -> None:
+    rig = play([window(level) for level in (0.1, 0.2, 0.8, 0.9, 0.1, 0.1)])
+    assert rig.teller.scores == [0.1, 0.2, 0.8, 0.9, 0.1, 0.1]
+    assert [(m, e.kind.value, e.peak_score) for m, e in rig.teller.alerts] == [
+        ("fan", "open", 0.9),
+        ("fan", "close", 0.9),
+    ]
+    assert [state for _, state, _ in rig.teller.states] == ["starting", "normal", "alert", "normal", "stopped"]
+    assert rig.teller.closed
+    counts = rig.service.counts
+    assert (counts.heard, counts.scored, counts.unusable, counts.dropped, counts.opened) == (6, 6, 0, 0, 1)
+
+
+def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None:
+    """A box without a clock of its own begins in 1970 and is set right, or wrong, at any moment."""
+    jumps = iter([0, 10, 365 * 86_400, -365 * 86_400, 20, -3600, 7200] * 50)
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+
+    def now() -> datetime:
+        clock[0] += timedelta(seconds=next(jumps))
+        return clock[0]
+
+    source = EndlessSource()
+    rig = Rig(source, now=now)
+    levels = (0.1, 0.2, 0.8, 0.9, 0.1, 0.1, 0.3, 0.8, 0.9, 0.1, 0.1)
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    for number, level in enumerate(levels, start=1):
+        source.words.put(window(level))
+        assert rig.teller.wait_scores(number), "judged, whatever time it is"
+    rig.service.stop("test")
+    runner.join(20)
+    assert rig.teller.scores == list(levels)
+    assert [e.kind.value for _, e in rig.teller.alerts] == ["open", "close", "open", "close"]
+
+
+def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
+    nan = Block(np.full(N, np.nan, np.float32))
+    half = Block(window(0.9).samples[:1000])
+    rig = play([window(0.1), window(0.0), nan, half, Block(window(0.2).samples, gap_samples=50)])
+    assert rig.teller.scores == [0.1, 0.2]
+    assert rig.teller.states[2:5] == [
+        ("fan", "unusable", "silence"),
+        ("fan", "unusable", "not_finite"),
+        ("fan", "unusable", "gap"),
+    ]
+    counts = rig.service.counts
+    assert (counts.heard, counts.scored, counts.unusable, counts.gaps, counts.gap_samples) == (5, 2, 3, 1, 50)
+
+
+def test_lost_microphone_is_a_state_and_keeps_the_alert_open() -> None:
+    rig = play([window(0.9), window(0.9), Lost("unplugged", 2), Lost("unplugged", 10), Block(window(0.1).samples, 99)])
+    assert rig.teller.states[-5:] == [
+        ("fan", "alert", None),
+        ("fan", "mic_lost", "unplugged"),
+        ("fan", "alert", "sound is back"),
+        ("fan", "alert", None),
+        ("fan", "stopped", None),
+    ]
+    assert rig.service.counts.losses == 1
+
+
+def test_refused_recording_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    rig = play([Refused(Path("bad.wav"), "bad.wav: is no sound"), window(0.1)])
+    assert rig.service.counts.refused == 1
+    assert "bad.wav: is no sound" in caplog.text
+    assert rig.teller.scores == [0.1]
+
+
+def test_live_source_that_is_faster_than_the_judge_loses_the_oldest_and_counts_it() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    rig.judge.may_go.clear()
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    source.words.put(window(0.1))
+    assert rig.judge.began.wait(10)
+    for level in (0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4):
+        source.words.put(window(level))
+    source.words.put(None)
+    tick = threading.Event()
+    for _ in range(400):
+        if rig.service.counts.heard == 9 and rig.service.counts.dropped == 2:
+            break
+        tick.wait(0.05)
+    rig.judge.may_go.set()
+    runner.join(20)
+    assert rig.teller.scores == [0.1, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4]
+    assert ("fan", "overloaded", "cannot keep up: windows are dropped") in rig.teller.states
+    counts = rig.service.counts
+    assert counts.heard == counts.scored + counts.unusable + counts.dropped == 9
+
+
+def test_stop_while_listening_ends_in_order_and_accounts_for_every_window() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    runner = threading.Thread(target=rig.service.run)
+    rig.judge.may_go.clear()
+    runner.start()
+    for level in (0.1, 0.2, 0.3):
+        source.words.put(window(level))
+    assert rig.judge.began.wait(10)
+    rig.service.stop("test")
+    rig.judge.may_go.set()
+    runner.join(20)
+    assert not runner.is_alive()
+    assert rig.teller.states[-1] == ("fan", "stopped", None)
+    counts = rig.service.counts
+    assert counts.heard == counts.scored + counts.unusable + counts.dropped
+
+
+def test_stop_while_a_judge_hangs_accounts_for_the_window_in_its_hands() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    rig.judge.may_go.clear()
+    for _ in range(3):
+        source.words.put(window(0.1))
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    assert rig.judge.began.wait(10)
+    rig.service.stop("test")
+    runner.join(20)
+    assert not runner.is_alive(), "a judge that hangs holds nobody up"
+    counts = rig.service.counts
+    assert counts.dropped >= 1
+    assert counts.heard == counts.scored + counts.unusable + counts.dropped
+    rig.judge.may_go.set()
+    rig.service.stations[0].join(20)
+    assert rig.service.counts == counts, "what comes too late is not counted twice"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_listening_ends_the_run(number: signal.Signals) -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    before = signal.getsignal(number)
+    source.words.put(window(0.1))
+
+    def raise_later() -> None:
+        assert rig.judge.began.wait(10)
+        signal.raise_signal(number)
+
+    threading.Thread(target=raise_later).start()
+    rig.service.run()
+    assert rig.teller.closed
+    assert signal.getsignal(number) is before
+
+
+def failing(error: Exception) -> Callable[[], Judge]:
+    def open_judge() -> Judge:
+        raise error
+
+    return open_judge
+
+
+def test_bundle_that_is_broken_ends_the_run_with_its_error() -> None:
+    rig = Rig(EndlessSource(), failing(BundleError("embedder.onnx: wrong hash")))
+    with pytest.raises(BundleError, match="wrong hash"):
+        rig.service.run()
+    assert rig.teller.closed
+
+
+def test_source_that_cannot_start_ends_the_run_with_its_error() -> None:
+    rig = Rig(ScriptedSource([SourceError("no microphone")]))  # type: ignore[list-item]
+    with pytest.raises(SourceError, match="no microphone"):
+        rig.service.run()
+
+
+def test_broker_that_refuses_ends_the_run_with_its_error() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    source.words.put(window(0.1))
+    threading.Thread(target=lambda: (rig.judge.began.wait(10), rig.teller.failed(BrokerError("refused")))).start()
+    with pytest.raises(BrokerError, match="refused"):
+        rig.service.run()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_dies_of_what_nobody_caught_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    source.words.put(window(0.1))
+    before = threading.excepthook
+
+    def die() -> None:
+        assert rig.judge.began.wait(10)
+        raise ZeroDivisionError("in the connection")
+
+    threading.Thread(target=die, name="connection").start()
+    with pytest.raises(ZeroDivisionError):
+        rig.service.run()
+    assert "thread connection died" in caplog.text
+    assert rig.teller.closed
+    assert threading.excepthook is before
+
+
+def test_judge_that_breaks_is_logged_with_its_traceback_and_raised(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def score(self, waveform: NDArray[np.float32]) -> Loudness:
+            raise ZeroDivisionError("inside the model")
+
+    source = EndlessSource()
+    rig = Rig(source, Broken)
+    source.words.put(window(0.1))
+    with pytest.raises(ZeroDivisionError):
+        rig.service.run()
+    assert "inside the model" in caplog.text
+
+
+def test_two_machines_in_one_process_do_not_mix() -> None:
+    teller = RememberingTeller()
+    sound = {"fan": (0.1, 0.1, 0.1), "lathe": (0.9, 0.9, 0.9)}
+
+    def stations(news: StationNews) -> Sequence[Station]:
+        return [
+            Station(name, ScriptedSource([window(v) for v in levels]), LoudnessJudge, teller, news, rule=RULE)
+            for name, levels in sound.items()
+        ]
+
+    Service(teller, Notifier({}), stations).run()
+    assert {machine for machine, _ in teller.alerts} == {"lathe"}
+    assert [s for m, s, _ in teller.states if m == "fan"] == ["starting", "normal", "stopped"]
+
+
+def test_window_queue_that_may_wait_waits_for_room_and_wakes_when_stopped() -> None:
+    line = WindowQueue(limit=1)
+    refused = Refused(Path("x"), "y")
+    assert line.put(refused, may_wait=True) == 0
+    assert line.get() is refused
+    waiting = threading.Thread(target=line.get)
+    waiting.start()
+    assert line.stop() == 0
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert line.get() is None

@@ -1,0 +1,252 @@
+"""The configuration: what is accepted, and how a mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asd_daemon.errors import SettingsError
+from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.settings.file import (
+    SYSTEM_FILE,
+    load_settings,
+    parse_settings,
+    read_password,
+    settings_file,
+    state_folder,
+)
+from asd_daemon.settings.keys import AlarmSettings, MachineSettings, MqttSettings, Settings, SourceSettings
+from asd_daemon.settings.sample import sample_text
+
+ROOT = Path(__file__).resolve().parents[3]
+
+DESIGN = """
+node: line-3
+machines:
+  fan:
+    source: {device: "usb-id:0d8c:0014", channel: 0}
+    alarm: {open_after: 2, of: 3, close_after: 6, false_alarms_per_week: 1}
+bundle: /var/lib/asd/bundles/current
+mqtt: {host: broker.local, port: 8883, tls: true, username: line-3, password_file: /run/credentials/asd/mqtt, prefix: asd}
+"""
+
+
+def test_configuration_of_the_design_is_accepted() -> None:
+    settings = parse_settings(DESIGN, "F")
+    assert settings.node == "line-3"
+    assert settings.machine("fan").source.spec() == SourceSpec("device", "usb-id:0d8c:0014", {"channel": "0"})
+    assert settings.mqtt is not None
+    assert settings.mqtt.effective_port == 8883
+
+
+def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> None:
+    settings = parse_settings("", "F")
+    assert settings.machines == {}
+    assert settings.mqtt is None
+    assert settings.node
+    fan = parse_settings("machines: {fan: {}}", "F").machine("fan")
+    assert fan.source.spec() == SourceSpec("device", "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "machines:\n  fan:\n    alarm:\n      open_afer: 2",
+            "F:4: machines.fan.alarm.open_afer: unknown key (did you mean open_after?)",
+        ),
+        (
+            "machines:\n  fan: {}\n  pump: {}\n  fan: {model: x}",
+            "F:4: machines.fan: is given twice, on line 2 and here; keep one of them",
+        ),
+        (
+            "machines: {fan: {source: {simulate: 'fan?x'}}}",
+            "F:1: machines.fan.source: source 'simulate:fan?x': 'x' must be option=value&option=value",
+        ),
+        ("mashines: {}", "F:1: mashines: unknown key (did you mean machines?)"),
+        (
+            "machines: {fan: {zzz: 1}}",
+            "F:1: machines.fan.zzz: unknown key; known keys: source, model, hop_s, alarm, quality",
+        ),
+        ("node: a\nmqtt: {hots: a}", "F:2: mqtt.host: is missing (and 1 more)"),
+        (
+            "node: a\nmqtt:\n  host: a\n  port: 99999",
+            "F:4: mqtt.port: input should be less than or equal to 65535, got 99999",
+        ),
+        (
+            "machines: {fan: {source: {file: a, device: b}}}",
+            "F:1: machines.fan.source: give exactly one of device, file, folder, command, simulate; got device, file",
+        ),
+        (
+            "machines: {fan: {source: {simulate: fan, channel: 1}}}",
+            "F:1: machines.fan.source: channel has no meaning for simulate",
+        ),
+        (
+            "machines: {fan: {alarm: {open_after: 4}}}",
+            "F:1: machines.fan.alarm: open_after (4) must not be more than of (3)",
+        ),
+        ("machines: {fan: {hop_s: .nan}}", "F:1: machines.fan.hop_s: input should be a finite number, got nan"),
+        (
+            "mqtt: {host: a, ca_file: b}",
+            "F:1: mqtt: ca_file, cert_file and key_file have a meaning with tls: true only",
+        ),
+        ("mqtt: {host: a, prefix: a/#}", "F:1: mqtt.prefix: string should match pattern"),
+        ("a: [", "F:1: is no YAML: expected the node content"),
+        ("- 1", "F: must hold keys and values, holds a list"),
+        ("node: !!python/object/apply:os.getcwd []", "F:1: is no YAML: could not determine a constructor"),
+    ],
+)
+def test_mistake_is_named_with_line_key_and_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_settings(text, "F")
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_machine_name_that_no_topic_can_hold_is_refused() -> None:
+    for name in ("a/b", "a+", "#", "", "a b", "-a", "ä"):
+        with pytest.raises(SettingsError, match="machines"):
+            parse_settings(yaml.safe_dump({"machines": {name: {}}}), "F")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["machines", "fan", "source", "device", "alarm", "of", "mqtt", "host", "port"]),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_content_is_accepted_or_refused_with_file_and_reason(content: object) -> None:
+    try:
+        parse_settings(yaml.safe_dump(content), "F")
+    except SettingsError as e:
+        assert str(e).startswith("F:")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_accepted_or_refused_with_file_and_reason(text: str) -> None:
+    try:
+        parse_settings(text, "F")
+    except SettingsError as e:
+        assert str(e).startswith("F:")
+
+
+def test_unknown_machine_lists_those_there_are() -> None:
+    with pytest.raises(SettingsError, match="machine 'lathe' is unknown; machines: fan"):
+        parse_settings(DESIGN, "F").machine("lathe")
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        load_settings(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load_settings(tmp_path / "binary.yaml")
+    with pytest.raises(SettingsError, match="Is a directory"):
+        load_settings(tmp_path)
+
+
+def test_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    mqtt = MqttSettings(host="a", username="u", password_file=file)
+    with pytest.raises(SettingsError, match="can't be read: No such file"):
+        read_password(mqtt)
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match="is empty"):
+        read_password(mqtt)
+    file.write_text("pass word \nrest\n")
+    assert read_password(mqtt) == "pass word "
+    assert read_password(MqttSettings(host="a")) is None
+
+
+def test_settings_file_is_the_given_then_the_environments_then_the_systems() -> None:
+    given_file = Path("/given.yaml")
+    assert settings_file(given_file, {"ASD_CONFIG": "/env.yaml"}) == given_file
+    assert settings_file(None, {"ASD_CONFIG": "/env.yaml"}) == Path("/env.yaml")
+    assert settings_file(None, {}) == (SYSTEM_FILE if SYSTEM_FILE.exists() else None)
+
+
+def test_state_folder_is_ours_then_systemds_then_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    full = {"ASD_STATE_DIR": "/a", "STATE_DIRECTORY": "/b:/c", "XDG_STATE_HOME": "/d"}
+    assert state_folder(full) == Path("/a")
+    assert state_folder({k: full[k] for k in ("STATE_DIRECTORY", "XDG_STATE_HOME")}) == Path("/b")
+    assert state_folder({"XDG_STATE_HOME": "/d"}) == Path("/d/asd-daemon")
+    assert state_folder({}) == Path("/home/u/.local/state/asd-daemon")
+
+
+def test_password_from_a_systemd_credential(tmp_path: Path) -> None:
+    mqtt = MqttSettings(host="a", username="u", password_credential="mqtt-password")
+    (tmp_path / "mqtt-password").write_text("s3cret\n")
+    assert read_password(mqtt, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "s3cret"
+    with pytest.raises(SettingsError, match="LoadCredential=mqtt-password"):
+        read_password(mqtt, {})
+    with pytest.raises(SettingsError, match="password_credential: .* can't be read"):
+        read_password(mqtt, {"CREDENTIALS_DIRECTORY": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "message"),
+    [
+        ("{host: a, password_credential: b}", "password_credential needs username"),
+        ("{host: a, username: u, password_file: b, password_credential: c}", "password_file or password_credential"),
+        ("{host: a, password_credential: ../b, username: u}", "should match pattern"),
+    ],
+)
+def test_password_in_two_places_or_of_nobody_is_refused(mqtt: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(f"mqtt: {mqtt}", "F")
+
+
+def test_sound_that_may_not_be_stored_makes_no_clips_whatever_else_is_said() -> None:
+    assert parse_settings("keep: {clips: alerts}", "F").keep.keeps_clips
+    assert not parse_settings("keep: {clips: none}", "F").keep.keeps_clips
+    assert not parse_settings("keep: {clips: alerts, store_sound: false}", "F").keep.keeps_clips
+
+
+def test_sample_is_valid_and_shows_every_key() -> None:
+    text = sample_text()
+    settings = parse_settings(text, "sample")
+    assert settings.mqtt is not None
+    assert settings.machines["fan"].source.device == "default"
+    shown = {line.strip().lstrip("#").split(":")[0] for line in text.splitlines() if not line.strip().startswith("# ")}
+    sections = (Settings, MachineSettings, SourceSettings, AlarmSettings, MqttSettings)
+    assert {name for section in sections for name in section.model_fields} <= shown
+
+
+def test_sample_with_any_one_key_uncommented_is_understood() -> None:
+    """Every example has a value of the right kind; only keys that exclude each other may be refused."""
+    lines = sample_text().splitlines()
+    for number, line in enumerate(lines):
+        if not line.strip().startswith("#") or line.strip().startswith("# "):
+            continue
+        changed = [*lines[:number], line.replace("#", "", 1), *lines[number + 1 :]]
+        try:
+            parse_settings("\n".join(changed), "sample")
+        except SettingsError as e:
+            assert any(words in str(e) for words in ("exactly one of", "with tls: true only", "needs")), str(e)
+
+
+def test_every_key_has_a_sentence() -> None:
+    for section in (Settings, MachineSettings, SourceSettings, AlarmSettings, MqttSettings):
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+            if name.endswith("_s"):
+                assert "second" in field.description
+
+
+def test_committed_sample_is_current() -> None:
+    assert (ROOT / "deploy" / "asd-daemon.yaml").read_text() == sample_text(), (
+        "run: asd-daemon sample-config > deploy/asd-daemon.yaml"
+    )

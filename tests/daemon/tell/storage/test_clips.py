@@ -1,0 +1,162 @@
+"""Sound around alerts: what is in a clip, the budget, and disks that do not take one."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipShelf, ClipSpan
+from rig.disk import fill, small_disk
+
+AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+RATE = 16_000
+PLENTY = Budget(most_bytes=1e9, most_days=30)
+
+
+def second(number: int) -> NDArray[np.float32]:
+    """A second of sound that says which one it is."""
+    return np.full(RATE, number / 100, np.float32)
+
+
+def noise(seconds: float) -> NDArray[np.float32]:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, int(seconds * RATE)).astype(np.float32)
+
+
+def seconds_in(file: Path) -> list[int]:
+    samples, rate = soundfile.read(file, dtype="float32")
+    assert rate == RATE
+    return [round(float(v) * 100) for v in samples[RATE // 2 :: RATE]]
+
+
+class Shelf:
+    """`with Shelf(folder) as shelf`: ended in order."""
+
+    def __init__(self, folder: Path, budget: Budget = PLENTY) -> None:
+        self.shelf = ClipShelf(folder, budget, now_s=lambda: 1e9)
+
+    def __enter__(self) -> ClipShelf:
+        self.shelf.start()
+        return self.shelf
+
+    def __exit__(self, *exc: object) -> None:
+        self.shelf.close(10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "clips"
+
+
+def test_clip_holds_the_seconds_before_and_after_and_nothing_else(folder: Path) -> None:
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(before_s=3, after_s=2))
+        for number in range(1, 11):
+            recorder.feed(second(number))
+        path = recorder.begin("event-1", AT)
+        assert not path.exists()
+        for number in range(11, 16):
+            recorder.feed(second(number))
+    assert path == folder / "fan" / "20260131T120000Z-event-1.flac"
+    assert seconds_in(path) == [8, 9, 10, 11, 12]
+    assert soundfile.info(path).subtype == "PCM_16"
+    assert [f for f in folder.rglob("*") if f.is_file()] == [path]
+
+
+def test_clip_when_the_daemon_stops_holds_what_there_was(folder: Path) -> None:
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(before_s=3, after_s=60))
+        recorder.feed(second(1))
+        path = recorder.begin("e", AT)
+        recorder.feed(second(2))
+        recorder.finish()
+    assert seconds_in(path) == [1, 2]
+
+
+def test_sound_that_is_no_number_or_too_loud_makes_a_clip_all_the_same(folder: Path) -> None:
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(1, 0))
+        recorder.feed(np.array([np.nan, np.inf, -9.0, 0.5] * 4000, np.float32))
+        path = recorder.begin("e", AT)
+    samples, _ = soundfile.read(path)
+    assert np.isfinite(samples).all()
+    assert np.abs(samples).max() <= 1
+
+
+def clip_of(shelf: ClipShelf, name: str, made_s: float, folder: Path, seconds: float = 2) -> Path:
+    """A clip that was written earlier."""
+    path = folder / "fan" / f"{name}.flac"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(seconds), RATE, format="FLAC", subtype="PCM_16")
+    os.utime(path, (made_s, made_s))
+    return path
+
+
+def test_clips_over_the_budget_go_oldest_first(folder: Path) -> None:
+    with Shelf(folder, Budget(most_bytes=150_000, most_days=1e6)) as shelf:
+        old, newer = (clip_of(shelf, name, made_s, folder) for name, made_s in (("a", 1.0), ("b", 2.0)))
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
+        recorder.feed(noise(2))
+        path = recorder.begin("e", AT)
+    assert (old.exists(), newer.exists(), path.exists()) == (False, True, True)
+
+
+def test_clips_older_than_the_budget_go_at_the_start(folder: Path) -> None:
+    day_s = 86_400
+    old = clip_of(ClipShelf(folder, PLENTY), "a", 1e9 - 31 * day_s, folder)
+    young = clip_of(ClipShelf(folder, PLENTY), "b", 1e9 - 29 * day_s, folder)
+    with Shelf(folder):
+        pass
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_budget_smaller_than_a_clip_is_a_trouble_and_no_clip(folder: Path) -> None:
+    with Shelf(folder, Budget(most_bytes=1000, most_days=1)) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
+        recorder.feed(noise(2))
+        path = recorder.begin("e", AT)
+    assert not path.exists()
+    assert shelf.trouble is not None
+    assert "budget" in shelf.trouble
+
+
+def test_last_free_part_of_the_disk_is_never_taken(tmp_path: Path) -> None:
+    # sizes far above what the kernel counts late on several processors (some 100 kB of a tmpfs)
+    with small_disk(tmp_path / "small", 20_000) as disk, Shelf(disk / "clips") as shelf:
+        old = clip_of(shelf, "a", 1.0, disk / "clips", seconds=40)
+        fill(disk / "filler", leave_kilobytes=1_100)
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(20, 0))
+        recorder.feed(noise(20))
+        first = recorder.begin("e", AT)
+        shelf.close(10)
+        assert not old.exists(), "room is made from the oldest clips"
+        assert first.exists()
+        free = os.statvfs(disk).f_bavail / os.statvfs(disk).f_blocks
+        assert free >= 0.05
+
+
+def test_full_disk_is_a_trouble_and_leaves_no_half_clip(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 500) as disk, Shelf(disk / "clips") as shelf:
+        (disk / "clips").mkdir()
+        fill(disk / "filler")
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
+        recorder.feed(noise(2))
+        recorder.begin("e", AT)
+        shelf.close(10)
+        assert shelf.trouble is not None
+        assert list((disk / "clips").rglob("*.flac*")) == []
+
+
+def test_folder_that_cannot_be_made_is_a_trouble(tmp_path: Path) -> None:
+    (tmp_path / "clips").write_text("in the way")
+    with Shelf(tmp_path / "clips") as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(1, 0))
+        recorder.feed(noise(1))
+        recorder.begin("e", AT)
+    assert shelf.trouble is not None
+    assert shelf.failed == 1

@@ -1,0 +1,307 @@
+"""Those who look on: status file, metrics, dead-man ping; and that none of them is fooled by a judge that hangs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from asd_daemon.errors import CannotStartError
+from asd_daemon.hear.source import Vitals
+from asd_daemon.tell.payloads import Condition, Drift, MachineState
+from asd_daemon.tell.publisher import Contact
+from asd_daemon.watch.counters import Counts
+from asd_daemon.watch.dead_man_ping import DeadManPing
+from asd_daemon.watch.metrics import MetricsServer
+from asd_daemon.watch.report import MachineReport, Stock, TellingReport
+from asd_daemon.watch.status import StatusFile, describe, read_statuses, status_file, status_folder
+from asd_daemon.watch.systemd import Notifier
+from rig.daemon import RunningDaemon, ask
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+NO_SYSTEM = Path("/none")
+
+
+def report(condition: Condition = Condition.NORMAL, scored: int = 7, score: float | None = 0.25) -> MachineReport:
+    state = MachineState(condition, AT, score=score, threshold=0.5)
+    return MachineReport(state, Counts(heard=9, scored=scored, unusable=2, gap_samples=8000), Vitals(3, 1, -12.5, "x"))
+
+
+def status_of(folder: Path, **machines: MachineReport) -> StatusFile:
+    status = StatusFile(status_file(folder, machines), node="box", version="1")
+    status.start(lambda: machines)
+    return status
+
+
+def test_status_that_is_written_is_read_back_and_gone_after_a_clean_end(tmp_path: Path) -> None:
+    status = status_of(tmp_path, fan=report())
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.well
+    fan = found.content["machines"]["fan"]
+    assert (fan["state"], fan["score"], fan["counts"]["heard"], fan["source"]["restarts"]) == ("normal", 0.25, 9, 3)
+    status.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(tmp_path: Path) -> None:
+    machines = {"fan": report(), "pump": report()}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1")
+    status.start(lambda: machines)
+    written = (tmp_path / "status-fan-pump.json").stat().st_ino
+    machines["fan"] = report(scored=8)
+    status.progressed()
+    assert (tmp_path / "status-fan-pump.json").stat().st_ino == written
+    machines["pump"] = report(Condition.ALERT)
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.content["machines"]["pump"]["state"] == "alert"
+    assert found.content["machines"]["fan"]["counts"]["scored"] == 8
+
+
+@pytest.mark.parametrize("condition", [Condition.ALERT, Condition.MIC_LOST, Condition.UNUSABLE, Condition.OVERLOADED])
+def test_status_of_a_machine_that_is_not_normal_is_not_well(condition: Condition, tmp_path: Path) -> None:
+    status_of(tmp_path, fan=report(), pump=report(condition))
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    assert found.trouble is None
+
+
+def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: Path) -> None:
+    told = [TellingReport(Contact("b:1883", connected=True, connects=1), Stock(alerts_waiting=0))]
+    calm = report()
+    state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
+    machines = {"fan": MachineReport(state, calm.counts, calm.vitals)}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
+    status.start(lambda: machines)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.well
+    text = "\n".join(describe(found))
+    for words in ("broker b:1883: connected, 0 alerts wait", "muted until 2026-01-01", "drifted 40% of the way"):
+        assert words in text
+    told[0] = TellingReport(
+        Contact("b:1883", trouble="broker b:1883 can't be reached: no answer"), Stock(alerts_waiting=3)
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(describe(found))
+    told[0] = TellingReport()
+    machines["fan"] = MachineReport(
+        MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.vitals
+    )
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    assert "no clip: full" in "\n".join(describe(found))
+
+
+def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:
+    status_of(tmp_path, fan=report())
+    (late,) = read_statuses(tmp_path, time.monotonic() + 90, NO_SYSTEM)
+    assert late.trouble is not None
+    assert "no progress for 90 s" in late.trouble
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "pid": 2**22 + 7}))
+    (gone,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert gone.trouble is not None
+    assert "is gone" in gone.trouble
+    file.write_text(json.dumps({**content, "updated_monotonic_s": time.monotonic() + 1e6}))
+    (older,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert "before this box was started" in str(older.trouble)
+    file.write_text("{")
+    (broken,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert broken.trouble is not None
+    assert not broken.well
+
+
+def test_status_folder_that_cannot_be_written_costs_only_the_status(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    status = status_of(tmp_path / "file" / "below", fan=report())
+    status.progressed()
+    status.close()
+    assert caplog.text.count("can't be written") == 1
+
+
+def test_status_folder_is_the_first_that_the_environment_knows() -> None:
+    state = Path("/s")
+    assert status_folder(state, {"ASD_STATE_DIR": "/a", "RUNTIME_DIRECTORY": "/r"}) == Path("/a/status")
+    assert status_folder(state, {"RUNTIME_DIRECTORY": "/r:/q", "XDG_RUNTIME_DIR": "/x"}) == Path("/r")
+    assert status_folder(state, {"XDG_RUNTIME_DIR": "/x"}) == Path("/x/asd-daemon")
+    assert status_folder(state, {}) == Path("/s/status")
+
+
+def test_statuses_of_services_are_found_in_the_folder_of_each(tmp_path: Path) -> None:
+    for machine in ("fan", "pump"):
+        status_of(tmp_path / machine, **{machine: report()})
+    assert len(read_statuses(Path("/none"), time.monotonic(), tmp_path)) == 2
+
+
+def test_metrics_say_what_was_counted() -> None:
+    told = TellingReport(Contact("b:1883", connected=True, connects=2), Stock(5, 1, 4, 3, 2))
+    server = MetricsServer("127.0.0.1", 0, lambda: told)
+    server.start(lambda: {"fan": report(), "pump": report(Condition.ALERT, score=None)})
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+    finally:
+        server.close()
+    assert 'asd_windows_scored_total{machine="fan"} 7.0' in lines
+    assert 'asd_gap_seconds_total{machine="fan"} 0.5' in lines
+    assert 'asd_score{machine="fan"} 0.25' in lines
+    assert not any(line.startswith('asd_score{machine="pump"}') for line in lines)
+    assert 'asd_state{machine="pump",state="alert"} 1.0' in lines
+    assert 'asd_state{machine="pump",state="normal"} 0.0' in lines
+    assert 'asd_source_drift_ppm{machine="fan"} -12.5' in lines
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+    assert {
+        "asd_broker_connected 1.0",
+        "asd_broker_connects_total 2.0",
+        "asd_alerts_waiting 5.0",
+        "asd_alerts_given_up_total 1.0",
+        "asd_clips_written_total 4.0",
+        "asd_clips_failed_total 3.0",
+        "asd_scores_given_up_total 2.0",
+    } <= set(lines)
+
+
+def test_metrics_on_a_port_that_is_taken_cannot_start_and_say_which() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStartError, match=rf"health.metrics_port: 127.0.0.1:{port} can't be used"):
+            MetricsServer("127.0.0.1", port).start(dict)
+
+
+class Pinged:
+    """A web server that remembers who asked."""
+
+    def __init__(self, code: int) -> None:
+        self.times = threading.Semaphore(0)
+        pinged = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(code)
+                self.end_headers()
+                pinged.times.release()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the base class
+                """Say nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/ping"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def pinged(request: pytest.FixtureRequest) -> Iterator[Pinged]:
+    web = Pinged(getattr(request, "param", 200))
+    yield web
+    web.server.shutdown()
+    web.server.server_close()
+
+
+class Machines:
+    """Reports whose scored windows grow as they are told to."""
+
+    def __init__(self) -> None:
+        self.grows = {"fan": 1, "pump": 1}
+        self._scored = {"fan": 0, "pump": 0}
+        self.asked = threading.Semaphore(0)
+
+    def __call__(self) -> dict[str, MachineReport]:
+        for name, more in self.grows.items():
+            self._scored[name] += more
+        self.asked.release()
+        return {name: report(scored=scored) for name, scored in self._scored.items()}
+
+
+def test_ping_is_sent_while_every_machine_is_scored_and_withheld_when_one_is_not(pinged: Pinged) -> None:
+    machines, ping = Machines(), DeadManPing(pinged.url, 0.05)
+    ping.start(machines)
+    assert pinged.times.acquire(timeout=10)
+    assert pinged.times.acquire(timeout=10)
+    machines.grows["pump"] = 0
+    for _ in range(3):
+        assert machines.asked.acquire(timeout=10)
+    while pinged.times.acquire(blocking=False):
+        pass
+    before = ping.withheld
+    for _ in range(4):
+        assert machines.asked.acquire(timeout=10)
+    ping.close()
+    assert ping.withheld > before
+    assert not pinged.times.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("pinged", [500], indirect=True)
+def test_ping_that_fails_is_counted_and_tried_again(pinged: Pinged) -> None:
+    ping = DeadManPing(pinged.url, 0.05)
+    ping.start(Machines())
+    for _ in range(3):
+        assert pinged.times.acquire(timeout=10)
+    ping.close()
+    assert ping.failed >= 2
+    assert ping.sent == 0
+
+
+def test_running_daemon_is_shown_by_status_and_then_no_more(tmp_path: Path) -> None:
+    words = ["run", "--machine", "fan", "--no-mqtt", "--source", "simulate:fan?speed=20"]
+    with RunningDaemon(*words, home=tmp_path) as daemon:
+        tick = threading.Event()
+        for _ in range(600):
+            done = ask("status", "--json", home=tmp_path)
+            (one,) = json.loads(done.stdout) or [{}]
+            if one.get("machines", {}).get("fan", {}).get("counts", {}).get("scored", 0) > 0:
+                break
+            tick.wait(0.05)
+        else:
+            pytest.fail("no status with a score")
+        assert one["trouble"] is None
+        assert one["pid"] == daemon.process.pid
+        text = ask("status", home=tmp_path)
+        assert "fan: " in text.stdout
+        assert one["well"]
+        assert text.returncode == 0
+        daemon.process.kill()
+        daemon.wait(10)
+    killed = ask("status", home=tmp_path)
+    assert "is gone; it did not stop in order" in killed.stdout
+    assert killed.returncode == 1
+
+
+def test_status_without_any_daemon_says_so(tmp_path: Path) -> None:
+    done = ask("status", home=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "no daemon is running here\n")
+
+
+def test_watchdog_stays_hungry_while_one_judge_hangs(tmp_path: Path) -> None:
+    """Progress of the other machine, however much, must not hide it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        for machine in ("fan", "pump"):
+            notifier.expect(machine)
+        for _ in range(50):
+            notifier.progressed("fan")
+        notifier.status("end")
+        assert systemd.recv(100) == b"STATUS=end"
+
+
+def test_status_from_before_the_box_was_started_anew_is_told_from_one_written_just_now(tmp_path: Path) -> None:
+    status_of(tmp_path, fan=report())
+    (written_while_asked,) = read_statuses(tmp_path, time.monotonic() - 1, NO_SYSTEM)
+    assert written_while_asked.trouble is None
+    (older,) = read_statuses(tmp_path, time.monotonic() - 1000, NO_SYSTEM)
+    assert older.trouble == "is of a daemon that ran before this box was started anew"

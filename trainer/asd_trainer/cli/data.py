@@ -1,0 +1,166 @@
+"""asd-train simulate and fetch: where recordings come from.
+
+Owns the words and the output of the commands that write data sets. The work is done in `simulation` and `fetch`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from asd_trainer.data.fetch import Plan, Step
+    from asd_trainer.training.progress import Advance
+
+
+BaseUrl = click.option(
+    "--base-url", default="https://zenodo.org", show_default=True, metavar="URL", help="The archive to fetch from."
+)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--small", is_flag=True, help="The small set that the smoke recipe learns from: 104 training clips a machine."
+)
+@click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine. May be given several times."
+)
+@click.option(
+    "--source-train", type=int, metavar="N", help="Training clips of the source domain, a machine. [default: 990]"
+)
+@click.option(
+    "--target-train", type=int, metavar="N", help="Training clips of the target domain, a machine. [default: 10]"
+)
+@click.option("--test", type=int, metavar="N", help="Test clips of each domain and condition, a machine. [default: 50]")
+@click.option("--supplemental", type=int, metavar="N", help="Supplemental clips, a machine. [default: 100]")
+@click.option(
+    "--sections", type=int, metavar="N", help="Units of each machine, all sizes being of one unit. [default: 1]"
+)
+@click.option("--seed", type=int, metavar="N", help="Every recording follows from it. [default: 0]")
+@click.option("--jobs", type=click.IntRange(1), help="Processes to use. [default: all cores]")
+def simulate(out: Path, small: bool, jobs: int | None, **sizes: Any) -> None:
+    """Write simulated machines, healthy and failing, to OUT: a complete data set in the DCASE 2025 layout.
+
+    The full set is as large as the challenge's (1300 clips of 10 s for each of seven machines, 3 GB). Broken off, the same command goes on.
+
+    \b
+    Examples:
+      asd-train simulate data --small
+      asd-train simulate fans --machine fan --source-train 200 --target-train 20 --test 25
+    """
+    from asd_trainer.data.simulation import write_dataset
+    from asd_trainer.data.simulation_plan import SMOKE, SimulationPlan
+    from asd_trainer.training.progress import counted
+
+    changed = {name: value for name, value in sizes.items() if value not in (None, ())}
+    plan = dataclasses.replace(SMOKE if small else SimulationPlan(), **changed)
+    with counted("simulate", "clips") as progress:
+        summary = write_dataset(out, plan, jobs=jobs or os.cpu_count() or 1, progress=progress)
+    click.echo(f"{summary.written} clips written, {summary.kept} kept: {summary.root}")
+    click.echo(f"next: asd-train run smoke --data {out} --out runs/smoke")
+
+
+@click.command()
+@click.argument("year", type=int)
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder that gets dcase<YEAR>t2."
+)
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["dev", "train", "eval"]),
+    help="Development data, additional training data, evaluation test data. May be given several times. [default: all]",
+)
+@click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine. May be given several times."
+)
+@BaseUrl
+@click.option("--dry-run", is_flag=True, help="Say what there is and how large it is, and fetch nothing.")
+def fetch(year: int, to: Path, parts: Sequence[str], machines: Sequence[str], base_url: str, dry_run: bool) -> None:
+    """Fetch the public data sets of DCASE Task 2 of YEAR, 2020 to 2026.
+
+    Sizes and checksums are verified. What is there already is not fetched again; broken off, the same command goes on.
+
+    \b
+    Examples:
+      asd-train fetch 2025 --to data --part dev
+      asd-train fetch 2025 --to data --part train --part eval --machine ToyPet
+    """
+    root, _ = fetch_year(year, parts, machines, to, base_url, dry_run=dry_run)
+    if not dry_run:
+        click.echo(f"next: asd-train run smoke --data {root} --out runs/{year}")
+
+
+def fetch_year(
+    year: int,
+    parts: Sequence[str],
+    machines: Sequence[str],
+    to: Path,
+    base_url: str,
+    *,
+    dry_run: bool,
+    to_stderr: bool = False,
+) -> tuple[Path, bool]:
+    """Tell licence and size of a year's data, then fetch what is missing; gives its folder, and whether all of it is there.
+
+    Raises:
+        UsageError, FetchError, DataSetError: as `asd_trainer.data.fetch.plan` and `fetch`.
+    """
+    from asd_trainer.data.fetch import fetch as fetch_files
+    from asd_trainer.data.fetch import plan
+
+    what = plan(year, parts, machines, to, base_url=base_url.rstrip("/"))
+    root = to / f"dcase{year}t2"
+    for line in _plan_lines(what):
+        click.echo(line, err=to_stderr)
+    if not dry_run:
+        with _fetching() as told:
+            fetch_files(what, told)
+        kept = len(what.files) - len(what.missing)
+        click.echo(f"{len(what.missing)} files fetched, {kept} kept: {root}", err=to_stderr)
+    return root, not (dry_run and what.missing)
+
+
+def _plan_lines(what: Plan) -> Iterator[str]:
+    yield from what.titles
+    yield f"licence: {', '.join(what.licences)}"
+    yield f"files:   {len(what.files)}, {_size(what.size_bytes)}"
+    if not what.missing:
+        yield "missing: none"
+    else:
+        needed = f"needs about {_size(what.needed_bytes)} of disk while it works"
+        yield f"missing: {len(what.missing)}, {_size(what.missing_bytes)}; {needed}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
+@contextmanager
+def _fetching() -> Iterator[Callable[[Step], None]]:
+    """Progress of one file after the other, in megabytes."""
+    from asd_trainer.training.progress import counted_steps
+
+    shown: tuple[str, str] | None = None
+    advance: Advance
+    with ExitStack() as bars:
+
+        def tell(step: Step) -> None:
+            nonlocal shown, advance
+            if (step.key, step.action) != shown:
+                bars.close()
+                shown = (step.key, step.action)
+                name, total = f"{step.action} {step.key} (MB)", -(-step.total_bytes // 10**6)
+                advance = bars.enter_context(counted_steps(name, total, step.done_bytes // 10**6))
+            finished = step.done_bytes == step.total_bytes
+            advance(-(-step.total_bytes // 10**6) if finished else step.done_bytes // 10**6, {})
+
+        yield tell

@@ -1,0 +1,92 @@
+"""Words that several commands of asd-train share, and the recordings that they name.
+
+Owns the shared options and the note in a run of where its recordings are. It knows no command.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asd_daemon.errors import DataSetError, StageError
+
+if TYPE_CHECKING:
+    from asd_trainer.data.dataset import ClipTable
+
+DATA_NOTE = "data.json"
+
+Data = click.option(
+    "--data",
+    "roots",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with recordings: a DCASE layout, or a plain folder of one machine. May be given several times.",
+)
+Run = click.argument("run", type=click.Path(path_type=Path))
+Threads = click.option("--threads", type=click.IntRange(1), help="Threads of the CPU to use. [default: all cores]")
+Json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+
+
+def with_threads(command: Callable[..., None]) -> Callable[..., None]:
+    """Set torch's threads from --threads before the command."""
+
+    @Threads
+    @functools.wraps(command)
+    def threaded(threads: int | None, **arguments: Any) -> None:
+        import torch
+
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        command(**arguments)
+
+    return threaded
+
+
+def read_table(roots: Sequence[Path], labels: Sequence[Path] = ()) -> ClipTable:
+    """The clips of the folders; what can't be used is listed on stderr in one report.
+
+    Args:
+        roots: folders of recordings.
+        labels: published lists of what anonymous test clips are.
+
+    Raises:
+        DataSetError: no data set there, nothing usable in it, or a list that can't be read or does not fit.
+    """
+    from asd_trainer.data.dataset import read_dataset
+    from asd_trainer.data.labels import with_labels
+
+    table = with_labels(read_dataset(roots), labels)
+    if table.problems:
+        click.echo(table.report(), err=True)
+    if not table.clips:
+        raise DataSetError(f"{', '.join(map(str, roots))}: no usable recording there")
+    return table
+
+
+def note_data(run: Path, roots: Sequence[Path]) -> None:
+    """Remember where the recordings are, for the commands that name the run alone."""
+    noted = {"roots": [str(root.resolve()) for root in roots]}
+    (run / DATA_NOTE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+
+
+def noted_data(run: Path) -> list[Path]:
+    """The folders of recordings that a run was trained on.
+
+    Raises:
+        StageError: there is no such run, or it does not say.
+    """
+    if not run.is_dir():
+        raise StageError(
+            f"{run}: there is no such run folder; make one with: asd-train run RECIPE --data DIR --out {run}"
+        )
+    path = run / DATA_NOTE
+    try:
+        return [Path(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise StageError(f"{run}: {DATA_NOTE} does not say where the recordings are; give them with --data DIR") from e

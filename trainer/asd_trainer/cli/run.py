@@ -1,0 +1,277 @@
+"""asd-train run, and the commands of single stages.
+
+Owns their words and output. The work is done in `stages`, the reckoning before it in `forecast`, fetching and reporting by their commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asd_daemon.errors import UsageError
+from asd_trainer.cli.data import BaseUrl, fetch_year
+from asd_trainer.cli.options import Data, Json, Run, note_data, noted_data, read_table, with_threads
+
+if TYPE_CHECKING:
+    from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.recipe.recipe import Recipe
+
+Overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe, e.g. finetune.epochs=10.",
+)
+
+
+@click.command()
+@click.argument("recipe")
+@Data
+@click.option(
+    "--out",
+    "run",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Run folder to make or to go on with.",
+)
+@Overrides
+@click.option(
+    "--fetch",
+    "fetched",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Fetch into DIR the development data of the years that the recipe names, as far as they are not there, and learn from them too.",
+)
+@BaseUrl
+@click.option("--report", is_flag=True, help="Then evaluate the run, print its figures, and write its report.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, with the time and disk it takes, and do nothing.")
+@Json
+@with_threads
+def run(
+    recipe: str,
+    roots: Sequence[Path],
+    run: Path,
+    overrides: Sequence[str],
+    fetched: Path | None,
+    base_url: str,
+    report: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Do every stage of RECIPE, the name of a recipe that comes with asd-train or the path of one.
+
+    A stage that is done is not done again, and one that was stopped goes on: give the same command again.
+
+    \b
+    Examples:
+      asd-train run smoke --data data --out runs/smoke
+      asd-train run smoke --data data --out runs/longer --set finetune.epochs=60 --set seed=1
+      asd-train run paper --data dcase --out runs/paper --dry-run
+      asd-train run paper --fetch dcase --out runs/paper --report
+    """
+    from asd_trainer.recipe.recipe import load_recipe
+    from asd_trainer.run.stages import run_stages
+    from asd_trainer.training.run_folder import check_claim, claim_run
+
+    resolved = load_recipe(recipe, overrides)
+    if not roots and fetched is None:
+        raise click.UsageError("give the recordings to learn from: --data DIR, or --fetch DIR")
+    if as_json and not dry_run:
+        raise click.UsageError("--json prints the plan: give it with --dry-run")
+    check_claim(run, resolved)
+    if fetched is not None:
+        added, there = _fetched(resolved, fetched, base_url, dry_run=dry_run)
+        if not there:
+            _say("the plan of the stages needs the recordings: fetch them first", to_stderr=True)
+            return
+        roots = (*roots, *added)
+    table = read_table(roots)
+    if dry_run:
+        _show_forecast(resolved, table, run, as_json=as_json)
+        return
+    claim_run(run, resolved)
+    note_data(run, roots)
+    _show_forecast(resolved, table, run, to_stderr=True)
+    run_stages(resolved, table, run)
+    _say(f"trained: {run}")
+    _say(f"took: {_stage_times(resolved, run)}")
+    if not report:
+        given = " ".join(f"--data {root}" for root in roots)
+        _say(f"next: asd-train evaluate {run} {given}")
+    elif _first_process():
+        from asd_trainer.cli.results import evaluate_and_report
+        from asd_trainer.run.stages import of_years
+
+        evaluate_and_report(run, of_years(table, resolved.years))
+
+
+def _fetched(recipe: Recipe, to: Path, base_url: str, *, dry_run: bool) -> tuple[tuple[Path, ...], bool]:
+    """The folders of the development data of a recipe's years, and whether all of it is there; of several processes the first fetches.
+
+    Raises:
+        UsageError: the recipe names no years.
+        FetchError, DataSetError: as `asd_trainer.data.fetch.fetch`.
+    """
+    from asd_trainer.training.processes import processes
+
+    years = sorted({*recipe.years, *recipe.pretrain.years})
+    if not years:
+        raise UsageError("--fetch: the recipe names no years to fetch; set them, for example with --set years=[2025]")
+    there = True
+    with processes().main_process_first():
+        for year in years if _first_process() else ():
+            _, whole = fetch_year(year, ("dev",), (), to, base_url, dry_run=dry_run, to_stderr=True)
+            there = there and whole
+    return tuple(to / f"dcase{year}t2" / "dev_data" for year in years), there
+
+
+def _stage_times(recipe: Recipe, run: Path) -> str:
+    """How long each stage took, over all sessions."""
+    from asd_trainer.run.stages import stages_of
+    from asd_trainer.training.progress import spoken_time
+    from asd_trainer.training.stage_mark import read_mark
+
+    marks = [mark for name in stages_of(recipe) if (mark := read_mark(run / "stages" / name)) is not None]
+    return ", ".join(f"{mark.stage} {spoken_time(mark.seconds)}" for mark in marks if mark.seconds is not None)
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str, *, to_stderr: bool = False) -> None:
+    """Print a line, once for all processes."""
+    if _first_process():
+        click.echo(line, err=to_stderr)
+
+
+def _show_forecast(
+    recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool = False, to_stderr: bool = False
+) -> None:
+    """Print what is to be done; of several processes the first does."""
+    if not _first_process():
+        return
+    from asd_trainer.run.forecast import forecast, free_bytes, printed
+
+    rows = forecast(recipe, table, run)
+    if as_json:
+        content = {"stages": [row.as_json() for row in rows], "free_bytes": free_bytes(run)}
+        click.echo(json.dumps(content, indent=2))
+        return
+    for line in printed(rows, free_bytes(run)):
+        click.echo(line, err=to_stderr)
+
+
+@click.command()
+@Run
+@Data
+@click.option("--recipe", "name", metavar="RECIPE", help="Make RUN with this recipe, for a run that only pre-trains.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --recipe: change a key of it.")
+@with_threads
+def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequence[str]) -> None:
+    """Do the pre-training stage of RUN alone: the encoder learns from recordings without labels.
+
+    A first stage on general sound, then a second one on machines that starts from it:
+
+    \b
+      asd-train pretrain runs/general --recipe smoke --set pretrain.steps=3000 --data general
+      asd-train run smoke --data data --out runs/smoke --set pretrain.steps=1000 --set encoder.weights=runs/general/stages/pretrain
+    """
+    from asd_trainer.recipe.recipe import load_recipe
+    from asd_trainer.training.run_folder import claim_run
+
+    if overrides and name is None:
+        raise click.UsageError("--set changes the recipe of a new run: give it with --recipe")
+    if name is not None:
+        if not roots:
+            raise click.UsageError("give the recordings to learn from: --data DIR")
+        read_table(roots)
+        claim_run(run, load_recipe(name, overrides))
+        note_data(run, roots)
+    _do_stage("pretrain", run, roots)
+    _say(f"pre-trained: {run / 'stages' / 'pretrain'}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def separate(run: Path, roots: Sequence[Path]) -> None:
+    """Do the separation stage of RUN alone: train the separator, then separate the training clips.
+
+    The recordings are those of `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train separate runs/paper
+    """
+    _do_stage("separate", run, roots)
+    _say(f"separated: {run}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def synthesize(run: Path, roots: Sequence[Path]) -> None:
+    """Do the synthesis stage of RUN alone: write new clips of separated machines in the noise of others.
+
+    The recordings are those of `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train synthesize runs/paper
+    """
+    _do_stage("synthesize", run, roots)
+    _say(f"synthesised: {run / 'stages' / 'synthesize'}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def distil(run: Path, roots: Sequence[Path]) -> None:
+    """Do the distillation stage of RUN alone: the embedder learns to give the embeddings of a larger one.
+
+    The teacher is what the recipe of the run names: a run that is fine-tuned, or weights of EAT. The recordings are those of
+    `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train run edge --data data --out runs/small --set distil.teacher=runs/large
+      asd-train distil runs/small
+    """
+    _do_stage("distil", run, roots)
+    _say(f"distilled: {run}")
+
+
+@click.command()
+@Run
+@Data
+@with_threads
+def finetune(run: Path, roots: Sequence[Path]) -> None:
+    """Do the fine-tuning stage of RUN alone, with the recipe in it.
+
+    The recordings are those of `asd-train run` unless --data names them.
+
+    \b
+    Example:
+      asd-train finetune runs/smoke
+    """
+    _do_stage("finetune", run, roots)
+    _say(f"trained: {run}")
+
+
+def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:
+    from asd_trainer.run.stages import run_stage
+    from asd_trainer.training.run_folder import read_run_recipe
+
+    recipe = read_run_recipe(run)
+    run_stage(stage, recipe, read_table(roots or noted_data(run)), run)

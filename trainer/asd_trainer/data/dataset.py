@@ -1,0 +1,132 @@
+"""The clips of a data set: folders of recordings → one table.
+
+Owns which files are clips, of what machine, split and condition, and their loading; `naming` reads the names. Two layouts are known:
+
+    DCASE Task 2, 2020 to 2026   …/<machine>/{train,test,source_test,target_test,test_rename,supplemental}/*.wav, attributes_00.csv
+    plain recordings             …/<machine>/*.wav                   normal sound to train on
+                                 …/<machine>/normal/*.wav            to test with, and
+                                 …/<machine>/{abnormal,anomaly}/*    to test with, anomalous
+
+A folder with one of DCASE's sub-folders is a DCASE machine; where its train or test files follow no DCASE name at all, they are taken
+for plain recordings. Any other folder that holds sound files, or a normal or anomaly sub-folder, is a plain machine. Above machines any
+number of folders is allowed (dcase2025t2, dev_data, raw). Clips in test/ without labels give way to the same clips in test_rename/.
+
+Attributes are what the file name says; attributes_<section>.csv answers where the name is silent, and is compared where it is not. Where a
+name says that attributes are withheld (noAttribute) they are withheld: tables of the hidden truth (…_correspondence.csv) are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import DataSetError
+from asd_daemon.waveform import fit_length, read_waveform
+from asd_trainer.data.clip import Clip, Problem, Unit
+from asd_trainer.data.listing import Listing
+from asd_trainer.data.naming import Domain, Label, Split, Supplement
+
+__all__ = ["Clip", "ClipTable", "Problem", "Unit", "class_labels", "load_clip", "read_dataset", "training_clips"]
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """All clips, sorted by machine, split and path, and all that could not be used, or contradicts itself."""
+
+    clips: tuple[Clip, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def machines(self) -> tuple[str, ...]:
+        """Names of the machines, sorted."""
+        return tuple(sorted({clip.machine for clip in self.clips}))
+
+    def select(
+        self,
+        *,
+        split: Split | None = None,
+        machine: str | None = None,
+        section: str | None = None,
+        domain: Domain | None = None,
+        label: Label | None = None,
+        supplement: Supplement | None = None,
+        year: int | None = None,
+    ) -> tuple[Clip, ...]:
+        """The clips for which everything that is given holds."""
+        given: dict[str, object] = {"split": split, "machine": machine, "section": section, "domain": domain}
+        given |= {"label": label, "supplement": supplement, "year": year}
+        wanted = [(name, value) for name, value in given.items() if value is not None]
+        return tuple(clip for clip in self.clips if all(getattr(clip, name) == value for name, value in wanted))
+
+    def report(self) -> str:
+        """Every problem on a line of its own, under headings; empty where there is none."""
+        lines: list[str] = []
+        for used, heading in (
+            (False, "file(s) or folder(s) can't be used"),
+            (True, "contradiction(s); the clips are used"),
+        ):
+            reasons = [f"  {problem.path}: {problem.reason}" for problem in self.problems if problem.used == used]
+            lines += [f"{len(reasons)} {heading}:", *reasons] if reasons else []
+        return "\n".join(lines)
+
+
+def read_dataset(roots: Sequence[Path]) -> ClipTable:
+    """List the clips below folders, each at any level: a collection, a year, dev_data, raw, a machine or one of its splits.
+
+    Only headers are read. What can't be used (unreadable, empty or misnamed files, folders that can't be opened) is in
+    `ClipTable.problems`.
+
+    Raises:
+        DataSetError: a root is missing, is no folder, or has no sound file below it.
+    """
+    listing = Listing()
+    for root in roots:
+        listing.add_root(Path(root))
+    sound = listing.checked_clips()
+    sound.sort(key=lambda clip: (clip.machine, clip.split, str(clip.path)))
+    return ClipTable(tuple(sound), tuple(sorted(listing.problems, key=lambda problem: str(problem.path))))
+
+
+def load_clip(clip: Clip) -> NDArray[np.float32]:
+    """The first channel of a clip at 16 kHz, padded or truncated to 10 s (paper, section 2.4); float32 (160 000,).
+
+    Of several channels the first is taken: in 2026 it is the microphone near the machine.
+
+    Raises:
+        RecordingError: names the file and what is wrong with it.
+    """
+    return fit_length(read_waveform(clip.path, channel=0))
+
+
+def class_labels(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Classes of normal sound to tell apart: machine × domain × attributes (paper, section 2.2), sections and years being other units.
+
+    Returns:
+        The class of each clip, int64 (N,), and the names of the classes, sorted.
+    """
+    names = [_class_name(clip) for clip in clips]
+    classes = sorted(set(names))
+    number = {name: position for position, name in enumerate(classes)}
+    return np.array([number[name] for name in names], np.int64), tuple(classes)
+
+
+def _class_name(clip: Clip) -> str:
+    unit = [clip.machine, *([str(clip.year)] if clip.year is not None else []), clip.section]
+    return "/".join([*unit, clip.domain or "-", *(f"{name}={value}" for name, value in clip.attributes)])
+
+
+def training_clips(table: ClipTable) -> tuple[Clip, ...]:
+    """The normal clips of the train split, in the order of the table.
+
+    Raises:
+        DataSetError: there are none.
+    """
+    clips = tuple(clip for clip in table.select(split="train") if clip.label != "anomaly")
+    if not clips:
+        raise DataSetError("the data has no normal training clips; expected files under <machine>/train/")
+    return clips

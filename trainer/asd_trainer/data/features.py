@@ -1,0 +1,151 @@
+"""Log-mels of many clips, computed once and kept in a file that is mapped into memory.
+
+Owns the cache of a run. What a log-mel is, `asd_daemon` says (`judge.features.log_mel`); training changes it in `finetune.augmentation`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import RecordingError, StageError
+from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, log_mel
+from asd_daemon.judge.features.power_spectrum import frame_count
+from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_trainer.data.dataset import Clip, load_clip
+from asd_trainer.training.progress import counted_steps
+
+log = logging.getLogger(__name__)
+
+CLIP_FRAMES = frame_count(WINDOW_SAMPLES)  # 998
+AHEAD = 32  # clips read ahead by the workers
+
+
+def clip_log_mels(clips: Sequence[Clip]) -> Iterator[NDArray[np.float32]]:
+    """The log-mel (998, 128) of each clip in order, read by as many threads as there are cores.
+
+    Raises:
+        RecordingError: a clip can't be read; names the file.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="log-mel") as workers:
+        pending = iter(clips)
+        running = [workers.submit(_clip_log_mel, clip) for clip in islice(pending, AHEAD)]
+        while running:
+            features = running.pop(0).result()
+            running.extend(workers.submit(_clip_log_mel, clip) for clip in islice(pending, 1))
+            yield features
+
+
+def _clip_log_mel(clip: Clip) -> NDArray[np.float32]:
+    try:
+        return log_mel(load_clip(clip))
+    except RecordingError as e:
+        raise RecordingError(str(e) if str(clip.path) in str(e) else f"{clip.path}: {e}") from e
+
+
+def cached_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
+    """Log-mels (N, 998, 128) of clips, mapped read-only from a file in the folder that is made when it is not there yet.
+
+    The file's name follows from the clips (path, size, time of change) and the feature's definition, so that a cache never serves
+    other sound than it was made from. Of several processes that want the same, one makes it and the others wait.
+
+    Raises:
+        RecordingError: a clip can't be read.
+        StageError: the cache can't be written (no space, no rights).
+    """
+    path = folder / f"log-mel-{clips_digest(clips)}.npy"
+    shape = (len(clips), CLIP_FRAMES, MEL_BINS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _claimed(path.with_suffix(".lock")):
+            mapped = _mapped(path, shape)
+            if mapped is None:
+                _make_room(folder, 4 * math.prod(shape))
+                _write(path, clips, shape)
+                mapped = _mapped(path, shape)
+    except OSError as e:
+        raise StageError(f"{path}: the cache of log-mels can't be written: {e.strerror or e}") from e
+    if mapped is None:
+        raise StageError(f"{path}: the cache of log-mels can't be read back; is the disk sound?")
+    return mapped
+
+
+def _write(path: Path, clips: Sequence[Clip], shape: tuple[int, int, int]) -> None:
+    """Row after row, so that memory stays flat and a full disk is an error rather than a dead process (as through a map)."""
+    log.info("computing the log-mels of %d clips (%.1f GB)", len(clips), 4e-9 * math.prod(shape))
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file, counted_steps("log-mels (clips)", len(clips)) as advance:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            for row, features in enumerate(clip_log_mels(clips), start=1):
+                file.write(np.ascontiguousarray(features, np.float32).data)
+                advance(row, {})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _mapped(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
+    """The file mapped read-only, if it is there and whole."""
+    try:
+        mapped: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return mapped if mapped.shape == shape and mapped.dtype == np.float32 else None
+
+
+def _make_room(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise StageError(
+            f"{folder}: the cache of log-mels needs {needed_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room there"
+        )
+
+
+@contextmanager
+def _claimed(lock: Path) -> Iterator[None]:
+    """Hold a lock among processes; it goes with the process that holds it."""
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def clips_digest(clips: Sequence[Clip]) -> str:
+    """16 hexadecimal digits that change when a clip, a file behind it, or the feature's definition changes.
+
+    Raises:
+        RecordingError: a file has gone.
+    """
+    digest = hashlib.sha256(FEATURE.model_dump_json().encode())
+    for clip in clips:
+        try:
+            status = clip.path.stat()
+        except OSError as e:
+            raise RecordingError(f"{clip.path}: can't be read: {e.strerror}") from e
+        digest.update(f"\n{clip.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+LOG_FLOOR = math.log(ENERGY_FLOOR)
+
+
+NEPERS_PER_DB = math.log(10.0) / 10.0  # of power: what a log-mel moves by when the sound gets 1 dB louder

@@ -1,0 +1,59 @@
+"""A run's networks behind the face that the edge's models have, so that listening's own code judges with them.
+
+Owns nothing but the face: what is heard and how it is judged is asd_daemon.judge's, the networks are the run's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asd_daemon.judge.scoring.scorer import Hearing
+from asd_trainer.networks.embedder import Embedder, load_embedder
+from asd_trainer.networks.separator import Separator
+from asd_trainer.separate.losses import separate
+from asd_trainer.separate.stage import separated_machines
+from asd_trainer.separate.training import load_separator
+
+F32 = NDArray[np.float32]
+
+
+class NetworkEmbedder:
+    """An embedder in evaluation mode."""
+
+    def __init__(self, network: Embedder) -> None:
+        self._network = network
+
+    def embed(self, features: F32) -> F32:
+        """Embeddings float32 (B, D) of unit length from normalised log-mels float32 (B, 1024, 128)."""
+        with torch.inference_mode():
+            rows: F32 = self._network(torch.from_numpy(features)).numpy()
+        return rows
+
+
+class NetworkSeparator:
+    """A separator in evaluation mode."""
+
+    def __init__(self, network: Separator) -> None:
+        self._network = network
+
+    def separate(self, waveform: F32) -> F32:
+        """The machine's own sound float32 (160 000,) in a window of that length."""
+        machine: F32 = separate(self._network, waveform)[0] if waveform.any() else waveform
+        return machine
+
+
+def run_hearing(run: Path, machine: str) -> tuple[Hearing, bool]:
+    """What a run hears a machine with on the CPU, and whether it separates the machine.
+
+    Raises:
+        StageError: the run holds no trained embedder, or a separator that is begun and not done.
+    """
+    machines = separated_machines(run)
+    separator = None
+    if machine in machines:
+        separator = NetworkSeparator(load_separator(run / "stages" / "separate" / machines[machine].network))
+    return Hearing(NetworkEmbedder(load_embedder(run)), separator), separator is not None

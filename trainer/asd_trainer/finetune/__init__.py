@@ -1,0 +1,1 @@
+"""The fine-tuning and distillation stages: classes of normal sound, augmentation, batches."""

@@ -1,0 +1,72 @@
+"""What an embedder learns from: clips, their cached features, and the noise that is mixed in.
+
+Owns how these are put together for a stage of a run. Which clips there are is the other stages' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_trainer.data.clip import Clip
+from asd_trainer.data.dataset import ClipTable, training_clips
+from asd_trainer.data.features import cached_log_mels
+from asd_trainer.finetune.background import Background, noise_choices, noise_recordings
+from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.separate.stage import finetuning_clips
+from asd_trainer.training.processes import processes
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Clips to learn from."""
+
+    clips: tuple[Clip, ...]
+    log_mels: NDArray[np.float32]
+    """Their features in the same order, (N, 998, 128)."""
+    background: Background | None
+    """What is mixed in as noise, where the recipe wants that."""
+
+
+def training_set(recipe: Recipe, table: ClipTable, folder: Path) -> TrainingSet:
+    """All that the stage of this folder learns from: original, separated and synthetic clips, and noise.
+
+    Raises:
+        DataSetError: there is no normal training clip, or nothing to mix in.
+        StageError: a stage that the recipe asks for is not done, or the cache can't be written.
+        RecordingError: a clip can't be read.
+    """
+    noises = background_noises(recipe, table)
+    clips = finetuning_clips(recipe, table, folder.parents[1])
+    log_mels = run_log_mels(clips, folder)
+    if not noises:
+        return TrainingSet(clips, log_mels, None)
+    learned = clips[: len(noises)] == noises  # recordings that are learned from, whose features are there
+    noise_log_mels = log_mels if learned else run_log_mels(noises, folder)
+    return TrainingSet(clips, log_mels, Background(noises, noise_log_mels, noise_choices(clips, noises)))
+
+
+def background_noises(recipe: Recipe, table: ClipTable) -> tuple[Clip, ...]:
+    """The recordings that are mixed in as noise, none where the recipe does not want any.
+
+    Raises:
+        DataSetError: there is nothing to mix in, or no normal training clip.
+    """
+    if not recipe.finetune.augment.noise_probability:
+        return ()
+    return noise_recordings(table, training_clips(table))
+
+
+def run_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
+    """The log-mels of clips from the cache of the run that a stage's folder belongs to; made by one process, (N, 998, 128).
+
+    Raises:
+        RecordingError: a clip can't be read.
+        StageError: the cache can't be written.
+    """
+    with processes().main_process_first():
+        return cached_log_mels(clips, folder.parents[1] / "features")

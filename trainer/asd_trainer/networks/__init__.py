@@ -1,0 +1,1 @@
+"""The networks: EAT, embedder, separator, decoder, released weights, and what each costs."""

@@ -1,0 +1,1 @@
+"""The pre-training stage: masks and the utterance-frame objective of EAT."""

@@ -1,0 +1,290 @@
+"""The stages of a run, in order; each is one function of (recipe, table, folder of the stage).
+
+Owns which stages a recipe asks for, from which clips, and those that train the encoder. A stage that is done is not done again;
+one that was killed goes on from its last checkpoint. What a stage learns, and how, lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from asd_daemon.errors import DataSetError, SettingsError, StageError
+from asd_trainer.data.clip import Clip
+from asd_trainer.data.dataset import ClipTable
+from asd_trainer.data.features import clips_digest
+from asd_trainer.finetune.classification import ClassificationTask, embedder_shape
+from asd_trainer.finetune.distillation import DistillationTask, distilled_embedder, load_teacher
+from asd_trainer.finetune.training_set import run_log_mels, training_set
+from asd_trainer.networks.eat import SIZES, Eat
+from asd_trainer.networks.embedder import Embedder, save_embedder
+from asd_trainer.networks.weights import EncoderWeights, load_weights
+from asd_trainer.pretrain.stage import pretrain_encoder
+from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.separate.stage import separate, synthesize
+from asd_trainer.training.loop import train
+from asd_trainer.training.prefetch import Prefetched
+from asd_trainer.training.processes import processes
+from asd_trainer.training.progress import spoken_time
+from asd_trainer.training.stage_mark import read_mark, timed, write_mark
+from asd_trainer.training.whole_file import write_whole
+
+log = logging.getLogger(__name__)
+
+Stage = Callable[[Recipe, ClipTable, Path], None]
+"""A stage: recipe, clips, and its own folder inside the run."""
+
+
+def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
+    """Pre-train the encoder on all recordings without a known fault, labelled or not.
+
+    Leaves encoder.safetensors, origin.json (where its first weights came from) and history.jsonl.
+
+    Raises:
+        SettingsError: the recipe leaves the stage out, or its decoder does not fit.
+        DataSetError: nothing to learn from.
+        StageError: the first weights can't be had or do not fit, a checkpoint does not fit, training diverged, or the folder can't
+            be written.
+        RecordingError, Interrupted: as `finetune`.
+    """
+    if not recipe.pretrain.steps:
+        raise SettingsError(
+            "pretrain.steps: 0 leaves the stage out; set it, for example with --set pretrain.steps=10000"
+        )
+    clips = pretraining_clips(table)
+    weights = first_weights(recipe)
+    encoder = Eat(SIZES[recipe.encoder.size])
+    if weights is None:
+        encoder.initialise(torch.Generator().manual_seed(recipe.seed))
+    else:
+        encoder.load_state_dict(dict(weights.tensors))
+    origin = {"weights": recipe.encoder.weights, "sha256": weights.digest if weights else None, "clips": len(clips)}
+    if processes().is_main_process:
+        write_whole(folder / "origin.json", json.dumps(origin, indent=1) + "\n")
+    log.info(
+        "pretrain: %d clips, %d steps, weights: %s",
+        len(clips),
+        recipe.pretrain.steps,
+        recipe.encoder.weights or "fresh",
+    )
+    pretrain_encoder(
+        encoder,
+        run_log_mels(clips, folder),
+        recipe.pretrain,
+        folder,
+        seed=recipe.seed,
+        fingerprint=clips_digest(clips),
+        decoder=weights.decoder if weights else None,
+    )
+
+
+def pretraining_clips(table: ClipTable) -> tuple[Clip, ...]:
+    """Training and supplemental clips that are not known to be anomalous, in an order that does not depend on the file system.
+
+    Raises:
+        DataSetError: there are none.
+    """
+    clips = [clip for clip in table.clips if clip.split != "test" and clip.label != "anomaly"]
+    if not clips:
+        raise DataSetError(
+            "the data has no recording to pre-train on: expected files under <machine>/train/, or a plain folder"
+        )
+    return tuple(sorted(clips, key=lambda clip: str(clip.path)))
+
+
+def first_weights(recipe: Recipe, stages: Path | None = None) -> EncoderWeights | None:
+    """The weights that an encoder starts from: those of the run's own pre-training, else what the recipe names, else none.
+
+    Raises:
+        StageError: they can't be had, or are of another size than the recipe's.
+    """
+    own = stages / "pretrain" if stages is not None and recipe.pretrain.steps else None
+    source = str(own) if own is not None else recipe.encoder.weights
+    if not source:
+        return None
+    weights = load_weights(source)
+    if weights.size != SIZES[recipe.encoder.size]:
+        fitting = next(name for name, size in SIZES.items() if size == weights.size)
+        raise StageError(f"{source}: weights of size {fitting}, but encoder.size is {recipe.encoder.size}")
+    return weights
+
+
+def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
+    """Let encoder, pooling and projection learn a teacher's embeddings of the clips that fine-tuning learns from.
+
+    Leaves embedder.safetensors, embedder.json, teacher.json and history.jsonl.
+
+    Raises:
+        SettingsError: the recipe names no teacher.
+        StageError: the teacher can't be had, a checkpoint does not fit, training diverged, or the folder can't be written.
+        DataSetError, RecordingError, Interrupted: as `finetune`.
+    """
+    if not recipe.distil.teacher:
+        raise SettingsError(
+            "distil.teacher: names no teacher, which leaves the stage out; set it in the recipe of a run"
+        )
+    teacher = load_teacher(recipe.distil.teacher)
+    learned = training_set(recipe, table, folder)
+    student = Embedder(embedder_shape(recipe))
+    student.initialise(torch.Generator().manual_seed(recipe.seed))
+    _start(student, recipe, folder.parent)
+    together = processes()
+    with together.main_process_first():
+        teacher.standardise(learned.log_mels, folder)
+    task = DistillationTask(recipe, student, teacher, learned.clips, learned.log_mels, learned.background)
+    log.info(
+        "distil: %d clips, teacher %s with %d components, %d steps",
+        len(learned.clips),
+        recipe.distil.teacher,
+        teacher.dimensions,
+        task.steps,
+    )
+    train(Prefetched(task), recipe.distil.optimiser, folder)
+    if together.is_main_process:
+        save_embedder(student, folder)
+        origin = {"teacher": recipe.distil.teacher, "sha256": teacher.digest, "dimensions": teacher.dimensions}
+        write_whole(folder / "teacher.json", json.dumps(origin, indent=1) + "\n")
+    together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+
+
+def _start(embedder: Embedder, recipe: Recipe, stages: Path) -> None:
+    """Give an embedder's encoder the weights that it starts from, if there are any."""
+    weights = first_weights(recipe, stages)
+    if weights is not None:
+        embedder.start_from(weights.tensors)
+
+
+def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
+    """Train encoder, pooling, projection and ArcFace head on the normal training clips, separated and synthetic ones among them.
+
+    Leaves embedder.safetensors, embedder.json, head.safetensors, classes.json and history.jsonl.
+
+    Raises:
+        DataSetError: nothing to learn from.
+        RecordingError: a clip can't be read.
+        StageError: a checkpoint does not fit, training diverged, or the folder can't be written.
+        Interrupted: asked to stop; the next call goes on.
+    """
+    learned = training_set(recipe, table, folder)
+    task = ClassificationTask(recipe, learned.clips, learned.log_mels, learned.background)
+    if recipe.distil.teacher:
+        task.model.embedder.load_state_dict(distilled_embedder(folder.parent).state_dict())
+    else:
+        _start(task.model.embedder, recipe, folder.parent)
+    log.info(
+        "finetune: %d clips, %d classes, %d parameters, %d steps",
+        len(learned.clips),
+        len(task.classes),
+        sum(p.numel() for p in task.model.parameters()),
+        task.steps,
+    )
+    train(Prefetched(task), recipe.finetune.optimiser, folder)
+    together = processes()
+    if together.is_main_process:
+        save_embedder(task.model.embedder, folder)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in task.model.head.state_dict().items()},
+            folder / "head.safetensors",
+        )
+        write_whole(folder / "classes.json", json.dumps(task.classes, indent=1, ensure_ascii=False) + "\n")
+    together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
+
+
+STAGES: dict[str, Stage] = {
+    "separate": separate,
+    "synthesize": synthesize,
+    "pretrain": pretrain,
+    "distil": distil,
+    "finetune": finetune,
+}
+"""Every stage by its name, in the order of a run."""
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages that a recipe asks for, in order."""
+    left_out = {
+        "separate": not recipe.separate.enabled,
+        "synthesize": not recipe.synthesize.clips,
+        "pretrain": not recipe.pretrain.steps,
+        "distil": not recipe.distil.teacher,
+    }
+    return tuple(name for name in STAGES if not left_out.get(name, False))
+
+
+def stage_table(name: str, recipe: Recipe, table: ClipTable) -> ClipTable:
+    """The clips that a stage may learn from: those of the years that the recipe gives it.
+
+    Raises:
+        DataSetError: no clip is of these years; names those that there are.
+    """
+    return of_years(table, recipe.pretrain.years if name == "pretrain" else recipe.years)
+
+
+def of_years(table: ClipTable, years: Sequence[int]) -> ClipTable:
+    """The clips of some years, all where none is named; a clip that does not say its year is of every year.
+
+    Raises:
+        DataSetError: no clip is of these years; names those that there are.
+    """
+    if not years:
+        return table
+    kept = tuple(clip for clip in table.clips if clip.year is None or clip.year in years)
+    if table.clips and not kept:
+        there = ", ".join(str(year) for year in sorted({clip.year for clip in table.clips if clip.year is not None}))
+        wanted = ", ".join(map(str, years))
+        raise DataSetError(
+            f"the recipe takes recordings of {wanted}, and all there are of {there}: change years, or --data"
+        )
+    return ClipTable(kept, table.problems)
+
+
+def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
+    """Do one stage of a run unless its done mark is there; raises what the stage raises."""
+    together = processes()
+    folder = run / "stages" / name
+    if read_mark(folder) is not None:
+        log.info("%s: done already", name)
+        _tidy(folder)
+        return
+    chosen = stage_table(name, recipe, table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with timed(folder, writes=together.is_main_process) as watch:
+        STAGES[name](recipe, chosen, folder)
+    if together.is_main_process:
+        write_mark(folder, watch.seconds, str(together.device), together.num_processes)
+    together.wait_for_everyone()
+    _tidy(folder)
+    log.info("%s: done in %s", name, spoken_time(watch.seconds))
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the checkpoints of a stage that is done; until its mark was there, a kill would have cost the stage."""
+    if processes().is_main_process:
+        for checkpoints in sorted(folder.rglob("checkpoints*")):
+            shutil.rmtree(checkpoints)
+
+
+def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
+    """Do every stage of a run that is not done yet, in order.
+
+    Weights that the encoder is to start from, and a teacher, are looked for before anything else is done, not hours later; of several
+    processes, by the first, which leaves them in the cache of huggingface-hub for all.
+    """
+    if not processes().is_main_process:
+        logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
+    wanted = stages_of(recipe)
+    learns_first = next(name for name in wanted if name in {"pretrain", "distil", "finetune"})
+    if read_mark(run / "stages" / learns_first) is None:
+        with processes().main_process_first():
+            first_weights(recipe)
+    if "distil" in wanted and read_mark(run / "stages" / "distil") is None:
+        with processes().main_process_first():
+            load_teacher(recipe.distil.teacher)
+    for name in wanted:
+        run_stage(name, recipe, table, run)

@@ -1,0 +1,1 @@
+"""The separation stage: mixtures, losses, the separator's training, separated and synthetic clips."""
