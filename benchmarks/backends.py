@@ -24,8 +24,8 @@ from asd_daemon.judge.distances.fusion import Candidate, Fusion  # noqa: E402
 from asd_daemon.judge.distances.local_density import NORMALISATIONS  # noqa: E402
 from asd_daemon.judge.features.log_mel import log_mel  # noqa: E402
 from asd_daemon.judge.features.views import F32, VIEW_NAMES, describe, euclidean  # noqa: E402
-from asd_daemon.learn.pseudo_anomalies import changed_windows  # noqa: E402
-from asd_daemon.learn.view_selection import choose  # noqa: E402
+from asd_daemon.learn.pseudo_anomalies import pseudo_anomalies  # noqa: E402
+from asd_daemon.learn.view_selection import select_views  # noqa: E402
 from asd_trainer.data.dataset import Clip, load_clip, read_dataset  # noqa: E402
 from asd_trainer.evaluate.backend import ScoredClip  # noqa: E402
 from asd_trainer.evaluate.evaluation import machine_results, omega  # noqa: E402
@@ -80,7 +80,7 @@ def measure(root: Path, name: str, clips: tuple[Clip, ...], seed: int, cache: Pa
         for clip in train:
             waveform = load_clip(clip)
             normal.append(describe(waveform) | simple_views(waveform))
-            altered = changed_windows(waveform, rng).values()
+            altered = pseudo_anomalies(waveform, rng).values()
             changed.append(stacked([{v: x[0] for v, x in describe(a).items()} for a in altered]))
         heard = [{v: x[0] for v, x in (describe(w) | simple_views(w)).items()} for w in map(load_clip, test)]
         parts = {f"train/{v}": x for v, x in stacked(normal).items()} | {
@@ -126,7 +126,7 @@ def chosen(candidates: list[Candidate], choices: dict[str, str]) -> Callable[[Ma
     """Views and weights chosen from normal clips; what was chosen is noted in `choices`."""
 
     def score(m: Machine) -> F32:
-        picked, value = choose(candidates, m.train, m.changed, m.domains)
+        picked, value = select_views(candidates, m.train, m.changed, m.domains)
         words = ", ".join(f"{w:.2f} {c.view}({c.shrinkage}, {c.normalisation})" for c, w in picked.items())
         choices[m.name] = f"{words}; pseudo-AUC {100 * value:.1f}"
         return Fusion.fit(picked, m.train, m.domains).score(m.heard)

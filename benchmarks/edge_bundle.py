@@ -18,7 +18,7 @@ import numpy as np
 
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, file_entry, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
 from asd_daemon.learn.learning import write_machine
 from asd_trainer.data.dataset import load_clip, read_dataset
 
@@ -79,7 +79,7 @@ def program(package: str, *words: object) -> None:
 def score_with_separator(folder: Path, data: Path) -> None:
     """Let the fan be scored with its separated sound too, whatever its clips say of that: all steps shall run."""
     bundle = load_bundle(folder)
-    hearing = Hearing(open_embedder(bundle), open_separator(bundle))
+    hearing = FeatureExtractor(open_embedder(bundle), open_separator(bundle))
     clips = read_dataset([data]).select(split="train", machine="fan", label="normal")
     heard = [hearing.vectors(load_clip(clip), (HEARD, SEPARATED)) for clip in clips]
     heard_bank, separated_bank = (np.concatenate([one[view] for one in heard]) for view in (HEARD, SEPARATED))

@@ -12,7 +12,7 @@ from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator,
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import VIEW_NAMES, describe
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing, Scorer
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
 from asd_daemon.waveform import WINDOW_S
 
 F32 = NDArray[np.float32]
@@ -65,7 +65,7 @@ def step_rows(int8: Bundle, fp32: Bundle, window: F32) -> list[Row]:
     whole = {}
     for precision, bundle in (("fp32", fp32), ("int8", int8)):
         embedder, separator = open_embedder(bundle), open_separator(bundle)
-        hearing = Hearing(embedder, separator)
+        hearing = FeatureExtractor(embedder, separator)
         heard, alone = bundle.index("fan"), bundle.separated_index("fan")
         separated, embedded = (
             median_ms(lambda s=separator: s.separate(window)),
@@ -80,7 +80,7 @@ def step_rows(int8: Bundle, fp32: Bundle, window: F32) -> list[Row]:
         rows.append(ms_row(f"separator {precision}", separated, f"{sizes['separator'] / 1e6:.1f} MB"))
         rows.append(ms_row(f"embedder {precision} (each of 2)", embedded, f"{sizes['embedder'] / 1e6:.1f} MB"))
 
-        def judge(hearing: Hearing = hearing, heard: object = heard, alone: object = alone) -> None:
+        def judge(hearing: FeatureExtractor = hearing, heard: object = heard, alone: object = alone) -> None:
             unfit_reason(window)
             vectors = hearing.vectors(window, (HEARD, SEPARATED))
             heard.nearest(vectors[HEARD])  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ LINKS, EF_CONSTRUCTION, EF = 16, 100, 128
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """One way to search one bank."""
 
     name: str
@@ -48,7 +48,7 @@ def measured(
     build: Callable[[], tuple[Callable[[F32], NDArray[np.int64]], float]],
     asked: F32,
     truth: NDArray[np.int64],
-) -> Measured:
+) -> MeasuredModel:
     """Build once; ask one query at a time, as the edge does."""
     start = time.perf_counter()
     search, megabytes = build()
@@ -56,7 +56,7 @@ def measured(
     search(asked[:1])
     start = time.perf_counter()
     found = np.array([search(q[None])[0] for q in asked])
-    return Measured(
+    return MeasuredModel(
         name, build_s, megabytes, (time.perf_counter() - start) / len(asked) * 1000, float(np.mean(found == truth))
     )
 

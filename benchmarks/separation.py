@@ -31,7 +31,7 @@ from asd_trainer.networks.separator import SIZES, Separator
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.separate.losses import separate
 from asd_trainer.separate.mixtures import Material, MixtureRule, mix
-from asd_trainer.separate.training import Lesson, SeparationTask, save_separator
+from asd_trainer.separate.training import SeparationTask, SeparatorTraining, save_separator
 from asd_trainer.training.loop import train
 
 F32 = NDArray[np.float32]
@@ -253,7 +253,9 @@ def trained(bench: Bench, arguments: argparse.Namespace) -> Separator:
     )
     torch.manual_seed(arguments.seed)
     network = Separator(size)
-    lesson = Lesson(tuple(bench.materials.values()), rule, batch_mixtures=8, steps=arguments.steps, seed=arguments.seed)
+    lesson = SeparatorTraining(
+        tuple(bench.materials.values()), rule, batch_mixtures=8, steps=arguments.steps, seed=arguments.seed
+    )
     settings = OptimiserRecipe(
         learning_rate=2e-3, clip_norm=5.0, weight_decay=0.01, betas=(0.9, 0.98), warmup_ratio=0.05
     )

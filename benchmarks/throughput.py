@@ -33,7 +33,7 @@ from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.recipe.recipe import Recipe, load_recipe
 from asd_trainer.run.stages import pretraining_clips
 from asd_trainer.training.loop import Task, build_optimiser
-from asd_trainer.training.prefetch import Prefetched
+from asd_trainer.training.prefetch import PrefetchedTask
 
 MB = 1e6
 
@@ -92,7 +92,7 @@ def learning_row(name: str, task: Task, settings: OptimiserRecipe, batch_clips: 
         outside.append(clock() - begun)
         train_step(task, optimiser, settings, step, task)
         whole.append(clock() - begun - outside[-1])
-    ahead, started, waited_s = Prefetched(task), 0.0, 0.0
+    ahead, started, waited_s = PrefetchedTask(task), 0.0, 0.0
     for step in range(steps + 1):
         if step == 1:
             started, waited_s = time.perf_counter(), 0.0

@@ -33,12 +33,12 @@ from asd_daemon.judge.bundle.bundle import (
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
 from asd_daemon.judge.bundle.signature import read_private_key, sign_manifest
 from asd_daemon.judge.features.log_mel import FEATURE
-from asd_daemon.judge.scoring.scorer import Hearing, Scorer, self_test
+from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer, self_test
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
-from asd_export.card import Learning, write_card
-from asd_export.heldout import TestSplit
+from asd_export.held_out import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
-from asd_export.models import Measured, Workshop
+from asd_export.model_card import Learning, write_card
+from asd_export.models import MeasuredModel, ModelExporter
 from asd_export.quantize import Budget
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
 from asd_trainer.networks.embedder import Embedder
@@ -65,8 +65,8 @@ class ExportReport:
     """What was made, for the one who made it."""
 
     bundle: Bundle
-    embedder: Measured
-    separator: Measured | None
+    embedder: MeasuredModel
+    separator: MeasuredModel | None
     machines: Mapping[str, KnownMachine]
     unread: tuple[str, ...]
 
@@ -148,14 +148,14 @@ class _Making:
         """Write everything into the folder, and verify it."""
         unread: list[str] = []
         windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
-        workshop = Workshop(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
+        workshop = ModelExporter(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
         entry, fp32_entry, embedder_tried = workshop.embedder(embedder, windows)
         session = EmbedderSession(self.folder / entry.file, entry)
         separator_entry, separator_tried = workshop.separator(separator, windows, session)
         separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
         sounds = _write_reference_sounds(self.folder)
         machines = write_machines(
-            Hearing(session, separating),
+            FeatureExtractor(session, separating),
             self.table,
             session.embed_waveforms([read_waveform(file) for file in sounds]),
             self.folder,

@@ -20,7 +20,7 @@ from asd_daemon.errors import UsageError
 if TYPE_CHECKING:
     from asd_export.assembly import ExportReport
     from asd_export.indexes import Progress, Scoring
-    from asd_export.models import Measured
+    from asd_export.models import MeasuredModel
     from asd_trainer.data.dataset import ClipTable
     from asd_trainer.networks.separator import Separator
 
@@ -109,13 +109,13 @@ def main(
     Exit codes: 0 well; 1 a comparison or budget failed; 2 wrong usage, run or data.
     """
     from asd_export.assembly import Label, export_run
-    from asd_export.card import Learning
+    from asd_export.model_card import Learning
     from asd_export.quantize import Budget
-    from asd_trainer.cli.options import noted_data, read_table
+    from asd_trainer.cli.options import read_table, remembered_data
     from asd_trainer.networks.embedder import load_embedder
 
     embedder = load_embedder(run)
-    table = read_table(roots or noted_data(run))
+    table = read_table(roots or remembered_data(run))
     if machines:
         table = _of_machines(table, machines)
     label = Label(
@@ -209,7 +209,7 @@ def _described(report: ExportReport) -> dict[str, object]:
     }
 
 
-def _print_model(name: str, tried: Measured) -> None:
+def _print_model(name: str, tried: MeasuredModel) -> None:
     """What was tried for a model, and why what is taken is taken."""
     click.echo(f"\n{name}: ONNX against torch, largest difference {tried.torch_difference:.1e}")
     if not tried.candidates:

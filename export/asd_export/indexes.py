@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError, ExportError, RecordingError
 from asd_daemon.judge.bundle.bundle import MachineEntry
 from asd_daemon.judge.features.views import VIEW_NAMES
-from asd_daemon.judge.scoring.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, Hearing
+from asd_daemon.judge.scoring.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, FeatureExtractor
 from asd_daemon.learn.learning import (
     LEAST_WINDOWS,
-    Learned,
+    LearnedMachine,
     NormalSound,
     learn,
-    separation_helps,
+    separation_improves,
     write_machine,
 )
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
@@ -47,7 +47,7 @@ class KnownMachine:
 
 
 def write_machines(
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     table: ClipTable,
     strangers: F32,
     folder: Path,
@@ -80,7 +80,7 @@ def write_machines(
     queries = _queries(hearing, table, sounds, strangers, unread, progress) if scoring == "nearest" else strangers
     known = {}
     for machine, sound in sounds.items():
-        learned: Learned | None = None
+        learned: LearnedMachine | None = None
         if scoring == "views":
             if sound.windows < LEAST_WINDOWS:
                 raise ExportError(
@@ -100,7 +100,7 @@ def write_machines(
 
 
 def _heard(
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     machine: str,
     clips: Sequence[Clip],
     scoring: Scoring,
@@ -123,7 +123,7 @@ def _heard(
         raise ExportError(f"machine {machine}: {e}") from e
 
 
-def _separated_bank(sound: NormalSound, learned: Learned | None, separates: bool) -> F32 | None:
+def _separated_bank(sound: NormalSound, learned: LearnedMachine | None, separates: bool) -> F32 | None:
     """The bank of the separated sound, where the machine is better told with it."""
     if not separates:
         return None
@@ -131,12 +131,14 @@ def _separated_bank(sound: NormalSound, learned: Learned | None, separates: bool
     if learned is not None:
         return bank if SEPARATED in dict(learned.weights) else None
     some = sound.with_changed
-    helps = separation_helps(sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED])
+    helps = separation_improves(
+        sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED]
+    )
     return bank if helps else None
 
 
 def _queries(
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     table: ClipTable,
     sounds: Mapping[str, NormalSound],
     strangers: F32,

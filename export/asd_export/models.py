@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.bundle.bundle import ModelEntry, SeparatorEntry
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, window_features
+from asd_export.accuracy import EmbedderAccuracy, SeparatorAccuracy
 from asd_export.graphs import export_embedder
-from asd_export.heldout import TestSplit
+from asd_export.held_out import TestSplit
 from asd_export.indexes import Progress
 from asd_export.quantize import Budget, Candidate, Omegas, quantize
 from asd_export.separators import export_separator
-from asd_export.yardsticks import EmbedderYardstick, SeparatorYardstick
 from asd_trainer.networks.embedder import Embedder
 from asd_trainer.networks.separator import Separator
 
@@ -29,7 +29,7 @@ SEPARATED_CLIPS = 16  # clips on which the int8 separator is measured
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """What was tried for one model."""
 
     torch_difference: float
@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class ModelExporter:
     """Where models become files."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Workshop:
     """Clips that can't be read are added here."""
     progress: Progress
 
-    def embedder(self, network: Embedder, windows: Sequence[F32]) -> tuple[ModelEntry, ModelEntry, Measured]:
+    def embedder(self, network: Embedder, windows: Sequence[F32]) -> tuple[ModelEntry, ModelEntry, MeasuredModel]:
         """Write embedder.fp32.onnx, and embedder.onnx where int8 is wanted: the one that listens, its fp32 twin, what was tried.
 
         Raises:
@@ -70,9 +70,9 @@ class Workshop:
         difference = export_embedder(network, self.folder / twin.file, features)
         self.progress("graph", 1, 1)
         if self.fp32:
-            return twin, twin, Measured(difference)
+            return twin, twin, MeasuredModel(difference)
         entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim)
-        yardstick = EmbedderYardstick(self.folder / twin.file, features, dim, self.budget)
+        yardstick = EmbedderAccuracy(self.folder / twin.file, features, dim, self.budget)
 
         def listener(files: Mapping[str, Path]) -> Callable[[F32], Mapping[str, F32]]:
             sessions = {way: yardstick.open(file) for way, file in files.items()}
@@ -84,11 +84,11 @@ class Workshop:
             return hear
 
         chosen, candidates = self._quantize("embedder", twin.file, entry.file, yardstick, listener)
-        return entry, twin, Measured(difference, candidates, chosen.way)
+        return entry, twin, MeasuredModel(difference, candidates, chosen.way)
 
     def separator(
         self, network: Separator | None, windows: Sequence[F32], embedder: EmbedderSession
-    ) -> tuple[SeparatorEntry | None, Measured | None]:
+    ) -> tuple[SeparatorEntry | None, MeasuredModel | None]:
         """Write separator.onnx, where there is a separator.
 
         Raises:
@@ -102,7 +102,7 @@ class Workshop:
         difference = export_separator(network, traced, windows)
         self.progress("separator graph", 1, 1)
         if self.fp32:
-            return entry, Measured(difference)
+            return entry, MeasuredModel(difference)
 
         def embed(window: F32) -> F32:
             (embedding,) = embedder.embed(window_features(window)[None])
@@ -117,17 +117,17 @@ class Workshop:
 
             return hear
 
-        yardstick = SeparatorYardstick(traced, windows[:SEPARATED_CLIPS], embed, self.budget)
+        yardstick = SeparatorAccuracy(traced, windows[:SEPARATED_CLIPS], embed, self.budget)
         chosen, candidates = self._quantize("separator", traced.name, entry.file, yardstick, listener)
         traced.unlink()
-        return entry, Measured(difference, candidates, chosen.way)
+        return entry, MeasuredModel(difference, candidates, chosen.way)
 
     def _quantize(
         self,
         name: str,
         fp32: str,
         target: str,
-        yardstick: EmbedderYardstick | SeparatorYardstick,
+        yardstick: EmbedderAccuracy | SeparatorAccuracy,
         listener: Callable[[Mapping[str, Path]], Callable[[F32], Mapping[str, F32]]],
     ) -> tuple[Candidate, tuple[Candidate, ...]]:
         def omegas_of(files: Mapping[str, Path]) -> Mapping[str, float]:

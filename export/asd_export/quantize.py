@@ -58,7 +58,7 @@ class Candidate:
     """Why it may not be used; None where it may."""
 
 
-class Yardstick(Protocol):
+class AccuracyMeasure(Protocol):
     """Measures files of one model against its fp32 file."""
 
     @property
@@ -88,7 +88,7 @@ Told = Callable[[int, int], None]
 def quantize(
     fp32: Path,
     target: Path,
-    yardstick: Yardstick,
+    yardstick: AccuracyMeasure,
     budget: Budget,
     *,
     omegas: Omegas = lambda _: {},
@@ -135,7 +135,7 @@ def quantize(
     return chosen, tuple(table)
 
 
-def _within(rounding: Rounding, way: Way, file: Path, yardstick: Yardstick, told: Told) -> Candidate:
+def _within(rounding: Rounding, way: Way, file: Path, yardstick: AccuracyMeasure, told: Told) -> Candidate:
     """One way, with as few operators in fp32 as its accuracy needs; refused where even half of them are too few."""
     operators = rounding.operators(way)
     rounding.write(way, file, operators)
@@ -154,7 +154,9 @@ def _within(rounding: Rounding, way: Way, file: Path, yardstick: Yardstick, told
     return replace(candidate, refused=f"{objection}, even with {len(candidate.kept_fp32)} of {len(operators)} in fp32")
 
 
-def _ranked(rounding: Rounding, way: Way, file: Path, yardstick: Yardstick, told: Told) -> list[tuple[str, float]]:
+def _ranked(
+    rounding: Rounding, way: Way, file: Path, yardstick: AccuracyMeasure, told: Told
+) -> list[tuple[str, float]]:
     """Every operator with the error that it makes when it alone is rounded, the worst first."""
     operators = rounding.operators(way)
     errors = []

@@ -18,8 +18,8 @@ from asd_daemon.judge.bundle.bundle import Bundle, load_bundle
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.scoring.scorer import Scorer, open_embedder, self_test
 from asd_daemon.waveform import read_waveform
-from asd_export.card import Learning
 from asd_export.cli import main
+from asd_export.model_card import Learning
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle.bundle import ModelEntry
 from asd_daemon.judge.scoring.scorer import EmbedderSession
+from asd_export.accuracy import EmbedderAccuracy
 from asd_export.graphs import export_embedder
 from asd_export.quantize import Budget, Candidate, quantize
 from asd_export.rounding import Rounding
-from asd_export.yardsticks import EmbedderYardstick
 from rig.networks import tiny_embedder, tiny_features
 
 pytestmark = pytest.mark.torch
@@ -64,7 +64,7 @@ def write_two_matrices(file: Path) -> Path:
 class Fixed:
     """A yardstick of stated speeds, to see what is chosen."""
 
-    def __init__(self, inner: EmbedderYardstick, ms: dict[str, float]) -> None:
+    def __init__(self, inner: EmbedderAccuracy, ms: dict[str, float]) -> None:
         self._inner, self._ms = inner, ms
 
     @property
@@ -86,7 +86,7 @@ LENIENT = Budget(score_error=5.0, size=1.5)
 
 def test_quantize_within_budget_is_written_and_measured(fp32: Path, tmp_path: Path) -> None:
     features = tiny_features(12)
-    yardstick = EmbedderYardstick(fp32, features, DIM, LENIENT)
+    yardstick = EmbedderAccuracy(fp32, features, DIM, LENIENT)
     chosen, table = quantize(fp32, tmp_path / "int8.onnx", yardstick, LENIENT)
     assert [c.way for c in table] == ["fp32", "dynamic", "static"]
     assert chosen in table
@@ -102,14 +102,14 @@ def test_quantize_within_budget_is_written_and_measured(fp32: Path, tmp_path: Pa
 @pytest.mark.parametrize("fastest", ["dynamic", "static"])
 def test_quantize_the_faster_way_is_kept(fp32: Path, tmp_path: Path, fastest: str) -> None:
     ms = {"fp32": 1.0, "dynamic": 3.0, "static": 3.0, fastest: 2.0}
-    yardstick = Fixed(EmbedderYardstick(fp32, tiny_features(8), DIM, LENIENT), ms)
+    yardstick = Fixed(EmbedderAccuracy(fp32, tiny_features(8), DIM, LENIENT), ms)
     chosen, _ = quantize(fp32, tmp_path / "int8.onnx", yardstick, LENIENT)
     assert chosen.way == fastest
 
 
 def test_quantize_missed_budget_names_each_reason(fp32: Path, tmp_path: Path) -> None:
     budget = Budget(score_error=1e-9)
-    yardstick = EmbedderYardstick(fp32, tiny_features(6), DIM, budget)
+    yardstick = EmbedderAccuracy(fp32, tiny_features(6), DIM, budget)
     reason = r"dynamic: score error .* allowed 0\.0%, even with \d+ of \d+ in fp32; static: score error .*--fp32"
     with pytest.raises(ExportError, match=reason):
         quantize(fp32, tmp_path / "int8.onnx", yardstick, budget)
@@ -118,7 +118,7 @@ def test_quantize_missed_budget_names_each_reason(fp32: Path, tmp_path: Path) ->
 
 def test_quantize_too_large_a_file_is_refused(fp32: Path, tmp_path: Path) -> None:
     budget = Budget(score_error=5.0, size=0.01)
-    yardstick = EmbedderYardstick(fp32, tiny_features(6), DIM, budget)
+    yardstick = EmbedderAccuracy(fp32, tiny_features(6), DIM, budget)
     with pytest.raises(ExportError, match=r"of the fp32 size, allowed 1%"):
         quantize(fp32, tmp_path / "int8.onnx", yardstick, budget)
 
@@ -127,7 +127,7 @@ def test_quantize_operator_that_rounds_badly_stays_fp32(tmp_path: Path) -> None:
     fp32 = write_two_matrices(tmp_path / "two.onnx")
     budget = Budget(score_error=0.2, size=2.0)
     told: list[tuple[int, int]] = []
-    yardstick = EmbedderYardstick(fp32, tiny_features(12), DIM, budget)
+    yardstick = EmbedderAccuracy(fp32, tiny_features(12), DIM, budget)
     _, table = quantize(fp32, tmp_path / "int8.onnx", yardstick, budget, told=lambda done, of: told.append((done, of)))
     dynamic = table[1]
     assert dynamic.refused is None
@@ -138,7 +138,7 @@ def test_quantize_operator_that_rounds_badly_stays_fp32(tmp_path: Path) -> None:
 
 
 def test_quantize_omega_that_falls_is_refused_where_the_split_decides(fp32: Path, tmp_path: Path) -> None:
-    yardstick = EmbedderYardstick(fp32, tiny_features(8), DIM, LENIENT)
+    yardstick = EmbedderAccuracy(fp32, tiny_features(8), DIM, LENIENT)
     omegas = {"fp32": 80.0, "dynamic": 79.2, "static": 79.6}
     chosen, table = quantize(fp32, tmp_path / "int8.onnx", yardstick, LENIENT, omegas=lambda _: omegas)
     assert chosen.way == "static"

@@ -10,9 +10,9 @@ import torch
 
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle.onnx_sessions import SeparatorSession
+from asd_export.accuracy import SeparatorAccuracy, si_sdr_db
 from asd_export.quantize import Budget, quantize
 from asd_export.separators import export_separator
-from asd_export.yardsticks import SeparatorYardstick, si_sdr_db
 from asd_trainer.networks.separator import Separator, SeparatorSize
 from rig.bundles import healthy_noise
 
@@ -53,7 +53,7 @@ def test_quantize_separator_both_ways_are_measured_and_the_chosen_is_smaller(
 ) -> None:
     fp32, budget = tmp_path / "fp32.onnx", Budget(score_error=9, size=0.6, loss_db=25)
     export_separator(network, fp32, windows)
-    chosen, table = quantize(fp32, tmp_path / "int8.onnx", SeparatorYardstick(fp32, windows, embed, budget), budget)
+    chosen, table = quantize(fp32, tmp_path / "int8.onnx", SeparatorAccuracy(fp32, windows, embed, budget), budget)
     assert [c.way for c in table] == ["fp32", "dynamic", "static"]
     assert table[0].loss_db == 0
     assert all(c.loss_db is not None for c in table)
@@ -67,7 +67,7 @@ def test_quantize_separator_missed_budget_says_by_how_much(
     fp32, budget = tmp_path / "fp32.onnx", Budget(score_error=9, size=9, loss_db=-99)
     export_separator(network, fp32, windows)
     with pytest.raises(ExportError, match=r"dynamic: loses .* dB SI-SDR, allowed -99"):
-        quantize(fp32, tmp_path / "int8.onnx", SeparatorYardstick(fp32, windows, embed, budget), budget)
+        quantize(fp32, tmp_path / "int8.onnx", SeparatorAccuracy(fp32, windows, embed, budget), budget)
 
 
 def test_si_sdr_of_truth_with_noise_is_their_ratio() -> None:

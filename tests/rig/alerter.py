@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.mqtt.connection import BrokerAddress
-from asd_daemon.tell.mqtt.publisher import MqttTeller
-from asd_daemon.tell.mqtt.topics import Post
+from asd_daemon.tell.mqtt.publisher import MqttPublisher
+from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.watch.systemd import SystemdNotifier
 
 MACHINE = "fan"
 RULE = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=0)
@@ -46,7 +46,7 @@ class _Script:
     """A live source that gives the next window when the one before is judged, and its judge: in turn failing and well."""
 
     live = True
-    vitals = Vitals()
+    source_health = SourceHealth()
 
     def __init__(self, windows: int) -> None:
         self._windows = windows
@@ -56,7 +56,7 @@ class _Script:
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
         self._block = Block(noise)
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         for _ in range(self._windows):
             while not self._judged.acquire(timeout=0.1):
                 if self._closed.is_set():
@@ -76,7 +76,7 @@ class _Script:
         return _Verdict(0.9 if self._count % 2 else 0.1)
 
 
-class _WitnessedTeller(MqttTeller):
+class _WitnessedTeller(MqttPublisher):
     """Writes down every alert that the outbox has taken."""
 
     witness = -1
@@ -92,14 +92,14 @@ def run(port: int, state: Path, witness: Path, windows: int) -> None:
     """Fail and recover so many windows long, then wait to be stopped."""
     stores = Stores(state, KeepSettings(clips="none", scores_every_s=1), [MACHINE])
     address = BrokerAddress("127.0.0.1", port, client_id="alerter", keepalive_s=5)
-    teller = _WitnessedTeller(address, Post("box", [MACHINE]), waiting=stores.outbox)
-    teller.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    publisher = _WitnessedTeller(address, Topics("box", [MACHINE]), waiting=stores.outbox)
+    publisher.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     script = _Script(windows)
 
-    def stations(news: StationNews) -> Sequence[Station]:
-        return [Station(MACHINE, script, lambda: script, teller, news, rule=RULE, keeper=stores.keeper(MACHINE))]
+    def stations(news: StationCallbacks) -> Sequence[Station]:
+        return [Station(MACHINE, script, lambda: script, publisher, news, rule=RULE, records=stores.records(MACHINE))]
 
-    Service(teller, Notifier({}), stations, stores=stores).run()
+    Service(publisher, SystemdNotifier({}), stations, stores=stores).run()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from asd_daemon.errors import AsdError, SettingsError
-from asd_daemon.settings.plan import Wishes, make_plan
+from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from asd_daemon.settings.sample import sample_text
 
 VALUES: tuple[Any, ...] = (
@@ -125,7 +125,7 @@ def verdict(file: Path) -> str:
         AssertionError: a refusal that does not say file, key and reason in one line.
     """
     try:
-        make_plan(Wishes(config=file, bundle=Path("/none")))
+        make_plan(CommandLineOptions(config=file, bundle=Path("/none")))
     except SettingsError as e:
         message = str(e)
         assert "\n" not in message, message

@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 - it is not an error
         self.exit_code = 128 + signal_number
 
 
-class _Mannered(click.Command):
+class _PlainErrors(click.Command):
     """Turns what went wrong on purpose into `error: …` on stderr and the error's exit code."""
 
     def main(  # type: ignore[override]  # click declares two overloads of it
@@ -61,11 +61,11 @@ class _Mannered(click.Command):
             leave("by Ctrl-C; what was finished stays", 128 + signal.SIGINT, word="stopped")
 
 
-class CommandGroup(_Mannered, click.Group):
+class CommandGroup(_PlainErrors, click.Group):
     """A program of several commands."""
 
 
-class Program(_Mannered):
+class Program(_PlainErrors):
     """A program that is one command."""
 
 

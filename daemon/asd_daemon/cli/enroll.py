@@ -51,20 +51,20 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
       asd-daemon enroll --machine lathe --source folder:recordings/lathe
     """
     from asd_daemon.hear.opening import open_source
-    from asd_daemon.learn.enrolment import CHANGEABLE, Order, enrol
-    from asd_daemon.run.assembly import BundleShelf, enrolled_folder, memory_of
-    from asd_daemon.settings.plan import Wishes, make_plan
+    from asd_daemon.learn.enrolment import CHANGEABLE, EnrolmentRequest, enrol
+    from asd_daemon.run.assembly import SharedBundle, enrolled_folder, memory_of
+    from asd_daemon.settings.plan import CommandLineOptions, make_plan
     from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
-    plan = make_plan(Wishes(**words))
+    plan = make_plan(CommandLineOptions(**words))
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)
     wanted = math.ceil((minutes or DEFAULT_MINUTES) * 60 / WINDOW_S) if minutes or source.live else None
-    order = Order(model, str(spec), wanted, add=add, relearn=relearn)
-    bundle = BundleShelf(plan.bundle, plan.settings.bundle_key).bundle()
+    order = EnrolmentRequest(model, str(spec), wanted, add=add, relearn=relearn)
+    bundle = SharedBundle(plan.bundle, plan.settings.bundle_key).bundle()
     with _Shown(model) as shown:
         done = enrol(bundle, enrolled_folder(), order, source, shown)
     record = done.record

@@ -13,11 +13,11 @@ import numpy as np
 
 from asd_daemon.errors import AsdError, SourceError
 from asd_daemon.hear.opening import open_sources
-from asd_daemon.hear.source import Block, Lost, Refused
+from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.fitness import level_of
 from asd_daemon.hear.windows.quality import unfit_reason
-from asd_daemon.run.assembly import BundleShelf, broker_address, memory_of
+from asd_daemon.run.assembly import SharedBundle, broker_address, memory_of
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import Plan
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -36,7 +36,7 @@ def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
     """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
     names = ", ".join(plan.machines)
     yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
-    shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
+    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
     yield _try("bundle", lambda: _bundle(shelf))
     yield _try("state folder", _state_folder)
     for name, machine in plan.machines.items():
@@ -55,7 +55,7 @@ def _try(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, " ".join(str(e).split()))
 
 
-def _bundle(shelf: BundleShelf) -> str:
+def _bundle(shelf: SharedBundle) -> str:
     from asd_daemon.judge.scoring.scorer import self_test
 
     bundle = shelf.bundle()
@@ -84,8 +84,8 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     source = open_sources({machine: spec}, wait=False, objections=objections)[machine]
     parts, missing = [], 0
     try:
-        for heard in source.heard():
-            if isinstance(heard, Lost | Refused):
+        for heard in source.events():
+            if isinstance(heard, SourceLost | UnreadableRecording):
                 raise SourceError(heard.reason)
             if isinstance(heard, Block):
                 parts.append(heard.samples)
@@ -99,7 +99,7 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     if reason is not None:
         raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
     usual = "" if memory is None or memory.level_dbfs is None else f", usually {memory.level_dbfs:.0f}"
-    device = f", {source.vitals.identity}" if source.vitals.identity else ""
+    device = f", {source.source_health.identity}" if source.source_health.identity else ""
     return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_of(samples):.0f} dBFS{usual}{device}"
 
 

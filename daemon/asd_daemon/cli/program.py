@@ -59,9 +59,9 @@ def cli() -> None:
 
 
 def _plan(**words: Any) -> Plan:
-    from asd_daemon.settings.plan import Wishes, make_plan
+    from asd_daemon.settings.plan import CommandLineOptions, make_plan
 
-    return make_plan(Wishes(**words))
+    return make_plan(CommandLineOptions(**words))
 
 
 @cli.command()

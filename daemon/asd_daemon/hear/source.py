@@ -1,7 +1,6 @@
-"""Sources of sound: what they all say, how they are named, and the door that opens them.
+"""What every source of sound says: blocks of samples, and what happened to it between them.
 
-Owns `Block`, `Lost`, `Refused` and the words of `--source`. Each kind of source lives in its own module and is imported when it is
-opened; none of them judges what it hears.
+Each kind of source is a module of `sources`; none of them judges what it hears.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Lost:
+class SourceLost:
     """The source is silent against its will. Said at once, then again every few seconds until a block comes."""
 
     reason: str
@@ -43,7 +42,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Dead:
+class DeadMicrophone:
     """The source delivers, but no microphone sounds like that: said at once, before the window ends, once a spell."""
 
     reason: str
@@ -51,23 +50,23 @@ class Dead:
 
 
 @dataclass(frozen=True)
-class Back:
-    """After `Lost` or `Dead`: there is sound again, long before a window is full of it."""
+class SoundReturned:
+    """After `SourceLost` or `DeadMicrophone`: there is sound again, long before a window is full of it."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class UnreadableRecording:
     """A recording that could not be read, and why."""
 
     path: Path
     reason: str
 
 
-Heard = Block | Lost | Refused | Dead | Back
+SourceEvent = Block | SourceLost | UnreadableRecording | DeadMicrophone | SoundReturned
 
 
 @dataclass(frozen=True)
-class Vitals:
+class SourceHealth:
     """How a source has done so far."""
 
     restarts: int = 0
@@ -88,10 +87,10 @@ class Source(Protocol):
         """Whether sound is made by the world: it does not wait for a slow listener."""
 
     @property
-    def vitals(self) -> Vitals:
+    def source_health(self) -> SourceHealth:
         """How it has done so far; from any thread."""
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """All that is heard, until the source ends or is closed; may be asked for once.
 
         Raises:
@@ -99,19 +98,19 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """End `heard` soon, from any thread, any number of times."""
+        """End `events` soon, from any thread, any number of times."""
 
 
 class ScriptedSource:
     """A source that says what it was given, for tests and rehearsals; it waits for a slow listener unless told otherwise."""
 
-    def __init__(self, script: Iterable[Heard], *, live: bool = False) -> None:
+    def __init__(self, script: Iterable[SourceEvent], *, live: bool = False) -> None:
         self.live = live
-        self.vitals = Vitals()
+        self.source_health = SourceHealth()
         self._script = script
         self._closed = False
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """The script, in order; an exception in it is raised."""
         for item in self._script:
             if self._closed:

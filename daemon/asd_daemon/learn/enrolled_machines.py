@@ -41,7 +41,7 @@ MAX_RECORD_BYTES = 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Enrolment(BaseModel):
+class EnrolmentRecord(BaseModel):
     """`enrolled.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ def models_of(bundle: Bundle) -> str:
     return hashlib.sha256("".join(manifest.files[name].sha256 for name in names).encode()).hexdigest()
 
 
-def read_enrolment(root: Path, machine: str) -> Enrolment | None:
+def read_enrolment(root: Path, machine: str) -> EnrolmentRecord | None:
     """A machine's record; None where it was not learned here.
 
     Raises:
@@ -81,7 +81,7 @@ def read_enrolment(root: Path, machine: str) -> Enrolment | None:
     try:
         if file.stat().st_size > MAX_RECORD_BYTES:
             raise BundleError(f"{file}: is larger than {MAX_RECORD_BYTES} bytes")
-        return Enrolment.model_validate_json(file.read_bytes())
+        return EnrolmentRecord.model_validate_json(file.read_bytes())
     except OSError as e:
         raise BundleError(f"{file}: can't be read: {e.strerror}") from e
     except ValidationError as e:
@@ -111,7 +111,7 @@ def with_enrolled(bundle: Bundle, root: Path, machine: str) -> Bundle:
     return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.entry)})
 
 
-def keep(root: Path, record: Enrolment, sound: NormalSound) -> Enrolment:
+def keep(root: Path, record: EnrolmentRecord, sound: NormalSound) -> EnrolmentRecord:
     """Make a learned state, whose files lie in ROOT/<machine>/<entry.folder>, the machine's; the one before it is deleted after.
 
     Raises:
@@ -135,7 +135,7 @@ def keep(root: Path, record: Enrolment, sound: NormalSound) -> Enrolment:
     return record
 
 
-def kept_sound(root: Path, record: Enrolment) -> NormalSound:
+def kept_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
     """The vectors that a machine was learned from.
 
     Raises:

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from asd_daemon.errors import BundleError, DataSetError, UsageError
-from asd_daemon.hear.source import Back, Dead, Lost, Refused, Source
+from asd_daemon.hear.source import DeadMicrophone, SoundReturned, Source, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.quality import unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
 from asd_daemon.judge.features.views import VIEW_NAMES
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing, Scorer
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
 from asd_daemon.learn.enrolled_machines import (
-    Enrolment,
+    EnrolmentRecord,
     join,
     keep,
     kept_sound,
@@ -33,7 +33,7 @@ from asd_daemon.learn.enrolled_machines import (
     read_vectors,
     write_vectors,
 )
-from asd_daemon.learn.learning import LEAST_WINDOWS, Learned, NormalSound, describe_normal, learn, write_machine
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, describe_normal, learn, write_machine
 
 COLLECTING = "collecting"
 NOTE = "note.json"
@@ -55,7 +55,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Order:
+class EnrolmentRequest:
     """What shall be learned."""
 
     machine: str
@@ -70,11 +70,11 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Enrolled:
+class EnrolmentResult:
     """A machine that was learned."""
 
-    record: Enrolment
-    learned: Learned
+    record: EnrolmentRecord
+    learned: LearnedMachine
     threshold: float
     """For one false alarm a week, two of three windows."""
 
@@ -122,7 +122,7 @@ class Collection:
         except OSError as e:
             raise BundleError(f"{self.folder}: can't be written: {e}") from e
 
-    def add(self, hearing: Hearing, views: tuple[str, ...], samples: np.ndarray) -> None:
+    def add(self, hearing: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
         """Describe a window and keep its vectors and its level.
 
         Raises:
@@ -148,7 +148,9 @@ class Collection:
         return NormalSound.joined(windows), levels
 
 
-def enrol(bundle: Bundle, root: Path, order: Order, source: Source, told: Callable[[Progress], None]) -> Enrolled:
+def enrol(
+    bundle: Bundle, root: Path, order: EnrolmentRequest, source: Source, told: Callable[[Progress], None]
+) -> EnrolmentResult:
     """Learn a machine and keep it below `root`.
 
     Args:
@@ -175,7 +177,7 @@ def enrol(bundle: Bundle, root: Path, order: Order, source: Source, told: Callab
         )
     views = (*VIEW_NAMES, HEARD, *((SEPARATED,) if bundle.manifest.separator is not None else ()))
     separator = open_separator(bundle) if bundle.manifest.separator is not None else None
-    hearing = Hearing(open_embedder(bundle), separator)
+    hearing = FeatureExtractor(open_embedder(bundle), separator)
     collection = Collection(root / order.machine / COLLECTING, models_of(bundle))
     wanted = None if order.windows is None else collection.tried + order.windows
     _collect(collection, hearing, views, source, wanted, told)
@@ -194,19 +196,19 @@ def enrol(bundle: Bundle, root: Path, order: Order, source: Source, told: Callab
             f" does (at most {TOO_CHANGEABLE:g}); run the machine as it usually runs and call enroll again for more windows,"
             f" or delete {collection.folder} first to begin anew"
         )
-    record = _write(bundle, root, order, sound, learned, levels, source.vitals.identity)
+    record = _write(bundle, root, order, sound, learned, levels, source.source_health.identity)
     try:  # it must open as the daemon will open it, before the old state is let go
         known = replace(bundle, enrolled={order.machine: (root / order.machine, record.entry)})
         threshold = Scorer(known, order.machine, separator=separator).threshold
         record = keep(root, record, sound)
     except OSError as e:
         raise BundleError(f"{root / order.machine}: can't be written: {e.strerror}; the state before it stays") from e
-    return Enrolled(record, learned, threshold)
+    return EnrolmentResult(record, learned, threshold)
 
 
 def _collect(
     collection: Collection,
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     views: tuple[str, ...],
     source: Source,
     wanted: int | None,
@@ -218,9 +220,9 @@ def _collect(
     told(Progress(len(collection), wanted, 0, news))
     cutter = WindowCutter(live=source.live)
     try:
-        for heard in source.heard() if wanted is None or len(collection) < wanted else ():
+        for heard in source.events() if wanted is None or len(collection) < wanted else ():
             for item in cutter.feed(heard):
-                if isinstance(item, Back):
+                if isinstance(item, SoundReturned):
                     continue
                 news = _take(collection, hearing, views, item, unusable)
                 told(Progress(len(collection), wanted, unusable.total(), news))
@@ -238,13 +240,13 @@ def _collect(
 
 def _take(
     collection: Collection,
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     views: tuple[str, ...],
-    item: Window | Lost | Refused | Dead,
+    item: Window | SourceLost | UnreadableRecording | DeadMicrophone,
     unusable: Counter[str],
 ) -> str | None:
     """Keep a window that is fit; what there is to say of one that isn't."""
-    if isinstance(item, Lost | Refused | Dead):
+    if isinstance(item, SourceLost | UnreadableRecording | DeadMicrophone):
         return item.reason
     reason = unfit_reason(item.sound, item.gap_samples)
     if reason is None and item.padded_samples == 0:
@@ -258,12 +260,12 @@ def _take(
 def _write(
     bundle: Bundle,
     root: Path,
-    order: Order,
+    order: EnrolmentRequest,
     sound: NormalSound,
-    learned: Learned,
+    learned: LearnedMachine,
     levels: list[float],
     microphone: str | None,
-) -> Enrolment:
+) -> EnrolmentRecord:
     """Write the machine's files into a folder of their own; nothing points to it yet."""
     now = datetime.now(UTC)
     stamp = now.strftime("%Y%m%dT%H%M%S")
@@ -273,7 +275,7 @@ def _write(
     separated = sound.vectors[SEPARATED][:, 0] if SEPARATED in dict(learned.weights) else None
     entry, _ = write_machine(folder, stamp, bank, bank[:0], separated_bank=separated, learned=learned)
     low, middle, high = (float(v) for v in np.percentile(levels, (10, 50, 90)))
-    return Enrolment(
+    return EnrolmentRecord(
         schema=1,
         machine=order.machine,
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -17,11 +17,11 @@ from asd_daemon.judge.bundle.bundle import BANK, CALIBRATION, FUSION, INDEX, SEP
 from asd_daemon.judge.distances.fusion import Candidate, Fusion, write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, leave_one_out
 from asd_daemon.judge.features.views import VIEW_NAMES
-from asd_daemon.judge.scoring.scorer import HEARD, Hearing
+from asd_daemon.judge.scoring.scorer import HEARD, FeatureExtractor
 from asd_daemon.judge.scoring.scorer import SEPARATED as SEPARATED_VIEW
 from asd_daemon.judge.thresholds.calibration import Calibration, calibrate
-from asd_daemon.learn.pseudo_anomalies import changed_windows
-from asd_daemon.learn.view_selection import choose
+from asd_daemon.learn.pseudo_anomalies import pseudo_anomalies
+from asd_daemon.learn.view_selection import select_views
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -94,7 +94,7 @@ class NormalSound:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedMachine:
     """What a machine is judged by from now on."""
 
     fusion: Fusion
@@ -110,7 +110,7 @@ class Learned:
 
 
 def describe_normal(
-    hearing: Hearing, waveform: F32, views: Sequence[str], rng: np.random.Generator
+    hearing: FeatureExtractor, waveform: F32, views: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, F32], dict[str, F32]]:
     """Vectors of one normal window (160 000,): view → (1 + P, D), and after each change: view → (F, D).
 
@@ -118,7 +118,7 @@ def describe_normal(
         RecordingError: no finite window.
     """
     own = hearing.vectors(waveform, views, parts=True)
-    changed = [hearing.vectors(window, views) for window in changed_windows(waveform, rng).values()]
+    changed = [hearing.vectors(window, views) for window in pseudo_anomalies(waveform, rng).values()]
     return own, {view: np.concatenate([one[view] for one in changed]) for view in views}
 
 
@@ -128,7 +128,7 @@ def candidates_of(vectors: Mapping[str, F32]) -> tuple[Candidate, ...]:
     return tuple(c for c in CANDIDATES if c.view in vectors) + embedded
 
 
-def learn(sound: NormalSound) -> Learned:
+def learn(sound: NormalSound) -> LearnedMachine:
     """Choose views by changed windows, fit them, and calibrate their score. Copies of a window count once.
 
     Raises:
@@ -150,7 +150,7 @@ def learn(sound: NormalSound) -> Learned:
     varied = sound.with_changed
     places = np.unique(np.linspace(0, len(varied) - 1, min(len(varied), MOST_CHOSEN_FROM)).astype(int))
     some = varied[places]
-    chosen, value = choose(
+    chosen, value = select_views(
         candidates_of(sound.vectors),
         {view: vectors[some] for view, vectors in sound.vectors.items()},
         {view: changed[:, places] for view, changed in sound.changed.items()},
@@ -163,7 +163,7 @@ def learn(sound: NormalSound) -> Learned:
     scores = max((held_out, stretches), key=lambda each: float(np.percentile(each, 90)))
     together = {view: sum(w for c, w in chosen.items() if c.view == view) for view in fusion.names()}
     weights = tuple((view, round(weight, 4)) for view, weight in together.items())
-    return Learned(fusion, weights, calibrate(scores), value, drift, held_out)
+    return LearnedMachine(fusion, weights, calibrate(scores), value, drift, held_out)
 
 
 def _stretch_scores(chosen: Mapping[Candidate, float], sound: NormalSound) -> F32:
@@ -180,7 +180,7 @@ def _stretch_scores(chosen: Mapping[Candidate, float], sound: NormalSound) -> F3
     return scores
 
 
-def separation_helps(heard: F32, separated: F32, changed_heard: F32, changed_separated: F32) -> bool:
+def separation_improves(heard: F32, separated: F32, changed_heard: F32, changed_separated: F32) -> bool:
     """Whether d(heard) + d(separated) tells changed windows from normal ones better than d(heard) alone, leaving each one out.
 
     In doubt it does not: the gain must be twice its standard error over the windows, for the second distance costs a separation and
@@ -220,7 +220,7 @@ def write_machine(
     queries: F32,
     *,
     separated_bank: F32 | None = None,
-    learned: Learned | None = None,
+    learned: LearnedMachine | None = None,
 ) -> tuple[MachineEntry, Calibration]:
     """Write the files of one machine.
 

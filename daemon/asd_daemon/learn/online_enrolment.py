@@ -1,7 +1,7 @@
 """Learning a machine while it is listened to, because somebody asked for it by MQTT.
 
-A `Pupil` is the judge of one machine: it scores by what is known, hands the same windows to `enrolment` in a thread of its own, and goes
-over to the new state when that has passed. It asks nobody and tells nobody; the station does.
+A `LearningJudge` scores one machine by what is known, hands the same windows to `enrolment` in a thread of its own, and goes over to the
+new state when that has passed. It asks nobody and tells nobody; the station does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import AsdError, SourceError, UnknownMachineError
-from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
 from asd_daemon.learn.enrolled_machines import read_enrolment
-from asd_daemon.learn.enrolment import Enrolled, Order, Progress, enrol
+from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, Progress, enrol
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
 
@@ -32,7 +32,7 @@ _LEAVE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Subject:
+class EnrolmentTarget:
     """What is learned, and where it is kept."""
 
     model: str
@@ -44,13 +44,13 @@ class Subject:
     hop_samples: int = WINDOW_SAMPLES
 
 
-class HandedWindows:
+class ForwardedWindows:
     """A source of windows that somebody else has heard; ended, it leaves what was collected for the next lesson."""
 
     live = True
 
-    def __init__(self, vitals: Vitals) -> None:
-        self.vitals = vitals
+    def __init__(self, source_health: SourceHealth) -> None:
+        self.source_health = source_health
         self._windows: queue.SimpleQueue[F32 | None] = queue.SimpleQueue()
         self._closed = False
 
@@ -59,7 +59,7 @@ class HandedWindows:
         if not self._closed:
             self._windows.put(samples)
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """Each window that is handed on.
 
         Raises:
@@ -70,20 +70,20 @@ class HandedWindows:
         raise SourceError("the lesson was broken off; what was collected stays")
 
     def close(self) -> None:
-        """End `heard` soon."""
+        """End `events` soon."""
         self._closed = True
         self._windows.put(None)
 
 
-class Pupil:
+class LearningJudge:
     """The judge of a machine that can be learned anew; all but `close` is called from the station's judging thread."""
 
     def __init__(
         self,
-        subject: Subject,
+        subject: EnrolmentTarget,
         open_judge: Callable[[], Judge],
         bundle: Callable[[], Bundle],
-        vitals: Callable[[], Vitals] = Vitals,
+        source_health: Callable[[], SourceHealth] = SourceHealth,
     ) -> None:
         """Know nothing yet.
 
@@ -91,16 +91,16 @@ class Pupil:
             subject: what is learned.
             open_judge: opens what is known of the machine; asked again after a lesson.
             bundle: whose models hear.
-            vitals: of the machine's source; its microphone is noted with what is learned.
+            source_health: of the machine's source; its microphone is noted with what is learned.
         """
-        self._subject, self._open_judge, self._bundle, self._vitals = subject, open_judge, bundle, vitals
+        self._subject, self._open_judge, self._bundle, self._vitals = subject, open_judge, bundle, source_health
         self._every = math.ceil(WINDOW_SAMPLES / subject.hop_samples)  # windows that overlap are one
         self._judge: Judge | None = None
-        self._windows: HandedWindows | None = None
+        self._windows: ForwardedWindows | None = None
         self._thread: threading.Thread | None = None
         self._heard = 0
         self._progress = ""
-        self._outcomes: queue.SimpleQueue[Enrolled | Exception] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[EnrolmentResult | Exception] = queue.SimpleQueue()
         self._news: str | None = None
 
     def open(self) -> Judge:
@@ -137,8 +137,8 @@ class Pupil:
         minutes = command.learning_minutes
         wanted = math.ceil(minutes * 60 / WINDOW_S)
         add, relearn = command.mode == "add", command.mode == "relearn"
-        order = Order(self._subject.model, self._subject.source, wanted, add=add, relearn=relearn)
-        self._windows, self._heard = HandedWindows(self._vitals()), 0
+        order = EnrolmentRequest(self._subject.model, self._subject.source, wanted, add=add, relearn=relearn)
+        self._windows, self._heard = ForwardedWindows(self._vitals()), 0
         self._progress = f"0 of {wanted} windows heard"
         name = f"learn-{self._subject.model}"
         self._thread = threading.Thread(target=self._learn, args=(order, self._windows), name=name, daemon=True)
@@ -167,7 +167,7 @@ class Pupil:
             windows.close()
             thread.join(_LEAVE_S)
 
-    def _learn(self, order: Order, windows: HandedWindows) -> None:
+    def _learn(self, order: EnrolmentRequest, windows: ForwardedWindows) -> None:
         """The lesson's thread."""
         try:
             self._outcomes.put(enrol(self._bundle(), self._subject.root, order, windows, self._told))
@@ -185,7 +185,7 @@ class Pupil:
         except queue.Empty:
             return
         self._windows = self._thread = None
-        if isinstance(outcome, Enrolled):
+        if isinstance(outcome, EnrolmentResult):
             self._judge = self._open_judge()
             self._news = f"learned from {outcome.record.windows} windows"
             _LOG.info("%s: %s, threshold %.4g", self._subject.model, self._news, outcome.threshold)

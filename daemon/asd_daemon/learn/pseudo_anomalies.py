@@ -22,7 +22,7 @@ SMOOTHING_FRAMES = 5
 STEADY_BIAS = 2.0  # the least of smoothed powers lies below their mean even where the sound is steady
 
 
-def changed_windows(waveform: F32, rng: np.random.Generator) -> dict[str, F32]:
+def pseudo_anomalies(waveform: F32, rng: np.random.Generator) -> dict[str, F32]:
     """A normal window (N,) at 16 kHz after each kind of change: kind → (N,), how strong is drawn from `rng`."""
     steady = steady_part(waveform)
     rest = waveform - steady

@@ -21,7 +21,7 @@ LEAST_WEIGHT = 0.02  # a view of less is not worth its time
 DECIMALS = 3  # of a pseudo-AUC: less is chance
 
 
-def choose(
+def select_views(
     candidates: Sequence[Candidate],
     normal: Mapping[str, F32],
     changed: Mapping[str, F32],

@@ -22,24 +22,24 @@ from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.file import read_password, state_folder
 from asd_daemon.settings.keys import AlarmSettings, QualitySettings, Settings
 from asd_daemon.settings.plan import Plan
-from asd_daemon.watch.report import Attendant, Telling, TellingReport
+from asd_daemon.watch.report import DeliveryReport, DeliveryReports, Observer
 from asd_daemon.watch.status import StatusFile, status_file, status_folder
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.watch.systemd import SystemdNotifier
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 
 if TYPE_CHECKING:
     from asd_daemon.judge.bundle.bundle import Bundle
     from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
     from asd_daemon.judge.scoring.scorer import Scorer
-    from asd_daemon.learn.online_enrolment import Pupil
+    from asd_daemon.learn.online_enrolment import LearningJudge
     from asd_daemon.tell.mqtt.connection import BrokerAddress
-    from asd_daemon.tell.mqtt.publisher import MqttTeller
-    from asd_daemon.tell.publisher import LinePrinter
+    from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.publisher import JsonLinesPublisher
 
 
 _LOG = logging.getLogger(__name__)
@@ -63,21 +63,21 @@ def fitness_limits(quality: QualitySettings) -> FitnessLimits:
     return FitnessLimits(quality.below_db, quality.above_db, deaf_after_s=quality.deaf_after_s)
 
 
-def make_attendants(plan: Plan, telling: Telling) -> list[Attendant]:
+def make_observers(plan: Plan, telling: DeliveryReports) -> list[Observer]:
     """Those who look on and tell: the status file always, metrics and the dead-man ping where they are configured."""
     health = plan.settings.health
     file = status_file(status_folder(state_folder()), plan.machines)
     version = metadata.version("asd-edge")
-    attendants: list[Attendant] = [StatusFile(file, node=plan.settings.node, version=version, telling=telling)]
+    observers: list[Observer] = [StatusFile(file, node=plan.settings.node, version=version, telling=telling)]
     if health.metrics_port is not None:
         from asd_daemon.watch.metrics import MetricsServer
 
-        attendants.append(MetricsServer(health.metrics_host, health.metrics_port, telling))
+        observers.append(MetricsServer(health.metrics_host, health.metrics_port, telling))
     if health.ping_url is not None:
         from asd_daemon.watch.dead_man_ping import DeadManPing
 
-        attendants.append(DeadManPing(health.ping_url, health.ping_every_s))
-    return attendants
+        observers.append(DeadManPing(health.ping_url, health.ping_every_s))
+    return observers
 
 
 def memory_of(machine: str, spec: SourceSpec) -> SourceMemory | None:
@@ -87,7 +87,7 @@ def memory_of(machine: str, spec: SourceSpec) -> SourceMemory | None:
     return SourceMemory(state_folder() / "machines" / machine / "source.json")
 
 
-class BundleShelf:
+class SharedBundle:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
     def __init__(self, path: Path, key: Path | None = None) -> None:
@@ -164,7 +164,7 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     )
 
 
-def make_teller(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttTeller | LinePrinter:
+def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttPublisher | JsonLinesPublisher:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
 
     Args:
@@ -177,13 +177,13 @@ def make_teller(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttTel
     """
     mqtt, machines = plan.settings.mqtt, list(plan.machines)
     if mqtt is None:
-        from asd_daemon.tell.publisher import LinePrinter
+        from asd_daemon.tell.publisher import JsonLinesPublisher
 
-        return LinePrinter(sys.stdout, plan.settings.node, stores.outbox)
-    from asd_daemon.tell.mqtt.publisher import MqttTeller
-    from asd_daemon.tell.mqtt.topics import Post
+        return JsonLinesPublisher(sys.stdout, plan.settings.node, stores.outbox)
+    from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.mqtt.topics import Topics
 
-    post = Post(
+    topics = Topics(
         node=plan.settings.node,
         machines=machines,
         prefix=mqtt.prefix,
@@ -191,22 +191,22 @@ def make_teller(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttTel
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
     )
-    return MqttTeller(broker_address(plan.settings, machines), post, waiting=stores.outbox, patient=patient)
+    return MqttPublisher(broker_address(plan.settings, machines), topics, waiting=stores.outbox, patient=patient)
 
 
-def judge_of(plan: Plan, name: str, shelf: BundleShelf) -> Callable[[], Judge]:
+def judge_of(plan: Plan, name: str, shelf: SharedBundle) -> Callable[[], Judge]:
     """What opens the scorer of a machine."""
     machine = plan.machines[name]
     return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
 
 
-def make_pupil(plan: Plan, name: str, shelf: BundleShelf, source: Source) -> Pupil:
+def make_learning_judge(plan: Plan, name: str, shelf: SharedBundle, source: Source) -> LearningJudge:
     """A machine's judge that can learn it while it listens."""
-    from asd_daemon.learn.online_enrolment import Pupil, Subject
+    from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 
     hop_samples = round(plan.machines[name].hop_s * SAMPLE_RATE_HZ)
-    subject = Subject(plan.model_of(name), str(plan.sources[name]), enrolled_folder(), hop_samples)
-    return Pupil(subject, judge_of(plan, name, shelf), shelf.bundle, lambda: source.vitals)
+    subject = EnrolmentTarget(plan.model_of(name), str(plan.sources[name]), enrolled_folder(), hop_samples)
+    return LearningJudge(subject, judge_of(plan, name, shelf), shelf.bundle, lambda: source.source_health)
 
 
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
@@ -219,29 +219,29 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     Raises:
         AsdError: something of it can't be made.
     """
-    shelf = BundleShelf(plan.bundle, plan.settings.bundle_key)
+    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
-    teller = make_teller(plan, stores, patient=wait_for_device)
+    publisher = make_publisher(plan, stores, patient=wait_for_device)
 
     memories = {name: memory_of(name, plan.sources[name]) for name in plan.machines}
     learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
 
-    def make_stations(news: StationNews) -> list[Station]:
+    def make_stations(news: StationCallbacks) -> list[Station]:
         objections = {name: memory.objection for name, memory in memories.items() if memory is not None}
         sources = open_sources(
             {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, objections=objections
         )
-        pupils = {name: make_pupil(plan, name, shelf, sources[name]) for name in plan.machines if learns}
+        pupils = {name: make_learning_judge(plan, name, shelf, sources[name]) for name in plan.machines if learns}
         return [
             Station(
                 name,
                 sources[name],
                 pupils[name].open if learns else judge_of(plan, name, shelf),
-                teller,
+                publisher,
                 news,
                 learner=pupils.get(name),
                 rule=alarm_rule(machine.alarm),
-                keeper=stores.keeper(name),
+                records=stores.records(name),
                 resumes=plan.sources[name].kind not in ("file", "folder"),
                 fitness=Fitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
@@ -249,9 +249,9 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
             for name, machine in plan.machines.items()
         ]
 
-    def telling() -> TellingReport:
-        return TellingReport(teller.contact, stores.stock)
+    def telling() -> DeliveryReport:
+        return DeliveryReport(publisher.broker_status, stores.store_report)
 
-    service = Service(teller, Notifier(), make_stations, make_attendants(plan, telling), stores)
-    teller.commanded = service.command
+    service = Service(publisher, SystemdNotifier(), make_stations, make_observers(plan, telling), stores)
+    publisher.commanded = service.command
     return service

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.judge.alarm.score_drift import Level, LevelRule
-from asd_daemon.judge.features.spectral_difference import NormalMemory
+from asd_daemon.judge.alarm.score_drift import ScoreDrift, ScoreDriftRule
+from asd_daemon.judge.features.spectral_difference import RecentNormalWindows
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import AlertDetails, Drift, MachineState
-from asd_daemon.tell.publisher import Teller
-from asd_daemon.tell.storage.machine_records import Keeper
-from asd_daemon.tell.storage.station_memory import Silence, StationMemory
+from asd_daemon.tell.publisher import Publisher
+from asd_daemon.tell.storage.machine_records import MachineRecords
+from asd_daemon.tell.storage.station_memory import AlertSilence, StationMemory
 from asd_daemon.watch.counters import Counters
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 
@@ -35,7 +35,7 @@ class AttentionRule:
     """What makes an alert, and what makes a drift."""
 
     alarm: AlarmRule
-    level: LevelRule = field(default_factory=LevelRule)
+    level: ScoreDriftRule = field(default_factory=ScoreDriftRule)
     hop_samples: int = WINDOW_SAMPLES
     """From the start of one window to the start of the next."""
 
@@ -46,8 +46,8 @@ class Attention:
     Args:
         machine: whose.
         rule: when there is something to tell.
-        teller: whom alerts are given to.
-        keeper: what is kept; its memory is taken up where the run before ended, if `resumes`.
+        publisher: whom alerts are given to.
+        records: what is kept; its memory is taken up where the run before ended, if `resumes`.
         counters: where opened alerts are counted.
         resumes: whether the sound is the same machine's as in the run before, which recordings need not be; if not, nothing is remembered.
     """
@@ -56,20 +56,20 @@ class Attention:
         self,
         machine: str,
         rule: AttentionRule,
-        teller: Teller,
-        keeper: Keeper | None = None,
+        publisher: Publisher,
+        records: MachineRecords | None = None,
         counters: Counters | None = None,
         *,
         resumes: bool = False,
     ) -> None:
-        self._machine, self._rule, self._teller = machine, rule, teller
-        self._keeper = keeper or Keeper(machine)
+        self._machine, self._rule, self._publisher = machine, rule, publisher
+        self._records = records or MachineRecords(machine)
         self._counters = counters or Counters()
         self._resumes = resumes
-        memory = self._keeper.memory() if resumes else StationMemory()
+        memory = self._records.memory() if resumes else StationMemory()
         self._alarm = Alarm(rule.alarm, memory=memory.alarm)
-        self._silence, self._level = memory.silence, Level(rule.level, memory.level)
-        self._normal = NormalMemory()
+        self._silence, self._level = memory.silence, ScoreDrift(rule.level, memory.level)
+        self._normal = RecentNormalWindows()
         self._details = AlertDetails()
         self._heard_until: datetime | None = None
 
@@ -84,11 +84,11 @@ class Attention:
         if alert is not None:
             _LOG.info("%s: alert %s is still open from an earlier run", self._machine, alert.event_id)
             if not self._silence.held:
-                self._teller.resume(self._machine, alert)
+                self._publisher.resume(self._machine, alert)
 
     def end(self) -> None:
         """Remember everything; nothing more is heard."""
-        self._keeper.finish()
+        self._records.finish()
         self._remember()
 
     def describe(self, state: MachineState, now: datetime) -> MachineState:
@@ -101,24 +101,24 @@ class Attention:
             acknowledged=alert is not None and alert.event_id == silence.acknowledged,
             muted_until=self._muted_until(now),
             drift=Drift(since, round(drift or 0.0, 1)) if since is not None else None,
-            troubles=self._keeper.troubles,
+            troubles=self._records.troubles,
         )
 
     def hear(self, window: Window) -> None:
         """Take in a window's sound, fit to judge or not, for clips."""
         known = window.samples[: WINDOW_SAMPLES - window.padded_samples - min(window.gap_samples, WINDOW_SAMPLES)]
         fresh = self._fresh_samples(window.started_at, len(known))
-        self._keeper.hear(known[len(known) - fresh :])
+        self._records.hear(known[len(known) - fresh :])
 
     def unfit(self, at: datetime, reason: str) -> None:
         """A window could not be judged."""
-        self._keeper.keep_score(at, None, None, reason)
+        self._records.keep_score(at, None, None, reason)
         self._look_at_the_clock(at)
 
     def judged(self, window: Window, verdict: Verdict) -> None:
         """Take in what the judge says of a window, and tell what there is to tell."""
         at = window.ended_at
-        self._keeper.keep_score(at, verdict.score, verdict.threshold)
+        self._records.keep_score(at, verdict.score, verdict.threshold)
         self._watch_level(verdict, at)
         self._look_at_the_clock(at)
         event = self._alarm.judge(verdict.score, verdict.threshold, at)
@@ -167,7 +167,7 @@ class Attention:
             self._counters.add(opened=1)
             held = self._muted_until(event.at) is not None
             self._silence = replace(self._silence, held=held, acknowledged=None)
-            self._details = replace(self._details, clip=self._keeper.begin_clip(event))
+            self._details = replace(self._details, clip=self._records.begin_clip(event))
         is_told = not self._silence.held
         if event.kind is AlertKind.UPDATE and (
             self._silence.acknowledged == event.event_id or self._muted_until(event.at) is not None
@@ -183,7 +183,7 @@ class Attention:
     def _tell(self, event: AlertEvent) -> None:
         """Give an event away, together with what is known after it."""
         memory = self._memory().to_bytes() if self._resumes else None
-        self._teller.alert(self._machine, event, self._details, memory)
+        self._publisher.alert(self._machine, event, self._details, memory)
 
     def _look_at_the_clock(self, now: datetime) -> None:
         """End a silence whose time is over."""
@@ -226,8 +226,8 @@ class Attention:
 
     def _remember(self) -> None:
         if self._resumes:
-            self._keeper.remember(self._memory())
+            self._records.remember(self._memory())
 
 
-def _seconds(silence: Silence) -> timedelta:
+def _seconds(silence: AlertSilence) -> timedelta:
     return timedelta(seconds=silence.muted_for_s)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 
 from asd_daemon.errors import AsdError
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.stores import Stores
 from asd_daemon.tell.commands import Command
-from asd_daemon.tell.publisher import Teller
+from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counts
-from asd_daemon.watch.report import Attendant, MachineReport
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.watch.report import MachineReport, Observer
+from asd_daemon.watch.systemd import SystemdNotifier
 
 _LOG = logging.getLogger(__name__)
 _STATIONS_STOP_S, _TELLER_STOP_S, _STORES_STOP_S = 2.2, 2.0, 0.5
@@ -45,16 +45,18 @@ class Service:
 
     def __init__(
         self,
-        teller: Teller,
-        notifier: Notifier,
-        make_stations: Callable[[StationNews], Sequence[Station]],
-        attendants: Sequence[Attendant] = (),
+        publisher: Publisher,
+        notifier: SystemdNotifier,
+        make_stations: Callable[[StationCallbacks], Sequence[Station]],
+        observers: Sequence[Observer] = (),
         stores: Stores | None = None,
     ) -> None:
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._news: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
-        self._teller, self._notifier, self._attendants, self._stores = teller, notifier, attendants, stores
-        news = StationNews(self._on_running, self._on_progress, lambda m: self._news.put(_Ended(m)), self._on_failure)
+        self._publisher, self._notifier, self._attendants, self._stores = publisher, notifier, observers, stores
+        news = StationCallbacks(
+            self._on_running, self._on_progress, lambda m: self._news.put(_Ended(m)), self._on_failure
+        )
         self.stations = list(make_stations(news))
         self._running: set[str] = set()
 
@@ -71,7 +73,7 @@ class Service:
 
     def reports(self) -> dict[str, MachineReport]:
         """How each machine and the way to it are now; from any thread."""
-        return {s.machine: MachineReport(s.state, s.counters.now, s.vitals) for s in self.stations}
+        return {s.machine: MachineReport(s.state, s.counters.now, s.source_health) for s in self.stations}
 
     def stop(self, why: str = "asked to") -> None:
         """End `run` soon; from any thread."""
@@ -92,7 +94,7 @@ class Service:
                 attendant.start(self.reports)
             if self._stores is not None:
                 self._stores.start()
-            self._teller.start(self.fail)
+            self._publisher.start(self.fail)
             for station in self.stations:
                 self._notifier.expect(station.machine)
                 station.start()
@@ -130,7 +132,7 @@ class Service:
             station.say_stopped()
         for attendant in self._attendants:
             attendant.close()
-        self._teller.close(_TELLER_STOP_S)
+        self._publisher.close(_TELLER_STOP_S)
         if self._stores is not None:
             self._stores.close(_STORES_STOP_S)
 

@@ -14,8 +14,16 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from asd_daemon.errors import UnknownMachineError
-from asd_daemon.hear.source import Back, Block, Dead, Lost, Refused, Source, Vitals
-from asd_daemon.hear.windows.dead_microphone import watched
+from asd_daemon.hear.source import (
+    Block,
+    DeadMicrophone,
+    SoundReturned,
+    Source,
+    SourceHealth,
+    SourceLost,
+    UnreadableRecording,
+)
+from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
 from asd_daemon.hear.windows.fitness import Fitness
 from asd_daemon.hear.windows.window import Window, WindowCutter
 from asd_daemon.judge.alarm.alarm import AlarmRule
@@ -23,9 +31,9 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.attention import Attention, AttentionRule
 from asd_daemon.run.window_queue import WindowQueue
 from asd_daemon.tell.commands import Command, CommandKind
-from asd_daemon.tell.payloads import Condition, MachineState, ScoreTold
-from asd_daemon.tell.publisher import Teller
-from asd_daemon.tell.storage.machine_records import Keeper
+from asd_daemon.tell.payloads import Condition, MachineState, PublishedScore
+from asd_daemon.tell.publisher import Publisher
+from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.watch.counters import Counters
 from asd_daemon.waveform import WINDOW_SAMPLES
 
@@ -50,7 +58,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class StationNews:
+class StationCallbacks:
     """Whom a station tells how it goes; all are called from its threads."""
 
     running: Callable[[str], None]
@@ -71,11 +79,11 @@ class Station:
         machine: str,
         source: Source,
         open_judge: Callable[[], Judge],
-        teller: Teller,
-        news: StationNews,
+        publisher: Publisher,
+        news: StationCallbacks,
         *,
         rule: AlarmRule,
-        keeper: Keeper | None = None,
+        records: MachineRecords | None = None,
         fitness: Fitness | None = None,
         learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
@@ -84,12 +92,18 @@ class Station:
     ) -> None:
         self.machine = machine
         self.counters = Counters()
-        self._source, self._open_judge, self._teller, self._news, self._now = source, open_judge, teller, news, now
+        self._source, self._open_judge, self._publisher, self._news, self._now = (
+            source,
+            open_judge,
+            publisher,
+            news,
+            now,
+        )
         self._attention = Attention(
             machine,
             AttentionRule(rule, hop_samples=hop_samples),
-            teller,
-            keeper,
+            publisher,
+            records,
             self.counters,
             resumes=source.live if resumes is None else resumes,
         )
@@ -115,14 +129,14 @@ class Station:
         return self._state
 
     @property
-    def vitals(self) -> Vitals:
+    def source_health(self) -> SourceHealth:
         """How its source has done."""
-        return self._source.vitals
+        return self._source.source_health
 
     def start(self) -> None:
         """Begin to listen; the judge is opened while the first window fills."""
         self._state = self._attention.describe(self._state, self._now())
-        self._teller.state(self.machine, self._state)
+        self._publisher.state(self.machine, self._state)
         self._attention.begin()
         for thread in self._threads:
             thread.start()
@@ -163,15 +177,17 @@ class Station:
 
     def _hear(self) -> None:
         try:
-            for heard in watched(self._source.heard()) if self._source.live else self._source.heard():
+            for heard in (
+                with_dead_microphone_events(self._source.events()) if self._source.live else self._source.events()
+            ):
                 gap = getattr(heard, "gap_samples", 0)
                 if gap:
                     self.counters.add(gaps=1, gap_samples=gap)
-                if isinstance(heard, Lost) and not self._is_lost:
+                if isinstance(heard, SourceLost) and not self._is_lost:
                     self.counters.add(losses=1)
                 if self._is_lost and isinstance(heard, Block):
-                    self._pass_on(Back())
-                self._is_lost = isinstance(heard, Lost)
+                    self._pass_on(SoundReturned())
+                self._is_lost = isinstance(heard, SourceLost)
                 self._has_spoken = True
                 self._awake.set()
                 for item in self._cutter.feed(heard):
@@ -180,7 +196,7 @@ class Station:
             self._awake.set()
             self._queue.end()
 
-    def _pass_on(self, item: Window | Lost | Back | Refused | Dead) -> None:
+    def _pass_on(self, item: Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone) -> None:
         if isinstance(item, Window):
             self.counters.add(heard=1)
         dropped = self._queue.put(item, may_wait=not self._source.live)
@@ -196,13 +212,13 @@ class Station:
         while (item := self._queue.get()) is not None:
             if isinstance(item, Window):
                 self._judge_window(judge, item)
-            elif isinstance(item, Lost):
+            elif isinstance(item, SourceLost):
                 condition = Condition.WRONG_DEVICE if item.wrong_device else Condition.MIC_LOST
                 self._become_deaf(condition, item.reason, self._now())
-            elif isinstance(item, Back):
+            elif isinstance(item, SoundReturned):
                 condition = Condition.ALERT if self._attention.open_alert else Condition.STARTING
                 self._become(condition, "sound is back", self._now())
-            elif isinstance(item, Dead):
+            elif isinstance(item, DeadMicrophone):
                 self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
             elif isinstance(item, Command) and item.command is CommandKind.ENROLL:
                 self._learn(item)
@@ -213,7 +229,9 @@ class Station:
             else:
                 self.counters.add(refused=1)
                 _LOG.error("%s: %s", self.machine, item.reason)
-            if isinstance(item, Window | Lost | Refused):  # a command or a word in between is no sign that windows flow
+            if isinstance(
+                item, Window | SourceLost | UnreadableRecording
+            ):  # a command or a word in between is no sign that windows flow
                 self._news.progressed(self.machine)
         self._news.ended(self.machine)
 
@@ -236,8 +254,8 @@ class Station:
             self._become(Condition.LEARNING, str(e), window.ended_at)
             return
         self._settle(scored=1)
-        told = ScoreTold(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
-        self._teller.score(self.machine, told)
+        told = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
+        self._publisher.score(self.machine, told)
         self._attention.judged(window, verdict)
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
         condition, reason_text = Condition.ALERT if self._attention.open_alert else Condition.NORMAL, None
@@ -282,4 +300,4 @@ class Station:
         changed = replace(before, condition=condition, reason=reason, since=since)
         self._state = self._attention.describe(changed, at)
         if self._state != before:
-            self._teller.state(self.machine, self._state)
+            self._publisher.state(self.machine, self._state)

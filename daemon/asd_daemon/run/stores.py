@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asd_daemon.settings.keys import KeepSettings
-from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipShelf, ClipSpan
-from asd_daemon.tell.storage.machine_records import Keeper
+from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import ScoreLog
-from asd_daemon.watch.report import Stock
+from asd_daemon.watch.report import StoreReport
 
 
 def scores_file(folder: Path) -> Path:
@@ -39,28 +39,28 @@ class Stores:
         self.outbox = Outbox(folder / "alerts.sqlite", machines, limit=keep.alerts_waiting)
         self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days)
         budget = Budget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
-        self._shelf = ClipShelf(folder / "clips", budget) if keep.keeps_clips else None
+        self._clip_store = ClipStore(folder / "clips", budget) if keep.keeps_clips else None
 
-    def keeper(self, machine: str) -> Keeper:
+    def records(self, machine: str) -> MachineRecords:
         """What is kept of one machine."""
         span = ClipSpan(self._keep.clip_before_s, self._keep.clip_after_s)
-        recorder = ClipRecorder(self._shelf, machine, span) if self._shelf else None
-        return Keeper(machine, self.outbox, self._scores, recorder)
+        recorder = ClipRecorder(self._clip_store, machine, span) if self._clip_store else None
+        return MachineRecords(machine, self.outbox, self._scores, recorder)
 
     @property
-    def stock(self) -> Stock:
+    def store_report(self) -> StoreReport:
         """How full they are; from any thread."""
-        written, failed = (self._shelf.written, self._shelf.failed) if self._shelf else (0, 0)
-        return Stock(len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped)
+        written, failed = (self._clip_store.written, self._clip_store.failed) if self._clip_store else (0, 0)
+        return StoreReport(len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped)
 
     def start(self) -> None:
         """Begin to write."""
-        if self._shelf is not None:
-            self._shelf.start()
+        if self._clip_store is not None:
+            self._clip_store.start()
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, and let go."""
         self._scores.close()
-        if self._shelf is not None:
-            self._shelf.close(timeout_s)
+        if self._clip_store is not None:
+            self._clip_store.close(timeout_s)
         self.outbox.close()

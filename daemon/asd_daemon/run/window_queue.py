@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from asd_daemon.hear.source import Back, Dead, Lost, Refused
+from asd_daemon.hear.source import DeadMicrophone, SoundReturned, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.tell.commands import Command
 
-Item = Window | Lost | Back | Refused | Dead | Command
+Item = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | Command
 
 
 class WindowQueue:
@@ -35,7 +35,7 @@ class WindowQueue:
             if isinstance(item, Window) and self._windows() >= self._limit:
                 self._items.remove(next(i for i in self._items if isinstance(i, Window)))
                 dropped = 1
-            if isinstance(item, Lost) and self._items and isinstance(self._items[-1], Lost):
+            if isinstance(item, SourceLost) and self._items and isinstance(self._items[-1], SourceLost):
                 self._items.pop()
             self._items.append(item)
             self._changed.notify_all()

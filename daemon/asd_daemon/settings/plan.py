@@ -15,7 +15,7 @@ from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CommandLineOptions:
     """What the command line asks for."""
 
     config: Path | None = None
@@ -44,7 +44,7 @@ class Plan:
         return self.machines[machine].model or machine
 
 
-def make_plan(wishes: Wishes) -> Plan:
+def make_plan(wishes: CommandLineOptions) -> Plan:
     """Read the configuration and lay the command line over it.
 
     Raises:
@@ -96,7 +96,7 @@ def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
         raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT") from e
 
 
-def _machines_of(settings: Settings, wishes: Wishes, file: Path | None) -> dict[str, MachineSettings]:
+def _machines_of(settings: Settings, wishes: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:
     """The machines that are meant: the one named, else all that are configured."""
     name = wishes.machine
     if name is None:

@@ -86,7 +86,7 @@ NO_DETAILS = AlertDetails()
 
 
 @dataclass(frozen=True)
-class ScoreTold:
+class PublishedScore:
     """A window's score."""
 
     started_at: datetime
@@ -131,7 +131,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
     }
 
 
-def score_payload(node: str, machine: str, told: ScoreTold) -> dict[str, Any]:
+def score_payload(node: str, machine: str, told: PublishedScore) -> dict[str, Any]:
     """The machine's score topic, one message a window."""
     return {
         "schema": SCHEMA,

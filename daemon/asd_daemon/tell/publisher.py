@@ -13,7 +13,7 @@ from asd_daemon.tell.payloads import (
     NO_DETAILS,
     AlertDetails,
     MachineState,
-    ScoreTold,
+    PublishedScore,
     alert_payload,
     score_payload,
     state_payload,
@@ -23,7 +23,7 @@ from asd_daemon.tell.storage.outbox import Outbox
 
 
 @dataclass(frozen=True)
-class Contact:
+class BrokerStatus:
     """How the way to those who are told is."""
 
     broker: str | None = None
@@ -37,7 +37,7 @@ class Contact:
     """Why we are not connected, in words."""
 
 
-class Teller(Protocol):
+class Publisher(Protocol):
     """Takes what is to be told, from any thread, and returns at once."""
 
     commanded: Callable[[str, Command], None]
@@ -53,7 +53,7 @@ class Teller(Protocol):
     def state(self, machine: str, state: MachineState) -> None:
         """A machine's state has changed."""
 
-    def score(self, machine: str, told: ScoreTold) -> None:
+    def score(self, machine: str, told: PublishedScore) -> None:
         """A window was judged."""
 
     def alert(
@@ -75,14 +75,14 @@ class Teller(Protocol):
         """Say that we stop, and try to get rid of what waits within the time."""
 
 
-class LinePrinter:
+class JsonLinesPublisher:
     """Prints one JSON object a line, with the topic it would have gone to."""
 
     def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
         self._out, self._node, self._outbox = out, node, outbox
         self._lock = threading.Lock()
         self.commanded: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
-        self.contact = Contact()
+        self.broker_status = BrokerStatus()
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         """Nothing to do, and nothing that could fail."""
@@ -91,7 +91,7 @@ class LinePrinter:
         """Print it."""
         self._print("state", state_payload(self._node, machine, state))
 
-    def score(self, machine: str, told: ScoreTold) -> None:
+    def score(self, machine: str, told: PublishedScore) -> None:
         """Print it."""
         self._print("score", score_payload(self._node, machine, told))
 

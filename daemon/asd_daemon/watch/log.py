@@ -44,7 +44,7 @@ def subject_of(record: logging.LogRecord) -> str | None:
     return str(first) if first is not None and str(record.msg).startswith("%s: ") else None
 
 
-class TextForm(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.000Z warning: message`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -53,7 +53,7 @@ class TextForm(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class JsonForm(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -75,7 +75,7 @@ class JsonForm(logging.Formatter):
 def log_to_stderr(*, as_json: bool, verbose: bool) -> None:
     """Send the log to standard error; journald keeps it, we write no file."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonForm() if as_json else TextForm())
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     handler.addFilter(RepeatLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]

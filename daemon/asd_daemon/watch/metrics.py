@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from asd_daemon.errors import CannotStartError
 from asd_daemon.tell.payloads import Condition
-from asd_daemon.watch.report import MachineReport, Reports, Telling, TellingReport
+from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _COUNTERS = {
@@ -26,8 +26,8 @@ _COUNTERS = {
     "asd_gaps": ("Times that sound was missing", lambda r: r.counts.gaps),
     "asd_gap_seconds": ("Sound that was missing", lambda r: r.counts.gap_samples / SAMPLE_RATE_HZ),
     "asd_source_losses": ("Times that the source fell silent against its will", lambda r: r.counts.losses),
-    "asd_source_restarts": ("Times that the source was started again", lambda r: r.vitals.restarts),
-    "asd_source_overruns": ("Times that the device dropped samples", lambda r: r.vitals.overruns),
+    "asd_source_restarts": ("Times that the source was started again", lambda r: r.source_health.restarts),
+    "asd_source_overruns": ("Times that the device dropped samples", lambda r: r.source_health.overruns),
     "asd_deaf": ("Times that nothing usable was heard for too long", lambda r: r.counts.deaf),
     "asd_alerts": ("Alerts that were opened", lambda r: r.counts.opened),
 }
@@ -39,31 +39,31 @@ _GAUGES = {
         "How far normal scores have drifted towards the threshold, 0 to 1; 0 where they have not",
         lambda r: r.state.drift.fraction if r.state.drift else 0.0,
     ),
-    "asd_source_drift_ppm": ("Samples' clock against this box's, in millionths", lambda r: r.vitals.drift_ppm),
+    "asd_source_drift_ppm": ("Samples' clock against this box's, in millionths", lambda r: r.source_health.drift_ppm),
     "asd_state_since_seconds": ("Unix time from which the state holds", lambda r: r.state.since.timestamp()),
 }
 
 
-_TELLING_COUNTERS: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
-    "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.contact.connects),
-    "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.contact.refused_commands),
+_TELLING_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
+    "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.broker_status.connects),
+    "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.broker_status.refused_commands),
     "asd_alerts_given_up": (
         "Messages dropped because too many waited for the broker",
-        lambda t: t.stock.alerts_given_up,
+        lambda t: t.store_report.alerts_given_up,
     ),
-    "asd_clips_written": ("Clips of sound that were kept", lambda t: t.stock.clips_written),
-    "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.stock.clips_failed),
-    "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.stock.scores_given_up),
+    "asd_clips_written": ("Clips of sound that were kept", lambda t: t.store_report.clips_written),
+    "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.store_report.clips_failed),
+    "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.store_report.scores_given_up),
 }
-_TELLING_GAUGES: dict[str, tuple[str, Callable[[TellingReport], int]]] = {
-    "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.stock.alerts_waiting),
+_TELLING_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
+    "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.store_report.alerts_waiting),
 }
 
 
 class MachineCollector(Collector):
     """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
 
-    def __init__(self, reports: Reports, telling: Telling = TellingReport) -> None:
+    def __init__(self, reports: Reports, telling: DeliveryReports = DeliveryReport) -> None:
         self._reports, self._telling = reports, telling
 
     def collect(self) -> Iterator[Metric]:
@@ -79,9 +79,9 @@ class MachineCollector(Collector):
                 states.add_metric([machine, condition.value], int(report.state.condition is condition))
         yield states
         told = self._telling()
-        if told.contact.broker is not None:
+        if told.broker_status.broker is not None:
             yield GaugeMetricFamily(
-                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.contact.connected)
+                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.broker_status.connected)
             )
         for name, (sentence, count_of) in _TELLING_COUNTERS.items():
             yield CounterMetricFamily(name, sentence, value=count_of(told))
@@ -102,7 +102,7 @@ def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
 class MetricsServer:
     """Answers http://HOST:PORT/metrics."""
 
-    def __init__(self, host: str, port: int, telling: Telling = TellingReport) -> None:
+    def __init__(self, host: str, port: int, telling: DeliveryReports = DeliveryReport) -> None:
         self._host, self._port, self._telling = host, port, telling
         self._server: Any = None
 

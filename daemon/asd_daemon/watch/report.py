@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from asd_daemon.hear.source import Vitals
+from asd_daemon.hear.source import SourceHealth
 from asd_daemon.tell.payloads import MachineState
-from asd_daemon.tell.publisher import Contact
+from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
 
 
@@ -18,11 +18,11 @@ class MachineReport:
 
     state: MachineState
     counts: Counts
-    vitals: Vitals
+    source_health: SourceHealth
 
 
 @dataclass(frozen=True)
-class Stock:
+class StoreReport:
     """What the stores hold and have given up."""
 
     alerts_waiting: int = 0
@@ -36,18 +36,18 @@ class Stock:
 
 
 @dataclass(frozen=True)
-class TellingReport:
+class DeliveryReport:
     """How what is told and kept gets on, for all machines of a process together."""
 
-    contact: Contact = field(default_factory=Contact)
-    stock: Stock = field(default_factory=Stock)
+    broker_status: BrokerStatus = field(default_factory=BrokerStatus)
+    store_report: StoreReport = field(default_factory=StoreReport)
 
 
-Telling = Callable[[], TellingReport]
+DeliveryReports = Callable[[], DeliveryReport]
 Reports = Callable[[], Mapping[str, MachineReport]]
 
 
-class Attendant(Protocol):
+class Observer(Protocol):
     """Looks on while the service runs and tells somebody; it never holds the service up."""
 
     def start(self, reports: Reports) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asd_daemon.tell.payloads import state_payload, time_text
-from asd_daemon.watch.report import MachineReport, Reports, Telling, TellingReport
+from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 
 _LOG = logging.getLogger(__name__)
 SCHEMA = 1
@@ -33,7 +33,7 @@ _GOOD = ("normal", "starting", "learning")
 class StatusFile:
     """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
 
-    def __init__(self, file: Path, *, node: str, version: str, telling: Telling = TellingReport) -> None:
+    def __init__(self, file: Path, *, node: str, version: str, telling: DeliveryReports = DeliveryReport) -> None:
         self._file, self._node, self._version, self._telling = file, node, version, telling
         self._started_at = datetime.now(UTC)
         self._reports: Reports | None = None
@@ -67,7 +67,7 @@ class StatusFile:
             (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
             for name, r in reports.items()
         ]
-        return [*states, ("", self._telling().contact.trouble)]
+        return [*states, ("", self._telling().broker_status.trouble)]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -81,8 +81,8 @@ class StatusFile:
             "started_at": time_text(self._started_at),
             "updated_at": time_text(datetime.now(UTC)),
             "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
-            "broker": asdict(told.contact),
-            "kept": asdict(told.stock),
+            "broker": asdict(told.broker_status),
+            "kept": asdict(told.store_report),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
         fresh = self._file.with_suffix(".new")
@@ -100,7 +100,7 @@ class StatusFile:
 
 def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
     state = {k: v for k, v in state_payload(node, name, report.state).items() if k not in ("schema", "node", "machine")}
-    return {**state, "counts": asdict(report.counts), "source": asdict(report.vitals)}
+    return {**state, "counts": asdict(report.counts), "source": asdict(report.source_health)}
 
 
 def status_folder(state_folder: Path, environment: Mapping[str, str] = os.environ) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 _LOG = logging.getLogger(__name__)
 
 
-class Notifier:
+class SystemdNotifier:
     """Talks to systemd: datagrams to $NOTIFY_SOCKET (sd_notify(3)). Without the variable it does nothing."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

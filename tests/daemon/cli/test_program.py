@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from asd_daemon.cli.program import cli
-from asd_daemon.settings.plan import Wishes, make_plan
+from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from rig.broker import HOST, Broker, free_port, mosquitto
 from rig.bundles import failing_noise, healthy_noise, read_manifest, write_manifest, write_tiny_bundle
 from rig.daemon import RunningDaemon, ask, daemon_environment
@@ -303,7 +303,7 @@ def test_output_that_nobody_reads_any_more_ends_quietly(bundle: Path, tmp_path: 
     ],
 )
 def test_broker_in_words_is_host_and_port(words: str, host: str, port: int) -> None:
-    plan = make_plan(Wishes(machine="fan", broker=words))
+    plan = make_plan(CommandLineOptions(machine="fan", broker=words))
     assert plan.settings.mqtt is not None
     assert (plan.settings.mqtt.host, plan.settings.mqtt.effective_port) == (host, port)
 

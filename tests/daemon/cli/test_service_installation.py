@@ -18,13 +18,13 @@ import yaml
 
 from asd_daemon.cli.program import cli
 from asd_daemon.cli.service_installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
-from asd_daemon.hear.source import Vitals
+from asd_daemon.hear.source import SourceHealth
 from asd_daemon.settings.file import SYSTEM_FILE, parse_settings
 from asd_daemon.tell.payloads import Condition, MachineState
-from asd_daemon.tell.publisher import Contact
+from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.metrics import MachineCollector
-from asd_daemon.watch.report import MachineReport, TellingReport
+from asd_daemon.watch.report import DeliveryReport, MachineReport
 from rig.daemon import ROOT, ask
 
 DEPLOY = ROOT / "deploy"
@@ -230,9 +230,9 @@ def test_compose_names_files_volumes_and_commands_that_exist() -> None:
 def known_metrics() -> set[str]:
     """Every name that the collector gives, as Prometheus shows it."""
     report = MachineReport(
-        MachineState(Condition.NORMAL, datetime.now(UTC), score=1.0, threshold=1.0), Counts(), Vitals()
+        MachineState(Condition.NORMAL, datetime.now(UTC), score=1.0, threshold=1.0), Counts(), SourceHealth()
     )
-    told = TellingReport(Contact("broker:1883"))
+    told = DeliveryReport(BrokerStatus("broker:1883"))
     families = MachineCollector(lambda: {"fan": report}, lambda: told).collect()
     return {f"{f.name}_total" if f.type == "counter" else f.name for f in families}
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 from asd_daemon.cli.program import cli
 from asd_daemon.errors import BundleError, DataSetError
-from asd_daemon.hear.source import Block, Heard, ScriptedSource
+from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.enrolled_machines import models_of, read_enrolment, with_enrolled
-from asd_daemon.learn.enrolment import Collection, Order, Progress, enrol
+from asd_daemon.learn.enrolment import Collection, EnrolmentRequest, Progress, enrol
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0  # of a machine that the bundle does not know
@@ -36,7 +36,7 @@ def two_views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
 
 
-def sound(count: int, seed: int = 5, tilt: float = TILT) -> list[Heard]:
+def sound(count: int, seed: int = 5, tilt: float = TILT) -> list[SourceEvent]:
     rng = np.random.default_rng(seed)
     return [Block(healthy_noise(rng, tilt)) for _ in range(count)]
 
@@ -51,7 +51,7 @@ def ignore(_: Progress) -> None: ...
 @pytest.fixture(scope="module")
 def learned(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("state") / "enrolled"
-    enrol(bundle, root, Order("pump", "script", 16), ScriptedSource(sound(20)), ignore)
+    enrol(bundle, root, EnrolmentRequest("pump", "script", 16), ScriptedSource(sound(20)), ignore)
     return root
 
 
@@ -79,7 +79,7 @@ def test_enrol_unfit_windows_are_left_out_and_counted(bundle: Bundle, tmp_path: 
     script = sound(17)
     script[3] = Block(np.zeros(160_000, np.float32))
     told: list[Progress] = []
-    done = enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(script), told.append)
+    done = enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script), told.append)
     assert done.record.windows == 16
     assert told[-1].unusable == 1
     assert "a window was not usable: silence" in [progress.news for progress in told]
@@ -88,13 +88,13 @@ def test_enrol_unfit_windows_are_left_out_and_counted(bundle: Bundle, tmp_path: 
 def test_enrol_too_little_sound_keeps_what_was_collected_and_goes_on_with_it(bundle: Bundle, tmp_path: Path) -> None:
     script = sound(18)
     with pytest.raises(DataSetError, match="10 usable windows of 10 s were heard, at least 16 are needed"):
-        enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(script[:10]), ignore)
+        enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script[:10]), ignore)
     assert read_enrolment(tmp_path, "pump") is None
     told: list[Progress] = []
-    done = enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(script[10:]), told.append)
+    done = enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script[10:]), told.append)
     assert done.record.windows == 18
     assert told[0].news == "going on with 10 windows collected before"
-    once = enrol(bundle, tmp_path / "at once", Order("pump", "script", None), ScriptedSource(script), ignore)
+    once = enrol(bundle, tmp_path / "at once", EnrolmentRequest("pump", "script", None), ScriptedSource(script), ignore)
     assert done.threshold == pytest.approx(once.threshold, rel=1e-6)
 
 
@@ -112,7 +112,13 @@ def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
     before = read_enrolment(tmp_path / "enrolled", "pump")
     script = [block for n in range(4) for block in sound(6, seed=n, tilt=3.0 * n)]
     with pytest.raises(DataSetError, match="too changeable"):
-        enrol(bundle, tmp_path / "enrolled", Order("pump", "s", None, relearn=True), ScriptedSource(script), ignore)
+        enrol(
+            bundle,
+            tmp_path / "enrolled",
+            EnrolmentRequest("pump", "s", None, relearn=True),
+            ScriptedSource(script),
+            ignore,
+        )
     assert read_enrolment(tmp_path / "enrolled", "pump") == before
     assert (
         not Scorer(with_enrolled(bundle, tmp_path / "enrolled", "pump"), "pump")
@@ -124,10 +130,10 @@ def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
 def test_enrol_after_sound_that_was_too_changeable_listens_on(bundle: Bundle, tmp_path: Path) -> None:
     script = [block for n in range(4) for block in sound(5, seed=n, tilt=3.0 * n)]
     with pytest.raises(DataSetError, match="call enroll again for more windows, or delete"):
-        enrol(bundle, tmp_path, Order("pump", "s", 20), ScriptedSource(script), ignore)
+        enrol(bundle, tmp_path, EnrolmentRequest("pump", "s", 20), ScriptedSource(script), ignore)
     told: list[Progress] = []
     with pytest.raises(DataSetError, match="too changeable"):
-        enrol(bundle, tmp_path, Order("pump", "s", 20), ScriptedSource(script), told.append)
+        enrol(bundle, tmp_path, EnrolmentRequest("pump", "s", 20), ScriptedSource(script), told.append)
     assert (told[0].windows, told[0].wanted) == (20, 40)
     assert told[-1].windows == 40
 
@@ -135,9 +141,11 @@ def test_enrol_after_sound_that_was_too_changeable_listens_on(bundle: Bundle, tm
 def test_enrol_add_knows_both_and_relearn_the_new_one_only(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
     root = tmp_path / "enrolled"
     shutil.copytree(learned, root)
-    more = enrol(bundle, root, Order("pump", "s", None, add=True), ScriptedSource(sound(16, seed=8)), ignore)
+    more = enrol(bundle, root, EnrolmentRequest("pump", "s", None, add=True), ScriptedSource(sound(16, seed=8)), ignore)
     assert more.record.windows == 32
-    fresh = enrol(bundle, root, Order("pump", "s", None, relearn=True), ScriptedSource(sound(17, seed=9)), ignore)
+    fresh = enrol(
+        bundle, root, EnrolmentRequest("pump", "s", None, relearn=True), ScriptedSource(sound(17, seed=9)), ignore
+    )
     assert fresh.record.windows == 17
     assert len(list((root / "pump").iterdir())) == 2  # the record and one state
 
@@ -145,15 +153,15 @@ def test_enrol_add_knows_both_and_relearn_the_new_one_only(bundle: Bundle, learn
 def test_enrol_same_sound_twice_counts_once_and_stays_as_watchful(bundle: Bundle, tmp_path: Path) -> None:
     """A copy has its original at distance 0: counted, it made every threshold boundless."""
     root, told = tmp_path / "enrolled", list[Progress]()
-    before = enrol(bundle, root, Order("pump", "s", 16), ScriptedSource(sound(20)), ignore)
-    again = enrol(bundle, root, Order("pump", "s", 16, add=True), ScriptedSource(sound(20)), told.append)
+    before = enrol(bundle, root, EnrolmentRequest("pump", "s", 16), ScriptedSource(sound(20)), ignore)
+    again = enrol(bundle, root, EnrolmentRequest("pump", "s", 16, add=True), ScriptedSource(sound(20)), told.append)
     assert again.record.windows == 16
     assert told[-1].news == "16 of 32 windows are copies of others and count once"
     assert again.threshold == pytest.approx(before.threshold)
-    more = enrol(bundle, root, Order("pump", "s", None, add=True), ScriptedSource(sound(20)), ignore)
+    more = enrol(bundle, root, EnrolmentRequest("pump", "s", None, add=True), ScriptedSource(sound(20)), ignore)
     assert more.record.windows == 20
     with pytest.raises(DataSetError, match="20 of 24 windows are copies of others: at least 16 different"):
-        enrol(bundle, tmp_path, Order("loop", "s", None), ScriptedSource(sound(4) * 6), ignore)
+        enrol(bundle, tmp_path, EnrolmentRequest("loop", "s", None), ScriptedSource(sound(4) * 6), ignore)
 
 
 def test_with_enrolled_damaged_file_is_refused(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
@@ -185,11 +193,11 @@ def test_collection_with_a_damaged_note_is_begun_anew(tmp_path: Path) -> None:
 
 def test_enrol_damaged_collected_window_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(DataSetError):
-        enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(sound(2)), ignore)
+        enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(sound(2)), ignore)
     file = tmp_path / "pump" / "collecting" / "window-000001.npz"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(BundleError, match=r"window-000001\.npz: is damaged: .*delete it"):
-        enrol(bundle, tmp_path, Order("pump", "script", None), ScriptedSource(sound(16)), ignore)
+        enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(sound(16)), ignore)
 
 
 def command(*words: object) -> Result:

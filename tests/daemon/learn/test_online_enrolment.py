@@ -11,23 +11,23 @@ import pytest
 from pydantic import ValidationError
 
 from asd_daemon.errors import UnknownMachineError
-from asd_daemon.hear.source import Block, ScriptedSource, Vitals
+from asd_daemon.hear.source import Block, ScriptedSource, SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled
-from asd_daemon.learn.online_enrolment import Pupil, Subject
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell.commands import Command, parse_command
-from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, ScoreTold
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0
 SIXTEEN = 16 / 6  # minutes
-MICROPHONE = Vitals(identity="usb-id:0d8c:0014")
+MICROPHONE = SourceHealth(identity="usb-id:0d8c:0014")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,13 @@ def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
 
 
-def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> Pupil:
+def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> LearningJudge:
     def opened() -> Scorer:
         return Scorer(with_enrolled(bundle, root, model), model)
 
-    made = Pupil(Subject(model, "device:default", root, hop_samples), opened, lambda: bundle, lambda: MICROPHONE)
+    made = LearningJudge(
+        EnrolmentTarget(model, "device:default", root, hop_samples), opened, lambda: bundle, lambda: MICROPHONE
+    )
     made.open()
     return made
 
@@ -53,7 +55,7 @@ def asked(**words: object) -> Command:
     return Command.model_validate({"command": "enroll", "minutes": SIXTEEN, **words})
 
 
-def hears(one: Pupil, windows: int, tilt: Callable[[int], float] = lambda _: TILT, seed: int = 0) -> list[str]:
+def hears(one: LearningJudge, windows: int, tilt: Callable[[int], float] = lambda _: TILT, seed: int = 0) -> list[str]:
     """What it says of windows it can't judge."""
     rng = np.random.default_rng(seed)
     said = []
@@ -182,7 +184,7 @@ class Quiet:
     def state(self, machine: str, state: MachineState) -> None:
         self.states.append((state.condition.value, state.reason))
 
-    def score(self, machine: str, told: ScoreTold) -> None: ...
+    def score(self, machine: str, told: PublishedScore) -> None: ...
 
     def alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
@@ -193,27 +195,29 @@ class Quiet:
     def close(self, timeout_s: float) -> None: ...
 
 
-def states_of(learner: Pupil | None, open_judge: Callable[[], Judge], windows: int) -> list[tuple[str, str | None]]:
+def states_of(
+    learner: LearningJudge | None, open_judge: Callable[[], Judge], windows: int
+) -> list[tuple[str, str | None]]:
     """What a station tells that was asked to learn before its first window."""
-    teller, ended = Quiet(), threading.Event()
+    publisher, ended = Quiet(), threading.Event()
     failures: list[Exception] = []
 
     def failed(_: str, error: Exception) -> None:
         failures.append(error)
         ended.set()
 
-    news = StationNews(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
+    news = StationCallbacks(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
     rng = np.random.default_rng(0)
     source = ScriptedSource([Block(healthy_noise(rng)) for _ in range(windows)])
     rule = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
-    station = Station("fan", source, open_judge, teller, news, rule=rule, learner=learner)
+    station = Station("fan", source, open_judge, publisher, news, rule=rule, learner=learner)
     station.command(asked())
     station.start()
     assert ended.wait(60)
     assert not failures
     station.stop()
     assert station.join(10)
-    return teller.states
+    return publisher.states
 
 
 def test_station_says_learning_with_how_far_it_is_and_refuses_where_that_is_not_allowed(

@@ -12,19 +12,19 @@ import pytest
 
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.judge.alarm.score_drift import LevelRule
+from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.run.attention import Attention, AttentionRule
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.commands import Command, CommandKind
-from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, ScoreTold
-from asd_daemon.tell.storage.machine_records import Keeper
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, PublishedScore
+from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
 from asd_daemon.tell.storage.station_memory import StationMemory, memory_from
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
-LEVEL = LevelRule(reference_windows=4, mean_windows=2)
+LEVEL = ScoreDriftRule(reference_windows=4, mean_windows=2)
 SOUND = np.random.default_rng(0).normal(0, 0.05, 160_000).astype(np.float32)
 
 
@@ -38,11 +38,11 @@ class Scored:
         return self.score > self.threshold
 
 
-class Teller:
+class Publisher:
     """Keeps what it is told; like the real ones it stores memory with an alert."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, records: MachineRecords) -> None:
+        self._records = records
         self.commanded: Callable[[str, Command], None] = lambda *_: None
         self.told: list[tuple[str, str]] = []
         self.details: list[AlertDetails] = []
@@ -52,7 +52,7 @@ class Teller:
 
     def state(self, machine: str, state: MachineState) -> None: ...
 
-    def score(self, machine: str, told: ScoreTold) -> None: ...
+    def score(self, machine: str, told: PublishedScore) -> None: ...
 
     def close(self, timeout_s: float) -> None: ...
 
@@ -61,8 +61,8 @@ class Teller:
     ) -> None:
         self.told.append((event.kind.value, event.event_id))
         self.details.append(details)
-        if self._keeper.outbox is not None and memory is not None:
-            self._keeper.outbox.remember(machine, memory)
+        if self._records.outbox is not None and memory is not None:
+            self._records.outbox.remember(machine, memory)
 
     def resume(self, machine: str, event: AlertEvent) -> None:
         self.resumed.append(event.event_id)
@@ -75,9 +75,9 @@ class Desk:
         self, folder: Path, at: datetime = START, keep: KeepSettings | None = None, resumes: bool = True
     ) -> None:
         self.stores = Stores(folder, keep or KeepSettings(clips="none"), ["fan"])
-        keeper = self.stores.keeper("fan")
-        self.teller = Teller(keeper)
-        self.attention = Attention("fan", AttentionRule(RULE, LEVEL), self.teller, keeper, resumes=resumes)
+        records = self.stores.records("fan")
+        self.publisher = Publisher(records)
+        self.attention = Attention("fan", AttentionRule(RULE, LEVEL), self.publisher, records, resumes=resumes)
         self.at = at
         self.attention.begin()
 
@@ -96,7 +96,7 @@ class Desk:
 
     @property
     def kinds(self) -> list[str]:
-        return [kind for kind, _ in self.teller.told]
+        return [kind for kind, _ in self.publisher.told]
 
     @property
     def state(self) -> MachineState:
@@ -107,12 +107,12 @@ def test_open_alert_after_a_kill_goes_on_under_its_name_and_closes(tmp_path: Pat
     before = Desk(tmp_path)
     before.hear(0.1, 0.9, 0.9)  # and then it is killed: nothing is closed, nothing said
     after = Desk(tmp_path, before.at)
-    (opened,) = before.teller.told
-    assert after.teller.resumed == [opened[1]]
+    (opened,) = before.publisher.told
+    assert after.publisher.resumed == [opened[1]]
     assert after.state.event_id == opened[1]
     after.hear(0.1, 0.1)
-    assert after.teller.told == [("close", opened[1])]
-    assert Desk(tmp_path, after.at).teller.resumed == []
+    assert after.publisher.told == [("close", opened[1])]
+    assert Desk(tmp_path, after.at).publisher.resumed == []
 
 
 def test_windows_before_an_orderly_stop_count_after_it(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_muting_and_what_was_held_back_survive_a_restart(tmp_path: Path) -> None
     before.ask(CommandKind.MUTE, minutes=5)
     before.hear(0.9, 0.9)
     after = Desk(tmp_path, before.at)
-    assert after.teller.resumed == []
+    assert after.publisher.resumed == []
     assert after.state.muted_until is not None
     after.ask(CommandKind.UNMUTE)
     assert after.kinds == ["open"]
@@ -238,14 +238,14 @@ def test_alert_tells_the_bands_and_seconds_in_which_the_worst_window_differs(tmp
     whistling = noise.normal(0, 0.05, 160_000).astype(np.float32)
     whistling[48_000:64_000] += 0.3 * np.sin(2 * np.pi * 3000 * np.arange(16_000) / 16_000).astype(np.float32)
     desk.hear(0.9, 0.95, sound=whistling)
-    (details,) = desk.teller.details
+    (details,) = desk.publisher.details
     assert details.difference is not None
     worst = details.difference.bands[0]
     assert worst.low_hz <= 3000 <= worst.high_hz
     assert worst.difference_db > 10
     assert details.difference.seconds[0] == 3
     desk.hear(0.6, 0.1, 0.1)
-    assert desk.teller.details[-1].difference == details.difference, "the worst window's, to the end"
+    assert desk.publisher.details[-1].difference == details.difference, "the worst window's, to the end"
 
 
 def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
     desk.attention.end()
     desk.stores.close(10)
     (clip,) = (tmp_path / "clips" / "fan").iterdir()
-    assert desk.teller.details[0].clip == f"clips/fan/{clip.name}"
+    assert desk.publisher.details[0].clip == f"clips/fan/{clip.name}"
     assert [k.score for k in read_scores(tmp_path / "scores.sqlite", "fan")] == [0.1, 0.9, 0.9, 0.9]
 
 
@@ -266,7 +266,7 @@ def test_no_sound_is_written_where_it_is_not_wanted(tmp_path: Path, keep: KeepSe
     desk.hear(0.1, 0.9, 0.9, None, 0.1, 0.1)
     desk.attention.end()
     desk.stores.close(10)
-    assert desk.teller.details[0].clip is None
+    assert desk.publisher.details[0].clip is None
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["alerts.sqlite", "scores.sqlite"]
 
 

@@ -15,15 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BrokerError, BundleError, SourceError
-from asd_daemon.hear.source import Block, Heard, Lost, Refused, ScriptedSource, Vitals
+from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent, SourceHealth, SourceLost, UnreadableRecording
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.window_queue import WindowQueue
 from asd_daemon.tell.commands import Command
-from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, ScoreTold
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
+from asd_daemon.watch.systemd import SystemdNotifier
 
 N = 160_000
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -79,7 +79,7 @@ class RememberingTeller:
         self.states.append((machine, state.condition.value, state.reason))
         self.told_states.append(state)
 
-    def score(self, machine: str, told: ScoreTold) -> None:
+    def score(self, machine: str, told: PublishedScore) -> None:
         with self._scored:
             self.scores.append(told.score)
             self._scored.notify_all()
@@ -112,12 +112,12 @@ class EndlessSource:
     """A live source: says what is put into it, until it is closed."""
 
     live = True
-    vitals = Vitals()
+    source_health = SourceHealth()
 
     def __init__(self) -> None:
-        self.words: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
+        self.words: queue.SimpleQueue[SourceEvent | None] = queue.SimpleQueue()
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         while (item := self.words.get()) is not None:
             yield item
 
@@ -134,16 +134,16 @@ class Rig:
         open_judge: Callable[[], Judge] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.judge, self.teller = LoudnessJudge(), RememberingTeller()
+        self.judge, self.publisher = LoudnessJudge(), RememberingTeller()
         self.open_judge = open_judge or (lambda: self.judge)
 
-        def stations(news: StationNews) -> Sequence[Station]:
-            return [Station("fan", source, self.open_judge, self.teller, news, rule=RULE, now=now)]
+        def stations(news: StationCallbacks) -> Sequence[Station]:
+            return [Station("fan", source, self.open_judge, self.publisher, news, rule=RULE, now=now)]
 
-        self.service = Service(self.teller, Notifier({}), stations)
+        self.service = Service(self.publisher, SystemdNotifier({}), stations)
 
 
-def play(script: Iterable[Heard]) -> Rig:
+def play(script: Iterable[SourceEvent]) -> Rig:
     rig = Rig(ScriptedSource(script))
     rig.service.run()
     return rig
@@ -151,13 +151,13 @@ def play(script: Iterable[Heard]) -> Rig:
 
 def test_run_from_normal_to_failing_to_repaired_tells_all_of_it() -> None:
     rig = play([window(level) for level in (0.1, 0.2, 0.8, 0.9, 0.1, 0.1)])
-    assert rig.teller.scores == [0.1, 0.2, 0.8, 0.9, 0.1, 0.1]
-    assert [(m, e.kind.value, e.peak_score) for m, e in rig.teller.alerts] == [
+    assert rig.publisher.scores == [0.1, 0.2, 0.8, 0.9, 0.1, 0.1]
+    assert [(m, e.kind.value, e.peak_score) for m, e in rig.publisher.alerts] == [
         ("fan", "open", 0.9),
         ("fan", "close", 0.9),
     ]
-    assert [state for _, state, _ in rig.teller.states] == ["starting", "normal", "alert", "normal", "stopped"]
-    assert rig.teller.closed
+    assert [state for _, state, _ in rig.publisher.states] == ["starting", "normal", "alert", "normal", "stopped"]
+    assert rig.publisher.closed
     counts = rig.service.counts
     assert (counts.heard, counts.scored, counts.unusable, counts.dropped, counts.opened) == (6, 6, 0, 0, 1)
 
@@ -178,19 +178,19 @@ def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None
     runner.start()
     for number, level in enumerate(levels, start=1):
         source.words.put(window(level))
-        assert rig.teller.wait_scores(number), "judged, whatever time it is"
+        assert rig.publisher.wait_scores(number), "judged, whatever time it is"
     rig.service.stop("test")
     runner.join(20)
-    assert rig.teller.scores == list(levels)
-    assert [e.kind.value for _, e in rig.teller.alerts] == ["open", "close", "open", "close"]
+    assert rig.publisher.scores == list(levels)
+    assert [e.kind.value for _, e in rig.publisher.alerts] == ["open", "close", "open", "close"]
 
 
 def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
     nan = Block(np.full(N, np.nan, np.float32))
     half = Block(window(0.9).samples[:1000])
     rig = play([window(0.1), window(0.0), nan, half, Block(window(0.2).samples, gap_samples=50)])
-    assert rig.teller.scores == [0.1, 0.2]
-    assert rig.teller.states[2:5] == [
+    assert rig.publisher.scores == [0.1, 0.2]
+    assert rig.publisher.states[2:5] == [
         ("fan", "unusable", "silence"),
         ("fan", "unusable", "not_finite"),
         ("fan", "unusable", "gap"),
@@ -200,8 +200,16 @@ def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
 
 
 def test_lost_microphone_is_a_state_and_keeps_the_alert_open() -> None:
-    rig = play([window(0.9), window(0.9), Lost("unplugged", 2), Lost("unplugged", 10), Block(window(0.1).samples, 99)])
-    assert rig.teller.states[-5:] == [
+    rig = play(
+        [
+            window(0.9),
+            window(0.9),
+            SourceLost("unplugged", 2),
+            SourceLost("unplugged", 10),
+            Block(window(0.1).samples, 99),
+        ]
+    )
+    assert rig.publisher.states[-5:] == [
         ("fan", "alert", None),
         ("fan", "mic_lost", "unplugged"),
         ("fan", "alert", "sound is back"),
@@ -212,10 +220,10 @@ def test_lost_microphone_is_a_state_and_keeps_the_alert_open() -> None:
 
 
 def test_refused_recording_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    rig = play([Refused(Path("bad.wav"), "bad.wav: is no sound"), window(0.1)])
+    rig = play([UnreadableRecording(Path("bad.wav"), "bad.wav: is no sound"), window(0.1)])
     assert rig.service.counts.refused == 1
     assert "bad.wav: is no sound" in caplog.text
-    assert rig.teller.scores == [0.1]
+    assert rig.publisher.scores == [0.1]
 
 
 def test_live_source_that_is_faster_than_the_judge_loses_the_oldest_and_counts_it() -> None:
@@ -236,8 +244,8 @@ def test_live_source_that_is_faster_than_the_judge_loses_the_oldest_and_counts_i
         tick.wait(0.05)
     rig.judge.may_go.set()
     runner.join(20)
-    assert rig.teller.scores == [0.1, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4]
-    assert ("fan", "overloaded", "cannot keep up: windows are dropped") in rig.teller.states
+    assert rig.publisher.scores == [0.1, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4]
+    assert ("fan", "overloaded", "cannot keep up: windows are dropped") in rig.publisher.states
     counts = rig.service.counts
     assert counts.heard == counts.scored + counts.unusable + counts.dropped == 9
 
@@ -255,7 +263,7 @@ def test_stop_while_listening_ends_in_order_and_accounts_for_every_window() -> N
     rig.judge.may_go.set()
     runner.join(20)
     assert not runner.is_alive()
-    assert rig.teller.states[-1] == ("fan", "stopped", None)
+    assert rig.publisher.states[-1] == ("fan", "stopped", None)
     counts = rig.service.counts
     assert counts.heard == counts.scored + counts.unusable + counts.dropped
 
@@ -293,7 +301,7 @@ def test_signal_while_listening_ends_the_run(number: signal.Signals) -> None:
 
     threading.Thread(target=raise_later).start()
     rig.service.run()
-    assert rig.teller.closed
+    assert rig.publisher.closed
     assert signal.getsignal(number) is before
 
 
@@ -308,7 +316,7 @@ def test_bundle_that_is_broken_ends_the_run_with_its_error() -> None:
     rig = Rig(EndlessSource(), failing(BundleError("embedder.onnx: wrong hash")))
     with pytest.raises(BundleError, match="wrong hash"):
         rig.service.run()
-    assert rig.teller.closed
+    assert rig.publisher.closed
 
 
 def test_source_that_cannot_start_ends_the_run_with_its_error() -> None:
@@ -321,7 +329,7 @@ def test_broker_that_refuses_ends_the_run_with_its_error() -> None:
     source = EndlessSource()
     rig = Rig(source)
     source.words.put(window(0.1))
-    threading.Thread(target=lambda: (rig.judge.began.wait(10), rig.teller.failed(BrokerError("refused")))).start()
+    threading.Thread(target=lambda: (rig.judge.began.wait(10), rig.publisher.failed(BrokerError("refused")))).start()
     with pytest.raises(BrokerError, match="refused"):
         rig.service.run()
 
@@ -341,7 +349,7 @@ def test_thread_that_dies_of_what_nobody_caught_ends_the_run(caplog: pytest.LogC
     with pytest.raises(ZeroDivisionError):
         rig.service.run()
     assert "thread connection died" in caplog.text
-    assert rig.teller.closed
+    assert rig.publisher.closed
     assert threading.excepthook is before
 
 
@@ -359,23 +367,23 @@ def test_judge_that_breaks_is_logged_with_its_traceback_and_raised(caplog: pytes
 
 
 def test_two_machines_in_one_process_do_not_mix() -> None:
-    teller = RememberingTeller()
+    publisher = RememberingTeller()
     sound = {"fan": (0.1, 0.1, 0.1), "lathe": (0.9, 0.9, 0.9)}
 
-    def stations(news: StationNews) -> Sequence[Station]:
+    def stations(news: StationCallbacks) -> Sequence[Station]:
         return [
-            Station(name, ScriptedSource([window(v) for v in levels]), LoudnessJudge, teller, news, rule=RULE)
+            Station(name, ScriptedSource([window(v) for v in levels]), LoudnessJudge, publisher, news, rule=RULE)
             for name, levels in sound.items()
         ]
 
-    Service(teller, Notifier({}), stations).run()
-    assert {machine for machine, _ in teller.alerts} == {"lathe"}
-    assert [s for m, s, _ in teller.states if m == "fan"] == ["starting", "normal", "stopped"]
+    Service(publisher, SystemdNotifier({}), stations).run()
+    assert {machine for machine, _ in publisher.alerts} == {"lathe"}
+    assert [s for m, s, _ in publisher.states if m == "fan"] == ["starting", "normal", "stopped"]
 
 
 def test_window_queue_that_may_wait_waits_for_room_and_wakes_when_stopped() -> None:
     line = WindowQueue(limit=1)
-    refused = Refused(Path("x"), "y")
+    refused = UnreadableRecording(Path("x"), "y")
     assert line.put(refused, may_wait=True) == 0
     assert line.get() is refused
     waiting = threading.Thread(target=line.get)

@@ -16,13 +16,13 @@ from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
 from asd_daemon.tell.commands import Command, CommandKind, parse_command
 from asd_daemon.tell.mqtt.discovery import discoveries
-from asd_daemon.tell.mqtt.topics import Post
+from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import (
     AlertDetails,
     Condition,
     Drift,
     MachineState,
-    ScoreTold,
+    PublishedScore,
     alert_payload,
     score_payload,
     state_payload,
@@ -69,7 +69,7 @@ def test_state_fits_its_schema(state: MachineState) -> None:
 
 
 def test_score_fits_its_schema() -> None:
-    schema("score").validate(sent(score_payload("box", "fan", ScoreTold(AT, 0.5, 0.4, True))))
+    schema("score").validate(sent(score_payload("box", "fan", PublishedScore(AT, 0.5, 0.4, True))))
 
 
 @pytest.mark.parametrize("kind", list(AlertKind))
@@ -90,7 +90,7 @@ def test_schemas_know_every_word_of_ours_and_no_other() -> None:
 def test_schema_refuses_what_is_missing_or_unknown(name: str) -> None:
     payloads = {
         "state": state_payload("box", "fan", STATES[0]),
-        "score": score_payload("box", "fan", ScoreTold(AT, 0.5, 0.4, True)),
+        "score": score_payload("box", "fan", PublishedScore(AT, 0.5, 0.4, True)),
         "alert": alert_payload("box", "fan", EVENT, DETAILS),
     }
     whole = sent(payloads[name])
@@ -141,14 +141,14 @@ HOME_ASSISTANT = json.loads((ROOT / "tests" / "schemas" / "home_assistant_device
 @pytest.mark.parametrize("owns_node", [False, True])
 def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node: bool) -> None:
     Draft202012Validator.check_schema(HOME_ASSISTANT)
-    post = Post(
+    topics = Topics(
         "line-3.b",
         ["fan", "lathe.2"],
         owns_node=owns_node,
         discovery_prefix="homeassistant",
         takes_commands=takes_commands,
     )
-    found = dict(discoveries(post))
+    found = dict(discoveries(topics))
     assert list(found) == [
         "homeassistant/device/asd_line-3_b_fan/config",
         "homeassistant/device/asd_line-3_b_lathe_2/config",
@@ -161,20 +161,20 @@ def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node:
         assert {"problem", "score", "state"} <= set(components)
         assert ("mute" in components) is takes_commands
         ids += [component["unique_id"] for component in components.values()]
-        topics = [a["topic"] for a in payload["availability"]]
-        assert any(t.endswith(("fan/availability", "lathe.2/availability")) for t in topics)
-        assert ("asd/line-3.b/availability" in topics) is owns_node
+        named = [a["topic"] for a in payload["availability"]]
+        assert any(t.endswith(("fan/availability", "lathe.2/availability")) for t in named)
+        assert ("asd/line-3.b/availability" in named) is owns_node
     assert len(ids) == len(set(ids))
 
 
 def test_discovery_buttons_send_commands_that_are_understood() -> None:
-    ((_, payload),) = discoveries(Post("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True))
+    ((_, payload),) = discoveries(Topics("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True))
     pressed = [c["payload_press"] for c in payload["components"].values() if c["platform"] == "button"]
     assert {parse_command(p.encode()).command for p in pressed} == set(CommandKind) - {CommandKind.ENROLL}
 
 
 def test_discovery_that_is_not_wanted_is_not_there() -> None:
-    assert list(discoveries(Post("box", ["fan"], discovery_prefix=None))) == []
+    assert list(discoveries(Topics("box", ["fan"], discovery_prefix=None))) == []
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_discovery_that_is_not_wanted_is_not_there() -> None:
     ],
 )
 def test_home_assistant_schema_refuses_what_home_assistant_would(broken: dict[str, Any]) -> None:
-    ((_, payload),) = discoveries(Post("box", ["fan"], discovery_prefix="homeassistant"))
+    ((_, payload),) = discoveries(Topics("box", ["fan"], discovery_prefix="homeassistant"))
     with pytest.raises(ValidationError):
         Draft202012Validator(HOME_ASSISTANT).validate({**sent(payload), **broken})

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.watch.counters import Counters, Counts
-from asd_daemon.watch.log import JsonForm, RepeatLimit, TextForm
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.watch.log import JsonFormatter, RepeatLimit, TextFormatter
+from asd_daemon.watch.systemd import SystemdNotifier
 
 
 @pytest.fixture(params=["file", "abstract"])
@@ -33,7 +33,7 @@ def said(ear: socket.socket) -> str:
 
 def test_notifier_says_ready_status_stopping(systemd: tuple[socket.socket, str]) -> None:
     ear, address = systemd
-    notifier = Notifier({"NOTIFY_SOCKET": address})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": address})
     notifier.ready("fan normal")
     notifier.status("fan alert")
     notifier.stopping()
@@ -42,7 +42,7 @@ def test_notifier_says_ready_status_stopping(systemd: tuple[socket.socket, str])
 
 def test_watchdog_is_fed_only_when_every_machine_has_made_progress(systemd: tuple[socket.socket, str]) -> None:
     ear, address = systemd
-    notifier = Notifier({"NOTIFY_SOCKET": address})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": address})
     for machine in ("fan", "lathe"):
         notifier.expect(machine)
     notifier.progressed("fan")
@@ -56,11 +56,11 @@ def test_watchdog_is_fed_only_when_every_machine_has_made_progress(systemd: tupl
 
 
 def test_notifier_without_systemd_does_nothing() -> None:
-    Notifier({}).ready("fine")
+    SystemdNotifier({}).ready("fine")
 
 
 def test_notifier_whose_socket_is_gone_complains_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "none")})
     notifier.ready("a")
     notifier.status("b")
     assert len(caplog.records) == 1
@@ -113,8 +113,8 @@ def test_repeats_of_ever_new_things_take_no_more_memory_than_some() -> None:
 def test_forms_of_the_log_are_one_line_with_utc_time() -> None:
     line = record("%s: lost", "fan")
     line.created = 0.5
-    assert TextForm().format(line) == "1970-01-01T00:00:00.500Z warning: fan: lost"
-    assert json.loads(JsonForm().format(line)) == {
+    assert TextFormatter().format(line) == "1970-01-01T00:00:00.500Z warning: fan: lost"
+    assert json.loads(JsonFormatter().format(line)) == {
         "at": "1970-01-01T00:00:00.500Z",
         "level": "warning",
         "message": "fan: lost",

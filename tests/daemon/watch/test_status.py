@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.errors import CannotStartError
-from asd_daemon.hear.source import Vitals
+from asd_daemon.hear.source import SourceHealth
 from asd_daemon.tell.payloads import Condition, Drift, MachineState
-from asd_daemon.tell.publisher import Contact
+from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.dead_man_ping import DeadManPing
 from asd_daemon.watch.metrics import MetricsServer
-from asd_daemon.watch.report import MachineReport, Stock, TellingReport
+from asd_daemon.watch.report import DeliveryReport, MachineReport, StoreReport
 from asd_daemon.watch.status import StatusFile, describe, read_statuses, status_file, status_folder
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +32,9 @@ NO_SYSTEM = Path("/none")
 
 def report(condition: Condition = Condition.NORMAL, scored: int = 7, score: float | None = 0.25) -> MachineReport:
     state = MachineState(condition, AT, score=score, threshold=0.5)
-    return MachineReport(state, Counts(heard=9, scored=scored, unusable=2, gap_samples=8000), Vitals(3, 1, -12.5, "x"))
+    return MachineReport(
+        state, Counts(heard=9, scored=scored, unusable=2, gap_samples=8000), SourceHealth(3, 1, -12.5, "x")
+    )
 
 
 def status_of(folder: Path, **machines: MachineReport) -> StatusFile:
@@ -75,10 +77,10 @@ def test_status_of_a_machine_that_is_not_normal_is_not_well(condition: Condition
 
 
 def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: Path) -> None:
-    told = [TellingReport(Contact("b:1883", connected=True, connects=1), Stock(alerts_waiting=0))]
+    told = [DeliveryReport(BrokerStatus("b:1883", connected=True, connects=1), StoreReport(alerts_waiting=0))]
     calm = report()
     state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
-    machines = {"fan": MachineReport(state, calm.counts, calm.vitals)}
+    machines = {"fan": MachineReport(state, calm.counts, calm.source_health)}
     status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
     status.start(lambda: machines)
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
@@ -86,16 +88,16 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     text = "\n".join(describe(found))
     for words in ("broker b:1883: connected, 0 alerts wait", "muted until 2026-01-01", "drifted 40% of the way"):
         assert words in text
-    told[0] = TellingReport(
-        Contact("b:1883", trouble="broker b:1883 can't be reached: no answer"), Stock(alerts_waiting=3)
+    told[0] = DeliveryReport(
+        BrokerStatus("b:1883", trouble="broker b:1883 can't be reached: no answer"), StoreReport(alerts_waiting=3)
     )
     status.progressed()
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
     assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(describe(found))
-    told[0] = TellingReport()
+    told[0] = DeliveryReport()
     machines["fan"] = MachineReport(
-        MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.vitals
+        MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.source_health
     )
     status.progressed()
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
@@ -148,7 +150,7 @@ def test_statuses_of_services_are_found_in_the_folder_of_each(tmp_path: Path) ->
 
 
 def test_metrics_say_what_was_counted() -> None:
-    told = TellingReport(Contact("b:1883", connected=True, connects=2), Stock(5, 1, 4, 3, 2))
+    told = DeliveryReport(BrokerStatus("b:1883", connected=True, connects=2), StoreReport(5, 1, 4, 3, 2))
     server = MetricsServer("127.0.0.1", 0, lambda: told)
     server.start(lambda: {"fan": report(), "pump": report(Condition.ALERT, score=None)})
     try:
@@ -290,7 +292,7 @@ def test_watchdog_stays_hungry_while_one_judge_hangs(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
-        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        notifier = SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         for machine in ("fan", "pump"):
             notifier.expect(machine)
         for _ in range(50):

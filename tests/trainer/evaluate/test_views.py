@@ -17,7 +17,7 @@ from asd_trainer.evaluate import separation_trial
 from asd_trainer.evaluate.backend import score_run
 from asd_trainer.evaluate.embeddings import run_embeddings
 from asd_trainer.evaluate.evaluation import machine_results, omega
-from asd_trainer.evaluate.run_models import run_hearing
+from asd_trainer.evaluate.run_models import run_extractor
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import normal_sound, run_views
 from asd_trainer.recipe.recipe import load_recipe
@@ -55,7 +55,7 @@ def training(table: ClipTable, machine: str) -> tuple[Clip, ...]:
 
 def test_views_of_clips_are_those_of_the_edge_and_of_the_runs_embeddings(run: Path, table: ClipTable) -> None:
     clips = training(table, "hummer")[:3]
-    hearing, separates = run_hearing(run, "hummer")
+    hearing, separates = run_extractor(run, "hummer")
     assert separates
     sound = normal_sound(hearing, clips, (HEARD, "moments"), changes=True)
     np.testing.assert_allclose(sound.vectors[HEARD][:, 0], run_embeddings(run, clips), atol=2e-5)
@@ -72,7 +72,7 @@ def test_run_is_judged_by_views_learned_from_its_normal_clips(run: Path, table: 
     assert set(scores.views) == {"hummer", "singer"}
     assert all(sum(weights.values()) == pytest.approx(1, abs=1e-3) for weights in scores.views.values())
     assert omega(machine_results(scores.test)) > 0.9, "another pitch is what these views are for"
-    hearing, _ = run_hearing(run, "singer")
+    hearing, _ = run_extractor(run, "singer")
     learned = learn(normal_sound(hearing, training(table, "singer"), (HEARD, SEPARATED, "quiet"), changes=True))
     few = run_views(run, table.select(split="train"), table.select(split="test", machine="singer"), ("quiet",))
     (found,) = few.values()
@@ -99,7 +99,7 @@ def test_unreadable_clip_is_named_or_noted(run: Path, table: ClipTable, tmp_path
     good, other = training(table, "hummer")[:2]
     broken = Clip(**{**vars(other), "path": tmp_path / "broken.wav"})
     broken.path.write_bytes(b"RIFF")
-    hearing, _ = run_hearing(run, "hummer")
+    hearing, _ = run_extractor(run, "hummer")
     with pytest.raises(RecordingError, match=r"broken\.wav"):
         normal_sound(hearing, [good, broken], (HEARD,), changes=False)
     unread: list[str] = []

@@ -14,9 +14,9 @@ from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.separate.mixtures import Material, MixtureRule
 from asd_trainer.separate.training import (
     AUXILIARY_EVERY_STEPS,
-    Lesson,
     SeparationTask,
-    Trainee,
+    SeparatorTraining,
+    SupervisedSeparator,
     load_separator,
     save_separator,
 )
@@ -36,7 +36,8 @@ def task(steps: int = 6, seed: int = 0) -> SeparationTask:
     hiss = (0.1 * rng.standard_normal(20_000)).astype(np.float32)
     torch.manual_seed(1)
     return SeparationTask(
-        Separator(SIZE), Lesson((Material((tone,), (hiss,)),), RULE, batch_mixtures=4, steps=steps, seed=seed)
+        Separator(SIZE),
+        SeparatorTraining((Material((tone,), (hiss,)),), RULE, batch_mixtures=4, steps=steps, seed=seed),
     )
 
 
@@ -57,7 +58,7 @@ def test_batch_takes_auxiliary_heads_in_turn() -> None:
 def test_batch_mixes_the_machines_of_all_materials() -> None:
     noise = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
     steady, turning = np.ones(5000, np.float32), np.resize(np.array([1, -1], np.float32), 5000)
-    lesson = Lesson(
+    lesson = SeparatorTraining(
         (Material((steady,), (noise,)), Material((turning,), (noise,))), RULE, batch_mixtures=16, steps=1, seed=0
     )
     machines = SeparationTask(Separator(SIZE), lesson).batch(0, 0, 1)["sources"][:, 0]
@@ -69,7 +70,7 @@ def test_noisy_material_keeps_the_mixture_and_moves_its_truth() -> None:
     rule = MixtureRule(4096, (0.0, 0.0), (-20.0, -20.0), second_noise=0.0, noisy_snr_db=(6.0, 6.0))
     for seed in range(8):  # the signs are random
         task_of = SeparationTask(
-            Separator(SIZE), Lesson((Material((recording,), (noise,), noisy=True),), rule, 1, 1, seed)
+            Separator(SIZE), SeparatorTraining((Material((recording,), (noise,), noisy=True),), rule, 1, 1, seed)
         )
         machine, noise_twice = task_of.batch(0, 0, 1)["sources"][0].numpy()
         heard, added = machine + noise_twice / 2, noise_twice / 2
@@ -92,14 +93,14 @@ def test_every_parameter_gets_a_gradient_in_steps_without_auxiliary_heads() -> N
     one = task()
     batch = one.batch(1, 0, 1)
     assert batch["auxiliary"] == 0
-    torch.autograd.backward(Trainee(one.model.separator)(**batch)["loss"])
+    torch.autograd.backward(SupervisedSeparator(one.model.separator)(**batch)["loss"])
     assert all(parameter.grad is not None for parameter in one.model.parameters())
 
 
 def test_fingerprint_changes_with_the_sound() -> None:
     other = task()
     changed = Material((other.lesson.materials[0].machines[0] * 2,), other.lesson.materials[0].noises)
-    moved = SeparationTask(Separator(SIZE), Lesson((changed,), RULE, 4, 6, 0))
+    moved = SeparationTask(Separator(SIZE), SeparatorTraining((changed,), RULE, 4, 6, 0))
     assert task().fingerprint == other.fingerprint != moved.fingerprint
 
 

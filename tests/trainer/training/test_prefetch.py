@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asd_daemon.errors import SettingsError
-from asd_trainer.training.prefetch import Prefetched
+from asd_trainer.training.prefetch import PrefetchedTask
 
 pytestmark = pytest.mark.torch
 
@@ -37,7 +37,7 @@ class Numbered:
 
 def test_batches_are_the_tasks_own_each_made_once_and_ahead_by_a_worker() -> None:
     task = Numbered()
-    ahead = Prefetched(task)
+    ahead = PrefetchedTask(task)
     assert (ahead.model, ahead.name, ahead.steps, ahead.seed, ahead.fingerprint) == (
         task.model,
         "numbered",
@@ -53,21 +53,21 @@ def test_batches_are_the_tasks_own_each_made_once_and_ahead_by_a_worker() -> Non
 
 def test_next_batch_is_begun_before_it_is_asked_for() -> None:
     task = Numbered()
-    Prefetched(task).batch(2, 1, 2)
+    PrefetchedTask(task).batch(2, 1, 2)
     task.came.clear()
     assert {(2, 1, 2)} <= set(task.made)
     assert (3, 1, 2) in task.made or task.came.wait(20)
 
 
 def test_going_on_elsewhere_makes_that_batch_and_not_the_one_that_was_made_ahead() -> None:
-    ahead = Prefetched(Numbered())
+    ahead = PrefetchedTask(Numbered())
     ahead.batch(0, 0, 1)
     assert int(ahead.batch(4, 0, 1)["step"]) == 4
     assert int(ahead.batch(5, 0, 1)["step"]) == 5
 
 
 def test_failure_is_raised_at_its_own_step_and_not_before() -> None:
-    ahead = Prefetched(Numbered(fails_at=2))
+    ahead = PrefetchedTask(Numbered(fails_at=2))
     assert int(ahead.batch(1, 0, 1)["step"]) == 1
     with pytest.raises(SettingsError, match="no batch at step 2"):
         ahead.batch(2, 0, 1)

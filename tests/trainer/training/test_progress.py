@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from asd_trainer.training.progress import LOG_INTERVAL_S, LoggedProgress, counted, counted_steps, spoken_time
+from asd_trainer.training.progress import LOG_INTERVAL_S, LoggedProgress, counted, counted_steps, time_in_words
 
 
 def test_log_lines_come_at_intervals_with_the_time_that_is_left(caplog: pytest.LogCaptureFixture) -> None:
@@ -37,4 +37,4 @@ def test_work_that_tells_its_total_is_counted(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize(("seconds", "spoken"), [(44.6, "45 s"), (200, "3 min 20 s"), (7505, "2 h 05 min")])
 def test_time_is_spoken(seconds: float, spoken: str) -> None:
-    assert spoken_time(seconds) == spoken
+    assert time_in_words(seconds) == spoken

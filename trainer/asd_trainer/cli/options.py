@@ -69,13 +69,13 @@ def read_table(roots: Sequence[Path], labels: Sequence[Path] = ()) -> ClipTable:
     return table
 
 
-def note_data(run: Path, roots: Sequence[Path]) -> None:
+def remember_data(run: Path, roots: Sequence[Path]) -> None:
     """Remember where the recordings are, for the commands that name the run alone."""
     noted = {"roots": [str(root.resolve()) for root in roots]}
     (run / DATA_NOTE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
-def noted_data(run: Path) -> list[Path]:
+def remembered_data(run: Path) -> list[Path]:
     """The folders of recordings that a run was trained on.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asd_daemon.errors import UsageError
-from asd_trainer.cli.options import Data, Json, Run, noted_data, read_table, with_threads
+from asd_trainer.cli.options import Data, Json, Run, read_table, remembered_data, with_threads
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
@@ -178,7 +178,7 @@ def _labelled_table(run: Path, roots: Sequence[Path], labels: Sequence[Path]) ->
     from asd_trainer.run.stages import of_years
     from asd_trainer.training.run_folder import read_run_recipe
 
-    return of_years(read_table(noted_data(run), labels), read_run_recipe(run).years)
+    return of_years(read_table(remembered_data(run), labels), read_run_recipe(run).years)
 
 
 def _scores(run: Path, table: ClipTable, scoring: Scoring = "nearest", separating: Separating = "auto") -> RunScores:

@@ -15,7 +15,7 @@ import click
 
 from asd_daemon.errors import UsageError
 from asd_trainer.cli.data import BaseUrl, fetch_year
-from asd_trainer.cli.options import Data, Json, Run, note_data, noted_data, read_table, with_threads
+from asd_trainer.cli.options import Data, Json, Run, read_table, remember_data, remembered_data, with_threads
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
@@ -97,7 +97,7 @@ def run(
         _show_forecast(resolved, table, run, as_json=as_json)
         return
     claim_run(run, resolved)
-    note_data(run, roots)
+    remember_data(run, roots)
     _show_forecast(resolved, table, run, to_stderr=True)
     run_stages(resolved, table, run)
     _say(f"trained: {run}")
@@ -135,11 +135,11 @@ def _fetched(recipe: Recipe, to: Path, base_url: str, *, dry_run: bool) -> tuple
 def _stage_times(recipe: Recipe, run: Path) -> str:
     """How long each stage took, over all sessions."""
     from asd_trainer.run.stages import stages_of
-    from asd_trainer.training.progress import spoken_time
+    from asd_trainer.training.progress import time_in_words
     from asd_trainer.training.stage_mark import read_mark
 
     marks = [mark for name in stages_of(recipe) if (mark := read_mark(run / "stages" / name)) is not None]
-    return ", ".join(f"{mark.stage} {spoken_time(mark.seconds)}" for mark in marks if mark.seconds is not None)
+    return ", ".join(f"{mark.stage} {time_in_words(mark.seconds)}" for mark in marks if mark.seconds is not None)
 
 
 def _first_process() -> bool:
@@ -194,7 +194,7 @@ def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequ
             raise click.UsageError("give the recordings to learn from: --data DIR")
         read_table(roots)
         claim_run(run, load_recipe(name, overrides))
-        note_data(run, roots)
+        remember_data(run, roots)
     _do_stage("pretrain", run, roots)
     _say(f"pre-trained: {run / 'stages' / 'pretrain'}")
 
@@ -274,4 +274,4 @@ def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:
     from asd_trainer.training.run_folder import read_run_recipe
 
     recipe = read_run_recipe(run)
-    run_stage(stage, recipe, read_table(roots or noted_data(run)), run)
+    run_stage(stage, recipe, read_table(roots or remembered_data(run)), run)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from asd_trainer.data.naming import Attributes, Domain, Label, Split, Supplement
 
 
-class Unit(NamedTuple):
+class MachineSection(NamedTuple):
     """What has normal sound of its own: one section of a machine in one year's data. Machines of one name in two years are two."""
 
     machine: str
@@ -42,9 +42,9 @@ class Clip:
     year: int | None
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> MachineSection:
         """What its scores are compared within."""
-        return Unit(self.machine, self.year or 0, self.section)
+        return MachineSection(self.machine, self.year or 0, self.section)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Problem:
     """Its clips are used all the same."""
 
 
-def unit_words(unit: Unit, among: Iterable[Unit], section_word: str = "section ") -> tuple[str, ...]:
+def unit_words(
+    unit: MachineSection, among: Iterable[MachineSection], section_word: str = "section "
+) -> tuple[str, ...]:
     """The machine, with the year and the section where others of its name differ in them."""
     of_machine = [other for other in among if other.machine == unit.machine]
     words = [unit.machine]

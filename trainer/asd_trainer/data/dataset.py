@@ -27,11 +27,20 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.waveform import fit_length, read_waveform
-from asd_trainer.data.clip import Clip, Problem, Unit
+from asd_trainer.data.clip import Clip, MachineSection, Problem
 from asd_trainer.data.listing import Listing
 from asd_trainer.data.naming import Domain, Label, Split, Supplement
 
-__all__ = ["Clip", "ClipTable", "Problem", "Unit", "class_labels", "load_clip", "read_dataset", "training_clips"]
+__all__ = [
+    "Clip",
+    "ClipTable",
+    "MachineSection",
+    "Problem",
+    "class_labels",
+    "load_clip",
+    "read_dataset",
+    "training_clips",
+]
 
 
 @dataclass(frozen=True)

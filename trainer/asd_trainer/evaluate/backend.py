@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.scoring.scorer import SEPARATED
-from asd_trainer.data.clip import Unit
+from asd_trainer.data.clip import MachineSection
 from asd_trainer.data.dataset import Clip, ClipTable, training_clips
 from asd_trainer.evaluate.embeddings import embed_clips, run_embeddings
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
@@ -192,8 +192,8 @@ def leave_one_out(bank: F32) -> F64:
     return np.where(itself_first, distances[:, 1], distances[:, 0]).astype(np.float64)
 
 
-def _rows(clips: Sequence[Clip]) -> dict[Unit, NDArray[np.int64]]:
-    rows: defaultdict[Unit, list[int]] = defaultdict(list)
+def _rows(clips: Sequence[Clip]) -> dict[MachineSection, NDArray[np.int64]]:
+    rows: defaultdict[MachineSection, list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
         rows[clip.unit].append(row)
     return {unit: np.array(of_unit, np.int64) for unit, of_unit in sorted(rows.items())}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
-from asd_trainer.data.clip import Unit
+from asd_trainer.data.clip import MachineSection
 from asd_trainer.evaluate.evaluation import contrasts, official_scores, overall_score
 from asd_trainer.evaluate.roc import weighted_area
 
@@ -53,11 +53,11 @@ def resampled_scores(runs: Sequence[Sequence[ScoredClip]], rng: np.random.Genera
     for other in runs[1:]:
         if [one.clip.path for one in other] != [one.clip.path for one in runs[0]]:
             raise DataSetError("the runs were scored on different test clips; compare them on the same data")
-    rows: defaultdict[Unit, list[int]] = defaultdict(list)
+    rows: defaultdict[MachineSection, list[int]] = defaultdict(list)
     for row, one in enumerate(runs[0]):
         if one.clip.label is not None:
             rows[one.clip.unit].append(row)
-    figures: list[dict[Unit, Mapping[str, F64]]] = [{} for _ in runs]
+    figures: list[dict[MachineSection, Mapping[str, F64]]] = [{} for _ in runs]
     for unit, of_unit in sorted(rows.items()):
         clips = [runs[0][row].clip for row in of_unit]
         scores = np.array([[run[row].score for row in of_unit] for run in runs], np.float64)

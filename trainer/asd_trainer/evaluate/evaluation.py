@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
-from asd_trainer.data.clip import Unit, unit_words
+from asd_trainer.data.clip import MachineSection, unit_words
 from asd_trainer.evaluate.roc import area
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MachineResult:
     pauc_source: float | None = None
     """In 2021: the source domain's clips alone."""
     pauc_target: float | None = None
-    unit: Unit | None = field(default=None, compare=False)
+    unit: MachineSection | None = field(default=None, compare=False)
     """What was measured."""
     domains: bool = field(default=True, compare=False)
     """Whether its clips have domains."""
@@ -105,7 +105,7 @@ def machine_results(scored: Sequence[ScoredClip]) -> dict[str, MachineResult]:
     for one in scored:
         if not math.isfinite(one.score):
             raise DataSetError(f"{one.clip.path}: its score is {one.score}; figures need finite scores")
-    units: defaultdict[Unit, list[ScoredClip]] = defaultdict(list)
+    units: defaultdict[MachineSection, list[ScoredClip]] = defaultdict(list)
     for one in scored:
         units[one.clip.unit].append(one)
     results = {unit_name(unit, units): _unit_result(unit, clips) for unit, clips in sorted(units.items())}
@@ -115,12 +115,12 @@ def machine_results(scored: Sequence[ScoredClip]) -> dict[str, MachineResult]:
     return results
 
 
-def unit_name(unit: Unit, among: Mapping[Unit, object]) -> str:
+def unit_name(unit: MachineSection, among: Mapping[MachineSection, object]) -> str:
     """The key of a unit in results: fan, fan_section_01, fan_2020_section_01."""
     return "_".join(unit_words(unit, among, "section_"))
 
 
-def _unit_result(unit: Unit, scored: Sequence[ScoredClip]) -> MachineResult:
+def _unit_result(unit: MachineSection, scored: Sequence[ScoredClip]) -> MachineResult:
     known = [one for one in scored if one.clip.label is not None]
     labels = {one.clip.label for one in known}
     notes = []
@@ -161,13 +161,15 @@ def year_scores(results: Mapping[str, MachineResult]) -> dict[int, float]:
         DataSetError: there is no figure.
     """
     figures = {
-        (result.unit or Unit(name, 0, "")): {figure: np.array(value) for figure, value in result.figures().items()}
+        (result.unit or MachineSection(name, 0, "")): {
+            figure: np.array(value) for figure, value in result.figures().items()
+        }
         for name, result in results.items()
     }
     return {year: score.item() for year, score in official_scores(figures).items()}
 
 
-def official_scores(figures: Mapping[Unit, Mapping[str, F64]]) -> dict[int, F64]:
+def official_scores(figures: Mapping[MachineSection, Mapping[str, F64]]) -> dict[int, F64]:
     """The official score of each year from the figures of its units; figures may be arrays of one shape, each element a case of its own.
 
     Harmonic means floor each figure at the machine epsilon.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asd_daemon.judge.scoring.scorer import Hearing
+from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_trainer.networks.embedder import Embedder, load_embedder
 from asd_trainer.networks.separator import Separator
 from asd_trainer.separate.losses import separate
@@ -46,7 +46,7 @@ class NetworkSeparator:
         return machine
 
 
-def run_hearing(run: Path, machine: str) -> tuple[Hearing, bool]:
+def run_extractor(run: Path, machine: str) -> tuple[FeatureExtractor, bool]:
     """What a run hears a machine with on the CPU, and whether it separates the machine.
 
     Raises:
@@ -56,4 +56,4 @@ def run_hearing(run: Path, machine: str) -> tuple[Hearing, bool]:
     separator = None
     if machine in machines:
         separator = NetworkSeparator(load_separator(run / "stages" / "separate" / machines[machine].network))
-    return Hearing(NetworkEmbedder(load_embedder(run)), separator), separator is not None
+    return FeatureExtractor(NetworkEmbedder(load_embedder(run)), separator), separator is not None

@@ -14,11 +14,11 @@ from typing import Literal
 
 from asd_daemon.errors import StageError
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
-from asd_daemon.learn.learning import separation_helps
+from asd_daemon.learn.learning import separation_improves
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.features import clips_digest
 from asd_trainer.evaluate.embeddings import FOLDER
-from asd_trainer.evaluate.run_models import run_hearing
+from asd_trainer.evaluate.run_models import run_extractor
 from asd_trainer.evaluate.views import normal_sound
 from asd_trainer.networks.embedder import model_digest
 from asd_trainer.separate.stage import separated_machines
@@ -61,12 +61,12 @@ def _helps(run: Path, machine: str, clips: Sequence[Clip]) -> bool:
     kept = _kept(path)
     if kept is not None:
         return kept
-    hearing, _ = run_hearing(run, machine)
+    hearing, _ = run_extractor(run, machine)
     with counted_steps(f"does separation help {machine} (clips)", len(clips)) as advance:
         sound = normal_sound(hearing, clips, (HEARD, SEPARATED), changes=True, progress=lambda done: advance(done, {}))
         advance(len(clips), {})
     heard, separated = (sound.vectors[view][sound.with_changed, 0] for view in (HEARD, SEPARATED))
-    helps = len(heard) >= LEAST_CLIPS and separation_helps(
+    helps = len(heard) >= LEAST_CLIPS and separation_improves(
         heard, separated, sound.changed[HEARD], sound.changed[SEPARATED]
     )
     log.info("%s: its separated sound %s by its normal clips", machine, "counts" if helps else "is left out")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.thresholds.calibration import DECISION_EXCEEDANCE, GammaFit
-from asd_trainer.data.clip import Unit, unit_words
+from asd_trainer.data.clip import MachineSection, unit_words
 
 if TYPE_CHECKING:
     from asd_trainer.evaluate.backend import ScoredClip
@@ -68,7 +68,7 @@ def decide_sections(scored: Sequence[ScoredClip], normal: Sequence[ScoredClip]) 
     Raises:
         DataSetError: a machine has no training scores, or they allow no threshold; names it.
     """
-    by_unit: defaultdict[Unit, list[ScoredClip]] = defaultdict(list)
+    by_unit: defaultdict[MachineSection, list[ScoredClip]] = defaultdict(list)
     for one in scored:
         by_unit[one.clip.unit].append(one)
     decided = []

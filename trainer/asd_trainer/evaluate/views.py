@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, RecordingError
 from asd_daemon.judge.features.views import VIEW_NAMES
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing
-from asd_daemon.learn.learning import LEAST_WINDOWS, Learned, NormalSound, describe_normal, learn
-from asd_trainer.data.clip import Unit, unit_words
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, describe_normal, learn
+from asd_trainer.data.clip import MachineSection, unit_words
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
-from asd_trainer.evaluate.run_models import run_hearing
+from asd_trainer.evaluate.run_models import run_extractor
 from asd_trainer.training.progress import Advance, counted_steps
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ class ViewScores:
     """(Q,), about 1 where a clip is as far off as normal clips are in the median; higher is more abnormal."""
     training: F32
     """(N,), the normal clips by views that were fitted without them."""
-    learned: Learned
+    learned: LearnedMachine
 
 
 def normal_sound(
-    hearing: Hearing,
+    hearing: FeatureExtractor,
     clips: Sequence[Clip],
     views: Sequence[str],
     *,
@@ -101,7 +101,7 @@ def run_views(
     views: Sequence[str] = VIEW_NAMES,
     *,
     own: bool = True,
-) -> dict[Unit, ViewScores]:
+) -> dict[MachineSection, ViewScores]:
     """Scores of test clips by views fused for each machine, year and section.
 
     Args:
@@ -140,7 +140,7 @@ def _unit_scores(
     own: bool,
     advance: Advance,
 ) -> ViewScores:
-    hearing, separates = run_hearing(run, machine)
+    hearing, separates = run_extractor(run, machine)
     offered = (*((HEARD,) if own else ()), *((SEPARATED,) if own and separates else ()), *views)
     sound = normal_sound(hearing, normal, offered, changes=True, progress=lambda done: advance(done, {}))
     learned = learn(sound)
@@ -152,16 +152,16 @@ def _unit_scores(
     return ViewScores(scores, learned.held_out, learned)
 
 
-def _normal_of(unit: Unit, train: Sequence[Clip]) -> list[Clip]:
+def _normal_of(unit: MachineSection, train: Sequence[Clip]) -> list[Clip]:
     own = [clip for clip in train if clip.unit == unit]
     return own or [clip for clip in train if (clip.machine, clip.year or 0) == (unit.machine, unit.year)]
 
 
-def _spoken(learned: Learned) -> str:
+def _spoken(learned: LearnedMachine) -> str:
     return ", ".join(f"{view} {weight:.0%}" for view, weight in learned.weights)
 
 
-def view_table(table: ClipTable, scored: Mapping[Unit, ViewScores]) -> dict[str, dict[str, float]]:
+def view_table(table: ClipTable, scored: Mapping[MachineSection, ViewScores]) -> dict[str, dict[str, float]]:
     """The weights of each unit's views, by the unit's words; for people and JSON."""
     units = {clip.unit for clip in table.clips}
     return {" ".join(unit_words(unit, units)): dict(one.learned.weights) for unit, one in scored.items()}

@@ -149,7 +149,7 @@ def distilled_embedder(stages: Path) -> Embedder:
     return read_embedder(folder)
 
 
-class Turn(nn.Module):
+class OrthogonalMap(nn.Module):
     """A linear map (B, D) → (B, E) that turns and does not stretch: the smaller space lies in the larger one with all its angles.
 
     Sounds that are near each other to the teacher thus come near each other to the student, who will be without the map.
@@ -179,7 +179,7 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         own, others = student.shape.dimensions, teacher.dimensions
-        self.map = Turn(own, others, generator) if own != others else None
+        self.map = OrthogonalMap(own, others, generator) if own != others else None
         self._teacher = teacher  # no module: neither moved, saved nor learned with this one
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> dict[str, Tensor]:

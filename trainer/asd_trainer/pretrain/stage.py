@@ -26,7 +26,7 @@ from asd_trainer.pretrain.masks import draw_masks
 from asd_trainer.pretrain.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
 from asd_trainer.recipe.pretraining import PretrainRecipe
 from asd_trainer.training.loop import even_share, train
-from asd_trainer.training.prefetch import Prefetched
+from asd_trainer.training.prefetch import PrefetchedTask
 from asd_trainer.training.processes import processes
 
 log = logging.getLogger(__name__)
@@ -255,9 +255,9 @@ def pretrain_encoder(
     if alone.steps:
         (folder / "decoder").mkdir(parents=True, exist_ok=True)
         model.encoder_learns(learns=False)
-        train(Prefetched(alone), settings.optimiser, folder / "decoder")
+        train(PrefetchedTask(alone), settings.optimiser, folder / "decoder")
         model.encoder_learns(learns=True)
-    train(Prefetched(task), settings.optimiser, folder)
+    train(PrefetchedTask(task), settings.optimiser, folder)
     together = processes()
     if together.is_main_process:
         save_encoder(encoder, folder)

@@ -22,7 +22,7 @@ from asd_trainer.evaluate.published import ReferenceColumn
 from asd_trainer.report.figures import Curve, DomainScores, Picture, roc, score_histogram
 from asd_trainer.report.maps import EmbeddedMachine, MachineMaps, machine_maps
 from asd_trainer.report.mistakes import worst_mistakes
-from asd_trainer.training.progress import spoken_time
+from asd_trainer.training.progress import time_in_words
 
 if TYPE_CHECKING:
     from asd_trainer.data.clip import Clip
@@ -121,7 +121,7 @@ def render(data: ReportData, load: Callable[[Clip], F32], rng: np.random.Generat
     )
     environment.filters["percent"] = lambda fraction: f"{100 * fraction:.2f}"
     environment.filters["brief"] = lambda fraction: f"{100 * fraction:.1f}"
-    environment.filters["spoken"] = spoken_time
+    environment.filters["spoken"] = time_in_words
     labelled = any(one.clip.label is not None for section in data.sections for one in section.scored)
     return environment.get_template("report.html").render(
         data=data,

@@ -36,7 +36,7 @@ from asd_trainer.run.step_cost import (
 from asd_trainer.separate import guidance
 from asd_trainer.separate.stage import guided_machines
 from asd_trainer.training.checkpoint import KEPT, steps_done
-from asd_trainer.training.progress import spoken_time
+from asd_trainer.training.progress import time_in_words
 from asd_trainer.training.stage_mark import read_mark
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def printed(rows: Sequence[StageForecast], free: int) -> list[str]:
     width = max([len(row.work) for row in rows], default=0)
     lines = [f"{'stage':<12}{'what':<{width + 2}}{'time':>14}{'disk':>12}"]
     for row in rows:
-        took = "" if row.seconds is None else spoken_time(row.seconds)
+        took = "" if row.seconds is None else time_in_words(row.seconds)
         if row.done and took:
             took = f"took {took}"
         lines.append(
@@ -241,7 +241,7 @@ def printed(rows: Sequence[StageForecast], free: int) -> list[str]:
     needed = sum(row.disk_bytes for row in waiting)
     total_s = sum(row.seconds or 0.0 for row in waiting)
     lines.append(
-        f"{'to do':<12}{'':<{width + 2}}{spoken_time(total_s):>14}{_bytes(needed):>12}   ({_bytes(free)} free)"
+        f"{'to do':<12}{'':<{width + 2}}{time_in_words(total_s):>14}{_bytes(needed):>12}   ({_bytes(free)} free)"
     )
     if needed > free:
         lines.append(

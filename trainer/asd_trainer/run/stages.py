@@ -29,9 +29,9 @@ from asd_trainer.pretrain.stage import pretrain_encoder
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.stage import separate, synthesize
 from asd_trainer.training.loop import train
-from asd_trainer.training.prefetch import Prefetched
+from asd_trainer.training.prefetch import PrefetchedTask
 from asd_trainer.training.processes import processes
-from asd_trainer.training.progress import spoken_time
+from asd_trainer.training.progress import time_in_words
 from asd_trainer.training.stage_mark import read_mark, timed, write_mark
 from asd_trainer.training.whole_file import write_whole
 
@@ -145,7 +145,7 @@ def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         teacher.dimensions,
         task.steps,
     )
-    train(Prefetched(task), recipe.distil.optimiser, folder)
+    train(PrefetchedTask(task), recipe.distil.optimiser, folder)
     if together.is_main_process:
         save_embedder(student, folder)
         origin = {"teacher": recipe.distil.teacher, "sha256": teacher.digest, "dimensions": teacher.dimensions}
@@ -184,7 +184,7 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         sum(p.numel() for p in task.model.parameters()),
         task.steps,
     )
-    train(Prefetched(task), recipe.finetune.optimiser, folder)
+    train(PrefetchedTask(task), recipe.finetune.optimiser, folder)
     together = processes()
     if together.is_main_process:
         save_embedder(task.model.embedder, folder)
@@ -260,7 +260,7 @@ def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
         write_mark(folder, watch.seconds, str(together.device), together.num_processes)
     together.wait_for_everyone()
     _tidy(folder)
-    log.info("%s: done in %s", name, spoken_time(watch.seconds))
+    log.info("%s: done in %s", name, time_in_words(watch.seconds))
 
 
 def _tidy(folder: Path) -> None:

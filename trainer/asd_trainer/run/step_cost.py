@@ -30,7 +30,7 @@ from asd_trainer.pretrain.stage import Pretrainer, PretrainingTask
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.losses import AUXILIARY_WEIGHT, separate
-from asd_trainer.separate.training import AUXILIARY_EVERY_STEPS, Trainee
+from asd_trainer.separate.training import AUXILIARY_EVERY_STEPS, SupervisedSeparator
 from asd_trainer.training.loop import build_optimiser
 from asd_trainer.training.processes import processes
 
@@ -118,7 +118,7 @@ def separate_cost(recipe: Recipe) -> StepCost:
     """A step of the separator's training, of a batch over all processes."""
     together = processes()
     settings = recipe.separate
-    model = Trainee(Separator(SEPARATOR_SIZES[settings.size])).to(together.device)
+    model = SupervisedSeparator(Separator(SEPARATOR_SIZES[settings.size])).to(together.device)
     piece_s = min(PIECE_S, settings.crop_s)
     sources = torch.randn(1, 2, round(piece_s * SAMPLE_RATE_HZ), generator=torch.Generator().manual_seed(0)) * 0.1
     plain, with_heads = (

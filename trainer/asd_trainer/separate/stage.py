@@ -34,7 +34,7 @@ from asd_trainer.separate import guidance, synthesis
 from asd_trainer.separate.guidance import Guidance
 from asd_trainer.separate.mixtures import SILENT_DBFS, Material, MixtureRule
 from asd_trainer.separate.separated_clips import SeparatedClip, separate_clips
-from asd_trainer.separate.training import Lesson, SeparationTask, load_separator, save_separator
+from asd_trainer.separate.training import SeparationTask, SeparatorTraining, load_separator, save_separator
 from asd_trainer.training.loop import train
 from asd_trainer.training.processes import processes
 from asd_trainer.training.progress import Advance, counted_steps
@@ -108,7 +108,7 @@ def _train_network(recipe: Recipe, materials: tuple[Material, ...], folder: Path
         save_separator(network.cpu(), folder)
 
 
-def lesson(recipe: Recipe, materials: tuple[Material, ...]) -> Lesson:
+def lesson(recipe: Recipe, materials: tuple[Material, ...]) -> SeparatorTraining:
     """What a step of the separator's training learns from."""
     settings = recipe.separate
     rule = MixtureRule(
@@ -119,7 +119,7 @@ def lesson(recipe: Recipe, materials: tuple[Material, ...]) -> Lesson:
         noise_speed=settings.noise_speed,
         noisy_snr_db=settings.noisy_snr_db,
     )
-    return Lesson(materials, rule, settings.batch_mixtures, settings.steps, recipe.seed)
+    return SeparatorTraining(materials, rule, settings.batch_mixtures, settings.steps, recipe.seed)
 
 
 def synthesize(recipe: Recipe, table: ClipTable, folder: Path) -> None:

@@ -29,7 +29,7 @@ EPOCH_STEPS = 1000  # on-the-fly mixtures have no epoch of their own; the auxili
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SeparatorTraining:
     """What a step learns from."""
 
     materials: tuple[Material, ...]
@@ -40,7 +40,7 @@ class Lesson:
     seed: int
 
 
-class Trainee(nn.Module):
+class SupervisedSeparator(nn.Module):
     """The separator with its loss, as the training loop calls it."""
 
     def __init__(self, separator: Separator) -> None:
@@ -66,8 +66,8 @@ class SeparationTask:
 
     name = "separate"
 
-    def __init__(self, separator: Separator, lesson: Lesson) -> None:
-        self.model = Trainee(separator)
+    def __init__(self, separator: Separator, lesson: SeparatorTraining) -> None:
+        self.model = SupervisedSeparator(separator)
         self.lesson = lesson
         self.steps = lesson.steps
         self.seed = lesson.seed

@@ -19,7 +19,7 @@ class Interrupted(Stopped):
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
+def recorded_signals() -> Iterator[list[int]]:
     """Inside, SIGINT and SIGTERM only append their number to the list; outside the main thread nothing changes."""
     noted: list[int] = []
 

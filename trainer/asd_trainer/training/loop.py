@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.training.checkpoint import Checkpoints
-from asd_trainer.training.interruption import Interrupted, noted_signals
+from asd_trainer.training.interruption import Interrupted, recorded_signals
 from asd_trainer.training.processes import processes
 from asd_trainer.training.progress import counted_steps
 
@@ -77,7 +77,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
     model, prepared = accelerator.prepare(task.model, optimiser)
     model.train()
     with (
-        noted_signals() as signals,
+        recorded_signals() as signals,
         counted_steps(task.name, task.steps, first, shown=accelerator.is_main_process) as advance,
     ):
         for step in range(first, task.steps):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from asd_trainer.training.loop import Task
 
 
-class Prefetched:
+class PrefetchedTask:
     """A task whose next batch is made ahead; everything else is the task's own."""
 
     def __init__(self, task: Task) -> None:

@@ -61,7 +61,7 @@ class LoggedProgress:
         self._due = now + LOG_INTERVAL_S
         left_s = (now - self._started) / (done - self._first) * (self._total - done)
         said = "".join(f", {text}" for text in [_shown(figures)] if text)
-        log.info("%s: %d of %d%s, %s to go", self._name, done, self._total, said, spoken_time(left_s))
+        log.info("%s: %d of %d%s, %s to go", self._name, done, self._total, said, time_in_words(left_s))
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def _shown(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in figures if name != "gradient_norm")
 
 
-def spoken_time(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """A span of time as people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, Wander, gain
+from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, SlowDrift, gain
 
 
 def stable_seed(*words: str | int) -> tuple[int, ...]:
@@ -21,7 +21,7 @@ def stable_seed(*words: str | int) -> tuple[int, ...]:
     return tuple(int.from_bytes(digest[i : i + 4], "big") for i in range(0, 16, 4))
 
 
-class Dice:
+class NamedGenerators:
     """Independent random generators by name of part: what one part draws never shifts what another draws."""
 
     def __init__(self, seed: Sequence[int]) -> None:
@@ -54,11 +54,11 @@ class Machine(ABC):
     """Operating attributes and their values as they stand in file names; the first value is the usual one."""
     failures: ClassVar[tuple[str, ...]]
 
-    def __init__(self, unit: Dice, run: Dice, setting: Mapping[str, str]) -> None:
+    def __init__(self, unit: NamedGenerators, run: NamedGenerators, setting: Mapping[str, str]) -> None:
         self.rates_hz: dict[str, float] = {}
         """Nominal rates that the physics promises, by name."""
         self._unit, self._run, self._setting = unit, run, setting
-        self._speed = Wander(run.of("speed"), 4.0)
+        self._speed = SlowDrift(run.of("speed"), 4.0)
         self._offset = 1 + 0.004 * float(np.clip(run.of("offset").standard_normal(), -2.5, 2.5))
         self._build()
 

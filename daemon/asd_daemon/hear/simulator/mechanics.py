@@ -25,7 +25,7 @@ _FADE_HZ = 400.0  # harmonics within this of half the sampling rate are fading o
 _RAMP: F64 = np.arange(1, _HOLD + 1) / _HOLD
 
 
-class Wander:
+class SlowDrift:
     """Slow random drift (Ornstein–Uhlenbeck) of zero mean and unit variance, for speeds and levels."""
 
     def __init__(self, rng: np.random.Generator, constant_s: float) -> None:
@@ -192,7 +192,7 @@ class Filter:
         return whole[:CHUNK_SAMPLES]
 
 
-class Hiss:
+class ColouredNoise:
     """Coloured noise of unit RMS without end."""
 
     def __init__(self, rng: np.random.Generator, taps: F32) -> None:

@@ -9,15 +9,15 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from asd_daemon.hear.simulator.machine import Dice
+from asd_daemon.hear.simulator.machine import NamedGenerators
 from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,
+    ColouredNoise,
     Filter,
-    Hiss,
     Shaft,
-    Wander,
+    SlowDrift,
     decaying_orders,
     gain,
     harmonics,
@@ -35,9 +35,9 @@ _AIR = [(30.0, 6.0), (100.0, 4.0), (400.0, -2.0), (1600.0, -10.0), (8000.0, -22.
 class Noise(ABC):
     """One place with one kind of noise; each run differs in what stands there and where the microphone hangs."""
 
-    def __init__(self, run: Dice) -> None:
+    def __init__(self, run: NamedGenerators) -> None:
         self._run = run
-        self._air = Hiss(run.of("air"), spectrum(_AIR))
+        self._air = ColouredNoise(run.of("air"), spectrum(_AIR))
         self._path = Filter(path(run.of("path")))
         self._build()
 
@@ -59,7 +59,7 @@ class Hum(Noise):
         self._motors = [
             (
                 Shaft(place),
-                Wander(place, 6.0),
+                SlowDrift(place, 6.0),
                 rate,
                 decaying_orders(place, 16, 2.5, 5.0),
                 gain(float(place.uniform(-10, 0))),
@@ -82,8 +82,8 @@ class Pink(Noise):
     def _build(self) -> None:
         tilt = float(self._run.of("tilt").normal(0, 1.5))
         slope = [(40.0, 0.0), (80.0, 0.0), (8000.0, -20.0 + tilt)]  # -3 dB an octave
-        self._pink = Hiss(self._run.of("pink"), spectrum(slope, 2048))
-        self._swell = Wander(self._run.of("swell"), 1.5)
+        self._pink = ColouredNoise(self._run.of("pink"), spectrum(slope, 2048))
+        self._swell = SlowDrift(self._run.of("swell"), 1.5)
 
     def chunk(self) -> F32:
         """The next second of moving air."""
@@ -119,7 +119,7 @@ class Vehicles(Noise):
 
     def _build(self) -> None:
         self._rng = self._run.of("traffic")
-        self._tyres = Hiss(self._run.of("tyres"), spectrum([(40, -6), (300, 0), (1000, -3), (8000, -26)]))
+        self._tyres = ColouredNoise(self._run.of("tyres"), spectrum([(40, -6), (300, 0), (1000, -3), (8000, -26)]))
         self._engine = Shaft(self._run.of("engine"))
         self._clock_s = 0.0
         self._meet(first=True)
@@ -156,16 +156,16 @@ class Chatter(Noise):
         self._voices = [
             (
                 Shaft(place),
-                Wander(place, 0.25),
-                Wander(place, 0.07),
-                Wander(place, 1.2),
+                SlowDrift(place, 0.25),
+                SlowDrift(place, 0.07),
+                SlowDrift(place, 1.2),
                 float(place.uniform(95, 240)),
                 Filter(modes(np.sort(place.uniform(300, 3200, 4)), np.full(4, 0.004), np.array([0.0, -3, -6, -9]))),
                 decaying_orders(place, 24, 0.6, 1.0),
             )
             for _ in range(3)
         ]
-        self._breath = Hiss(self._run.of("breath"), spectrum([(800, -20), (2500, 0), (5000, -2), (8000, -10)]))
+        self._breath = ColouredNoise(self._run.of("breath"), spectrum([(800, -20), (2500, 0), (5000, -2), (8000, -10)]))
 
     def chunk(self) -> F32:
         """The next second of voices."""
@@ -191,7 +191,7 @@ class Compressor(Noise):
         self._rate_hz = float(place.uniform(11, 17))
         self._orders = decaying_orders(place, 24, 0.9, 4.0)
         self._case = Filter(modes(place.uniform(150, 1600, 7), place.uniform(0.005, 0.02, 7), place.uniform(-9, 0, 7)))
-        self._vent = Hiss(self._run.of("vent"), spectrum([(300, -25), (2000, -4), (5000, 0), (8000, -5)]))
+        self._vent = ColouredNoise(self._run.of("vent"), spectrum([(300, -25), (2000, -4), (5000, 0), (8000, -5)]))
         self._running = bool(place.random() < 0.65)
         self._left_s = int(place.integers(1, 7))
         self._speed = float(self._running)
@@ -222,9 +222,9 @@ class Rain(Noise):
     def _build(self) -> None:
         place = self._run.of("roof")
         self._rng = self._run.of("drops")
-        self._wash = Hiss(self._run.of("wash"), spectrum([(100, -22), (800, -8), (3000, 0), (8000, -3)]))
+        self._wash = ColouredNoise(self._run.of("wash"), spectrum([(100, -22), (800, -8), (3000, 0), (8000, -3)]))
         self._roof = Filter(modes(place.uniform(500, 5500, 9), place.uniform(0.001, 0.006, 9), place.uniform(-8, 0, 9)))
-        self._shower = Wander(self._run.of("shower"), 2.0)
+        self._shower = SlowDrift(self._run.of("shower"), 2.0)
         self._drops_hz = float(place.uniform(60, 250))
 
     def chunk(self) -> F32:

@@ -16,11 +16,11 @@ from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,
+    ColouredNoise,
     Filter,
-    Hiss,
     Impacts,
     Shaft,
-    Wander,
+    SlowDrift,
     decaying_orders,
     gain,
     harmonics,
@@ -49,7 +49,7 @@ class Fan(Machine):
         self._shaft_orders = decaying_orders(model, 12, 1.0)
         self._hum_orders = decaying_orders(model, 6, 5.0)
         self._shaft, self._mains = Shaft(self._run.of("shaft")), Shaft(self._run.of("mains"))
-        self._gusts = Wander(self._run.of("gusts"), 0.4)
+        self._gusts = SlowDrift(self._run.of("gusts"), 0.4)
         flow = [
             (40, -14),
             (150, -3),
@@ -57,11 +57,11 @@ class Fan(Machine):
             (2500, -9 + 4 * load),
             (8000, -24 + 6 * load),
         ]
-        self._flow = Hiss(self._run.of("flow"), spectrum(flow))
-        self._edge = Hiss(self._run.of("edge"), spectrum([(300, -40), (1500, -8), (3500, 0), (8000, -12)]))
+        self._flow = ColouredNoise(self._run.of("flow"), spectrum(flow))
+        self._edge = ColouredNoise(self._run.of("edge"), spectrum([(300, -40), (1500, -8), (3500, 0), (8000, -12)]))
         self._metal = Filter(modes(model.uniform(900, 5200, 6), model.uniform(0.004, 0.02, 6), model.uniform(-8, 0, 6)))
         self._scrape = self._run.of("scrape")
-        self._contact = Wander(self._run.of("contact"), 0.5)
+        self._contact = SlowDrift(self._run.of("contact"), 0.5)
         self._duct = Filter(modes(duct, model.uniform(0.004, 0.012, 6), model.uniform(-6, 0, 6)))
         self._path = Filter(path(self._unit.of("path")))
         self._levels = {
@@ -102,9 +102,9 @@ class Fan(Machine):
             sound += 0.6 * chip * (pulse(turns, 0.7 / self._blades) - 0.12)
         rub = condition.of("rubbing")
         if rub is not None:
-            contact = np.clip(0.8 + 0.6 * self._contact.chunk(), 0, 2).astype(np.float32)
+            broker_status = np.clip(0.8 + 0.6 * self._contact.chunk(), 0, 2).astype(np.float32)
             touch = self._scrape.standard_normal(CHUNK_SAMPLES, dtype=np.float32) * pulse(turns + 0.3, 0.15)
-            sound += 3.3 * self._metal(rub * contact * touch)
+            sound += 3.3 * self._metal(rub * broker_status * touch)
         return sound
 
 
@@ -132,7 +132,7 @@ class Gearbox(Machine):
             "second_mesh": second_hz * self._teeth[2],
         }
         self._shaft = Shaft(self._run.of("shaft"))
-        self._torque = Wander(self._run.of("torque"), 0.8)
+        self._torque = SlowDrift(self._run.of("torque"), 0.8)
         self._orders = [decaying_orders(unit, 8, slope) for slope in (5.0, 4.0)]
         self._worn_orders = [decaying_orders(unit, 14, 0.5, 4.0) for _ in range(2)]
         self._brush_orders = decaying_orders(unit, 10, 1.5)
@@ -142,8 +142,8 @@ class Gearbox(Machine):
         self._cracked = Filter(modes(unit.uniform(900, 5200, 5), unit.uniform(0.003, 0.009, 5), unit.uniform(-6, 0, 5)))
         self._hit = Impacts(self._run.of("hit"), 0.004)
         self._strength = self._run.of("strength")
-        self._grind = Hiss(self._run.of("grind"), spectrum([(200, -25), (1200, -4), (3000, 0), (8000, -9)]))
-        self._brushes = Hiss(self._run.of("brushes"), spectrum([(60, -6), (400, 0), (1500, -6), (8000, -16)]))
+        self._grind = ColouredNoise(self._run.of("grind"), spectrum([(200, -25), (1200, -4), (3000, 0), (8000, -9)]))
+        self._brushes = ColouredNoise(self._run.of("brushes"), spectrum([(60, -6), (400, 0), (1500, -6), (8000, -16)]))
         self._path = Filter(path(self._unit.of("path")))
         loud_db = 6 * np.log2(volt / 1.5)
         self._levels = {
@@ -212,13 +212,13 @@ class Bearing(Machine):
             "ball": shaft_hz / ratio * (1 - ratio**2),  # twice the spin: the spot meets both races
         }
         self._shaft = Shaft(self._run.of("shaft"))
-        self._grease = Wander(self._run.of("grease"), 0.7)
+        self._grease = SlowDrift(self._run.of("grease"), 0.7)
         self._motor = Shaft(self._run.of("motor"))
         self._motor_hz = float(unit.uniform(7, 9)) * shaft_hz  # a reducing belt: the motor turns faster
         self._shaft_orders, self._motor_orders = decaying_orders(unit, 14, 1.2), decaying_orders(unit, 10, 2.5)
         hump_hz = float(unit.uniform(700, 1800))
         rolling = [(60, -18), (300, -8), (hump_hz, 0), (4000, -9), (8000, -18)]
-        self._rolling = Hiss(self._run.of("rolling"), spectrum(rolling))
+        self._rolling = ColouredNoise(self._run.of("rolling"), spectrum(rolling))
         self._housing = Filter(modes(unit.uniform(400, 4500, 6), unit.uniform(0.003, 0.012, 6), unit.uniform(-8, 0, 6)))
         ring_hz = float(unit.uniform(2200, 4200)) * np.array([1.0, 1.37, 0.61])
         self._ring = Filter(modes(ring_hz, unit.uniform(0.0012, 0.004, 3), [0.0, -5.0, -7.0]))

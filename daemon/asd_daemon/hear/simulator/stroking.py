@@ -15,11 +15,11 @@ from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,
+    ColouredNoise,
     Filter,
-    Hiss,
     Impacts,
     Shaft,
-    Wander,
+    SlowDrift,
     decaying_orders,
     gain,
     harmonics,
@@ -62,13 +62,15 @@ class Slider(Machine):
         self._starts, self._stops = Impacts(self._run.of("starts")), Impacts(self._run.of("stops"))
         self._ball_orders, self._motor_orders = decaying_orders(unit, 16, 1.5), decaying_orders(unit, 6, 5.0)
         hump_hz = float(unit.uniform(500, 1200))
-        self._rolling = Hiss(self._run.of("rolling"), spectrum([(80, -12), (hump_hz, 0), (3000, -10), (8000, -20)]))
+        self._rolling = ColouredNoise(
+            self._run.of("rolling"), spectrum([(80, -12), (hump_hz, 0), (3000, -10), (8000, -20)])
+        )
         self._frame = Filter(modes(unit.uniform(120, 2600, 8), unit.uniform(0.008, 0.03, 8), unit.uniform(-9, 0, 8)))
-        self._dry = Hiss(self._run.of("dry"), spectrum([(500, -30), (1800, -6), (3800, 0), (8000, -8)]))
+        self._dry = ColouredNoise(self._run.of("dry"), spectrum([(500, -30), (1800, -6), (3800, 0), (8000, -8)]))
         self._squeak = Filter(modes(unit.uniform(1800, 4200, 2), [0.012, 0.012], [0.0, -4.0]))
-        self._sticking = Wander(self._run.of("sticking"), 0.15)
+        self._sticking = SlowDrift(self._run.of("sticking"), 0.15)
         self._spots_m = unit.uniform(0.25, 0.75, 2) * self._length_m
-        self._rough = Hiss(self._run.of("rough"), spectrum([(200, -18), (900, 0), (2500, -2), (8000, -14)]))
+        self._rough = ColouredNoise(self._run.of("rough"), spectrum([(200, -18), (900, 0), (2500, -2), (8000, -14)]))
         self._pits = [Impacts(self._run.of(f"pit {i}")) for i in range(4)]
         self._pit_ring = Filter(
             modes(unit.uniform(700, 4800, 6), unit.uniform(0.002, 0.008, 6), unit.uniform(-6, 0, 6))
@@ -165,17 +167,17 @@ class Valve(Machine):
         self._tank = Filter((np.exp(-time_s / 0.05) / np.exp(-time_s / 0.05).sum()).astype(np.float32))
         self._body = Filter(modes(unit.uniform(600, 6200, 9), unit.uniform(0.002, 0.009, 9), unit.uniform(-8, 0, 9)))
         jet_hz = float(unit.uniform(2200, 4500))
-        self._air = Hiss(self._run.of("air"), spectrum([(150, -26), (800, -10), (jet_hz, 0), (8000, -6)]))
+        self._air = ColouredNoise(self._run.of("air"), spectrum([(150, -26), (800, -10), (jet_hz, 0), (8000, -6)]))
         self._hum_orders, self._buzz_orders = decaying_orders(unit, 8, 3.0), decaying_orders(unit, 40, 0.3)
-        self._choked = Hiss(self._run.of("choked"), spectrum([(100, -12), (600, 0), (1500, -3), (8000, -30)]))
+        self._choked = ColouredNoise(self._run.of("choked"), spectrum([(100, -12), (600, 0), (1500, -3), (8000, -30)]))
         self._mains = Shaft(self._run.of("mains"))
-        self._floor = Hiss(self._run.of("floor"), spectrum([(60, 0), (500, -8), (8000, -25)]))
+        self._floor = ColouredNoise(self._run.of("floor"), spectrum([(60, 0), (500, -8), (8000, -25)]))
         whistle_hz = float(unit.uniform(2800, 5500))
         self._whistle = Filter(
             unit_energy(modes([whistle_hz, whistle_hz * 1.51], [0.006, 0.004], [0, -6]).astype(float))
         )
-        self._gap = Hiss(self._run.of("gap"), spectrum([(400, -30), (3000, -3), (6000, 0), (8000, -2)]))
-        self._gurgle = Wander(self._run.of("gurgle"), 0.025)
+        self._gap = ColouredNoise(self._run.of("gap"), spectrum([(400, -30), (3000, -3), (6000, 0), (8000, -2)]))
+        self._gurgle = SlowDrift(self._run.of("gurgle"), 0.025)
         self._path = Filter(path(self._unit.of("path")))
         self._levels = {
             "click": 15 * self._vary("click", 0),

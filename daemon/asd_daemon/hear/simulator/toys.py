@@ -15,11 +15,11 @@ from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
     F32,
     F64,
+    ColouredNoise,
     Filter,
-    Hiss,
     Impacts,
     Shaft,
-    Wander,
+    SlowDrift,
     decaying_orders,
     gain,
     harmonics,
@@ -51,11 +51,13 @@ class ToyCar(Machine):
         self._ratio = self._pinion / self._spur
         self.rates_hz = {"motor": motor_hz, "mesh": motor_hz * self._pinion, "wheel": motor_hz * self._ratio}
         self._shaft = Shaft(self._run.of("shaft"))
-        self._road = Wander(self._run.of("road"), 0.5)
+        self._road = SlowDrift(self._run.of("road"), 0.5)
         self._motor_orders, self._mesh_orders = decaying_orders(car, 14, 1.2, 4.0), decaying_orders(car, 6, 5.0)
         self._wheel_orders = decaying_orders(car, 8, 2.0)
         hump_hz = float(car.uniform(600, 1400))
-        self._rollers = Hiss(self._run.of("rollers"), spectrum([(80, -14), (hump_hz, 0), (3500, -10), (8000, -22)]))
+        self._rollers = ColouredNoise(
+            self._run.of("rollers"), spectrum([(80, -14), (hump_hz, 0), (3500, -10), (8000, -22)])
+        )
         self._body = Filter(modes(car.uniform(350, 3800, 8), car.uniform(0.003, 0.012, 8), car.uniform(-8, 0, 8)))
         self._rattle = self._run.of("rattle")
         self._rattle_hz = float(car.uniform(2, 7))
@@ -64,7 +66,7 @@ class ToyCar(Machine):
         self._gear_ring = Filter(
             modes(car.uniform(1200, 5200, 5), car.uniform(0.0015, 0.005, 5), car.uniform(-6, 0, 5))
         )
-        self._scuff = Hiss(self._run.of("scuff"), spectrum([(60, -6), (350, 0), (1200, -6), (8000, -25)]))
+        self._scuff = ColouredNoise(self._run.of("scuff"), spectrum([(60, -6), (350, 0), (1200, -6), (8000, -25)]))
         self._path = Filter(path(mic, float(mic.uniform(-5, 3)), 8))
         loud_db = 6 * np.log2(volt / 31)
         self._levels = {
@@ -149,7 +151,9 @@ class ToyTrain(Machine):
         self._unevenness = self._run.of("unevenness")
         self._motor_orders = decaying_orders(car, 14, 1.5, 4.0)
         hump_hz = float(car.uniform(900, 2200))
-        self._rolling = Hiss(self._run.of("rolling"), spectrum([(100, -20), (hump_hz, 0), (4500, -8), (8000, -18)]))
+        self._rolling = ColouredNoise(
+            self._run.of("rolling"), spectrum([(100, -20), (hump_hz, 0), (4500, -8), (8000, -18)])
+        )
         self._rail = Filter(modes(track.uniform(500, 5500, 8), track.uniform(0.002, 0.008, 8), track.uniform(-8, 0, 8)))
         self._bad_rail = Filter(
             modes(track.uniform(400, 4500, 8), track.uniform(0.002, 0.01, 8), track.uniform(-8, 0, 8))
@@ -160,7 +164,7 @@ class ToyTrain(Machine):
         shaking = np.exp(-np.arange(3200) / 900) * track.standard_normal(3200)  # 56 ms
         self._shaken = Filter(unit_energy(shaking))
         self._strength = self._run.of("strength")
-        self._jerk = Wander(self._run.of("jerk"), 0.04)
+        self._jerk = SlowDrift(self._run.of("jerk"), 0.04)
         self._path = Filter(path(mic, float(mic.uniform(-5, 3)), 8))
         loud_db = 6 * np.log2(speed_m_s / 0.88)
         self._levels = {

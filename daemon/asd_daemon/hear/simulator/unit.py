@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.simulator.machine import Condition, Dice, Machine, stable_seed
+from asd_daemon.hear.simulator.machine import Condition, Machine, NamedGenerators, stable_seed
 from asd_daemon.hear.simulator.mechanics import CHUNK_SAMPLES, F32, gain, limit
 from asd_daemon.hear.simulator.noise import FAMILIES, Noise
 from asd_daemon.hear.simulator.rotating import ROTATING
@@ -120,7 +120,7 @@ class SimulatedMachine:
         self.machine = machine
         self.serial = serial
         self._kind = _KINDS[machine]
-        self._unit = Dice(stable_seed("unit", machine, serial))
+        self._unit = NamedGenerators(stable_seed("unit", machine, serial))
         self._scale: np.float32 | None = None
 
     @property
@@ -145,7 +145,7 @@ class SimulatedMachine:
         Raises:
             UsageError: an attribute or value that this machine does not have, or a block too short.
         """
-        machine = self._start(Dice(_draw_seed(rng)), attributes)
+        machine = self._start(NamedGenerators(_draw_seed(rng)), attributes)
         return MachineStream(machine, self._calibrated(), self.failures, block_s)
 
     def render(
@@ -167,7 +167,7 @@ class SimulatedMachine:
             stream.fail(failure, severity)
         return stream.read(samples)
 
-    def _start(self, run: Dice, attributes: Mapping[str, str] | None) -> Machine:
+    def _start(self, run: NamedGenerators, attributes: Mapping[str, str] | None) -> Machine:
         setting = {name: values[0] for name, values in self.attributes.items()}
         for name, value in (attributes or {}).items():
             if name not in setting:
@@ -181,7 +181,7 @@ class SimulatedMachine:
     def _calibrated(self) -> np.float32:
         """Factor that brings the healthy unit at its usual setting to NOMINAL_DBFS."""
         if self._scale is None:
-            usual = self._start(Dice(stable_seed("calibration", self.machine, self.serial)), None)
+            usual = self._start(NamedGenerators(stable_seed("calibration", self.machine, self.serial)), None)
             level = _rms(np.concatenate([usual.chunk(Condition()) for _ in range(_CALIBRATION_CHUNKS)]))
             self._scale = np.float32(gain(NOMINAL_DBFS) / level)
         return self._scale
@@ -202,7 +202,7 @@ class NoiseStream(SoundStream):
 
 @lru_cache(maxsize=len(FAMILIES))
 def _noise_scale(family: str) -> np.float32:
-    usual = FAMILIES[family](Dice(stable_seed("calibration", family)))
+    usual = FAMILIES[family](NamedGenerators(stable_seed("calibration", family)))
     level = _rms(np.concatenate([usual.chunk() for _ in range(_NOISE_CALIBRATION_CHUNKS)]))
     return np.float32(gain(NOMINAL_DBFS) / level)
 
@@ -215,7 +215,7 @@ def stream_noise(family: str, rng: np.random.Generator, block_s: float = 1.0) ->
     """
     if family not in FAMILIES:
         raise UsageError(f"noise {family!r} can't be simulated: use one of {', '.join(NOISES)}")
-    return NoiseStream(FAMILIES[family](Dice(_draw_seed(rng))), _noise_scale(family), block_s)
+    return NoiseStream(FAMILIES[family](NamedGenerators(_draw_seed(rng))), _noise_scale(family), block_s)
 
 
 def render_noise(family: str, seconds: float, rng: np.random.Generator) -> F32:

@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 16
 _REAP_S = 1.0
 
 
-class Grumble:
+class StderrTail:
     """What a child prints to standard error: the last lines are kept and the rest is counted, so that no log fills a card."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def descriptor(pipe: IO[bytes] | None) -> int:
     return pipe.fileno()
 
 
-def obituary(child: subprocess.Popen[bytes], noise: Grumble) -> str:
+def exit_reason(child: subprocess.Popen[bytes], noise: StderrTail) -> str:
     """Why the child ended, as far as it can be known."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_REAP_S)

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
-from asd_daemon.hear.source import Block, Heard, Lost, Vitals
-from asd_daemon.hear.sources.child_exit import Grumble, descriptor, has_living_orphans, obituary
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
+from asd_daemon.hear.sources.child_exit import StderrTail, descriptor, exit_reason, has_living_orphans
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -34,7 +34,7 @@ _REAP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class ChildTimeouts:
     """How long a supervisor waits for what."""
 
     boot_s: float = 20.0
@@ -50,7 +50,7 @@ class Patience:
     healthy_s: float = 5.0
     """A life with this much sound sets the back-off to its least again."""
     lost_every_s: float = 8.0
-    """How often `Lost` is said again."""
+    """How often `SourceLost` is said again."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Word:
+class ChildMessage:
     """Something the child said about itself."""
 
     text: str
@@ -77,7 +77,7 @@ class Word:
 class Decoder(Protocol):
     """Makes sense of the child's standard output."""
 
-    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
         """What the bytes say, in order; ValueError when they make no sense."""
 
 
@@ -95,10 +95,10 @@ class SupervisedChild:
         wait: bool,
         speaks_first: bool,
         env: Mapping[str, str] | None = None,
-        patience: Patience = Patience(),
+        patience: ChildTimeouts = ChildTimeouts(),
         objection: Callable[[str], str | None] | None = None,
     ) -> None:
-        """Say what to run; nothing starts before `heard` is asked for.
+        """Say what to run; nothing starts before `events` is asked for.
 
         Args:
             name: what messages call it.
@@ -130,12 +130,12 @@ class SupervisedChild:
         self._groups: list[int] = []  # process groups whose orphans may have become ours
 
     @property
-    def vitals(self) -> Vitals:
+    def source_health(self) -> SourceHealth:
         """How it has done so far."""
-        return Vitals(self.restarts, self._overruns, self._clock.drift_ppm, self._identity)
+        return SourceHealth(self.restarts, self._overruns, self._clock.drift_ppm, self._identity)
 
-    def heard(self) -> Iterator[Heard]:
-        """Sound, and `Lost` while there is none; ends only when closed.
+    def events(self) -> Iterator[SourceEvent]:
+        """Sound, and `SourceLost` while there is none; ends only when closed.
 
         Raises:
             SourceError: the first start failed and waiting was not asked for.
@@ -154,7 +154,7 @@ class SupervisedChild:
             now_s = time.monotonic()
             if now_s - said_s >= self.patience.lost_every_s or self._is_wrong != said_wrong:
                 _LOG.warning("%s; trying again", self._trouble)
-                yield Lost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
+                yield SourceLost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
                 said_s, said_wrong = now_s, self._is_wrong
             if self._life_sound_s >= self.patience.healthy_s:
                 backoff_s = self.patience.backoff_least_s
@@ -172,7 +172,7 @@ class SupervisedChild:
         return self._reason if self.name in self._reason else f"{self.name}: {self._reason}"
 
     def close(self) -> None:
-        """End `heard` within a poll, whatever the child does."""
+        """End `events` within a poll, whatever the child does."""
         self._stopping.set()
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_write, b"x")
@@ -193,7 +193,7 @@ class SupervisedChild:
         except OSError as e:
             self._reason = f"can't start {self._command[0]}: {e.strerror}"
             return
-        noise = Grumble()
+        noise = StderrTail()
         try:
             yield from self._listen(child, noise)
         finally:
@@ -201,7 +201,7 @@ class SupervisedChild:
             if noise.count:
                 _LOG.debug("%s: %d lines on standard error, last: %s", self.name, noise.count, noise.last())
 
-    def _listen(self, child: subprocess.Popen[bytes], noise: Grumble) -> Iterator[Block]:
+    def _listen(self, child: subprocess.Popen[bytes], noise: StderrTail) -> Iterator[Block]:
         """Read the child until it ends, falls silent, talks nonsense or is no longer wanted; `_reason` says which."""
         decoder, words, grumble = self._decoder(), descriptor(child.stdout), descriptor(child.stderr)
         self._limit_s = self.patience.boot_s if self._speaks_first else self.patience.start_s
@@ -220,16 +220,16 @@ class SupervisedChild:
                     continue
                 data = os.read(words, _CHUNK_BYTES)
                 if not data:
-                    self._reason = obituary(child, noise)
+                    self._reason = exit_reason(child, noise)
                     return
                 for item in self._understood(decoder, data):
-                    if isinstance(item, Word):
+                    if isinstance(item, ChildMessage):
                         self._reason = item.text
                         return
                     yield item
                 deadline_s = time.monotonic() + self._limit_s
 
-    def _understood(self, decoder: Decoder, data: bytes) -> Iterator[Block | Word]:
+    def _understood(self, decoder: Decoder, data: bytes) -> Iterator[Block | ChildMessage]:
         """The blocks in the child's bytes, and a last word where it gives up; sets what to wait for next."""
         try:
             for item in decoder.feed(data):
@@ -241,14 +241,14 @@ class SupervisedChild:
                     return
                 elif item.identity is not None and (against := self._against(item.identity)):
                     self._is_wrong = True
-                    yield Word(f"wrong device: {against}", gives_up=True)
+                    yield ChildMessage(f"wrong device: {against}", gives_up=True)
                     return
                 else:
                     self._limit_s = self.patience.start_s
                     _LOG.debug("%s: %s", self.name, item.text)
                 self._reason = f"no sound for {self._limit_s:g} s"
         except ValueError as e:
-            yield Word(f"talks nonsense: {e}", gives_up=True)
+            yield ChildMessage(f"talks nonsense: {e}", gives_up=True)
 
     def _against(self, identity: str) -> str | None:
         """What there is to say against hearing a device; it is remembered as the one that is heard if nothing."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import Patience, Sound, SupervisedChild, Word
+from asd_daemon.hear.sources.child_process import ChildMessage, ChildTimeouts, Sound, SupervisedChild
 from asd_daemon.hear.sources.devices import Device
 from asd_daemon.hear.sources.recorder_protocol import FrameReader, Kind
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -35,7 +35,7 @@ class RecorderDecoder:
     def __init__(self, channels: int = 1) -> None:
         self._frames, self._channels = FrameReader(), channels
 
-    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
         """What the frames say; ValueError where they are none."""
         for frame in self._frames.feed(data):
             if frame.kind is Kind.SOUND:
@@ -43,11 +43,13 @@ class RecorderDecoder:
                 samples = samples if self._channels == 1 else samples.reshape(-1, self._channels)
                 yield Sound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
             elif frame.kind is Kind.FAILED:
-                yield Word(str(json.loads(frame.payload)["reason"]), gives_up=True)
+                yield ChildMessage(str(json.loads(frame.payload)["reason"]), gives_up=True)
             elif frame.kind is Kind.OPENED:
-                yield Word(f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity"))
+                yield ChildMessage(
+                    f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity")
+                )
             else:
-                yield Word("ready")
+                yield ChildMessage("ready")
 
 
 class RawDecoder:
@@ -56,7 +58,7 @@ class RawDecoder:
     def __init__(self) -> None:
         self._odd = b""
 
-    def feed(self, data: bytes) -> Iterator[Sound | Word]:
+    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
         """All whole samples; half a sample waits for its other half."""
         data = self._odd + data
         whole = len(data) & ~1
@@ -90,7 +92,7 @@ def channel_of(spec: SourceSpec) -> int:
     return int(channel)
 
 
-def open_microphone(spec: SourceSpec, *, wait: bool, patience: Patience | None = None) -> SupervisedChild:
+def open_microphone(spec: SourceSpec, *, wait: bool, patience: ChildTimeouts | None = None) -> SupervisedChild:
     """A microphone by name, USB identity or port, or `default`; one channel of it.
 
     Raises:
@@ -104,7 +106,7 @@ def open_channels(
     channels: Sequence[int],
     *,
     wait: bool,
-    patience: Patience | None = None,
+    patience: ChildTimeouts | None = None,
     objection: Callable[[str], str | None] | None = None,
 ) -> SupervisedChild:
     """A microphone whose blocks hold several channels, (N, C); (N,) where it is one.
@@ -128,12 +130,12 @@ def open_channels(
         wait=wait,
         speaks_first=True,
         env=recorder_environment(),
-        patience=patience or Patience(),
+        patience=patience or ChildTimeouts(),
         objection=objection,
     )
 
 
-def open_command(spec: SourceSpec, *, wait: bool, patience: Patience | None = None) -> SupervisedChild:
+def open_command(spec: SourceSpec, *, wait: bool, patience: ChildTimeouts | None = None) -> SupervisedChild:
     """A program that writes raw s16le mono at 16 kHz to its standard output; run without a shell.
 
     Raises:
@@ -146,7 +148,7 @@ def open_command(spec: SourceSpec, *, wait: bool, patience: Patience | None = No
     if not words:
         raise UsageError(f"source {spec}: names no program")
     # A program that opens its device first says nothing until there is sound: allow it as long as a start may take
-    limits = patience or Patience(start_s=10.0)
+    limits = patience or ChildTimeouts(start_s=10.0)
     return SupervisedChild(f"command {words[0]!r}", words, RawDecoder, wait=wait, speaks_first=False, patience=limits)
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asd_daemon.errors import RecordingError, SourceError, UsageError
-from asd_daemon.hear.source import Block, Heard, Refused, Vitals
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.waveform import SAMPLE_RATE_HZ, SOUND_SUFFIXES, read_waveform
 
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s
 
 
-class Pace:
+class PlaybackClock:
     """Holds sound back so that it comes `speed` times faster than real time."""
 
     def __init__(self, speed: float) -> None:
@@ -40,23 +40,23 @@ class Pace:
         self._stop.set()
 
 
-class Recordings:
+class RecordingsSource:
     """Plays files one after the other."""
 
     live = False
-    vitals = Vitals()
+    source_health = SourceHealth()
 
     def __init__(self, paths: Sequence[Path], channel: int, speed: float) -> None:
         self._paths, self._channel = paths, channel
-        self._pace = Pace(speed)
+        self._pace = PlaybackClock(speed)
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """Each recording in blocks of up to a second."""
         for path in self._paths:
             try:
                 samples = read_waveform(path, self._channel)
             except RecordingError as e:
-                yield Refused(path, str(e))
+                yield UnreadableRecording(path, str(e))
                 continue
             for start in range(0, samples.shape[0], _BLOCK_SAMPLES):
                 block = samples[start : start + _BLOCK_SAMPLES]
@@ -74,7 +74,7 @@ def sound_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file())
 
 
-def open_recordings(spec: SourceSpec) -> Recordings:
+def open_recordings(spec: SourceSpec) -> RecordingsSource:
     """One file or a folder of files.
 
     Raises:
@@ -95,4 +95,4 @@ def open_recordings(spec: SourceSpec) -> Recordings:
         paths = sound_files(path)
         if not paths:
             raise SourceError(f"source {spec}: no sound file ({', '.join(SOUND_SUFFIXES)}) in {path}")
-    return Recordings(paths, int(channel), spec.speed(float("inf")))
+    return RecordingsSource(paths, int(channel), spec.speed(float("inf")))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from asd_daemon.hear.source import Block, Heard, Source, Vitals
+from asd_daemon.hear.source import Block, Source, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import SupervisedChild
 from asd_daemon.hear.sources.microphone import channel_of, open_channels
@@ -29,17 +29,17 @@ class SharedMicrophone:
     def __init__(self, child: SupervisedChild, channels: Sequence[int]) -> None:
         self._child, self._channels = child, list(channels)
         self._lock = threading.Lock()
-        self._taps: list[Tap] = []
+        self._taps: list[SharedChannel] = []
         self._thread: threading.Thread | None = None
 
     @property
-    def vitals(self) -> Vitals:
+    def source_health(self) -> SourceHealth:
         """How the one recorder has done."""
-        return self._child.vitals
+        return self._child.source_health
 
-    def tap(self, channel: int) -> Tap:
+    def tap(self, channel: int) -> SharedChannel:
         """A source of one of the channels."""
-        made = Tap(self, self._channels.index(channel))
+        made = SharedChannel(self, self._channels.index(channel))
         self._taps.append(made)
         return made
 
@@ -50,7 +50,7 @@ class SharedMicrophone:
                 self._thread = threading.Thread(target=self._run, name="shared-microphone", daemon=True)
                 self._thread.start()
 
-    def leave(self, tap: Tap) -> None:
+    def leave(self, tap: SharedChannel) -> None:
         """One listens no more."""
         with self._lock:
             if tap in self._taps:
@@ -61,7 +61,7 @@ class SharedMicrophone:
     def _run(self) -> None:
         end: Exception | None = None
         try:
-            for heard in self._child.heard():
+            for heard in self._child.events():
                 with self._lock:
                     taps = list(self._taps)
                 for tap in taps:
@@ -74,22 +74,22 @@ class SharedMicrophone:
             tap.end(end)
 
 
-class Tap:
+class SharedChannel:
     """One channel of a shared microphone."""
 
     live = True
 
     def __init__(self, shared: SharedMicrophone, column: int) -> None:
         self._shared, self._column = shared, column
-        self._items: queue.SimpleQueue[Heard | Exception | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[SourceEvent | Exception | None] = queue.SimpleQueue()
         self._missed_samples = 0
 
     @property
-    def vitals(self) -> Vitals:
+    def source_health(self) -> SourceHealth:
         """How the shared recorder has done."""
-        return self._shared.vitals
+        return self._shared.source_health
 
-    def put(self, heard: Heard) -> None:
+    def put(self, heard: SourceEvent) -> None:
         """Take in what the microphone said; what nobody fetches for a minute becomes a gap."""
         if isinstance(heard, Block):
             samples = heard.samples if heard.samples.ndim == 1 else heard.samples[:, self._column]
@@ -104,7 +104,7 @@ class Tap:
         """Nothing more comes."""
         self._items.put(error)
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """Sound of the channel, until it is closed.
 
         Raises:

@@ -14,9 +14,9 @@ import numpy as np
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
-from asd_daemon.hear.source import Block, Heard, Vitals
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SIMULATION_OPTIONS, SourceSpec
-from asd_daemon.hear.sources.recordings import Pace
+from asd_daemon.hear.sources.recordings import PlaybackClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s: the simulator changes a machine's state 
 
 
 @dataclass(frozen=True)
-class Timetable:
+class FailureTimetable:
     """What happens to the machine, in seconds of its own time from the start."""
 
     failure: str | None = None
@@ -35,25 +35,25 @@ class Timetable:
     end_after_s: float = float("inf")
 
 
-class Performance:
+class SimulationSource:
     """A machine that runs in its place, at some speed."""
 
     live = False
-    vitals = Vitals()
+    source_health = SourceHealth()
 
-    def __init__(self, name: str, stream: SceneStream, timetable: Timetable, speed: float) -> None:
+    def __init__(self, name: str, stream: SceneStream, timetable: FailureTimetable, speed: float) -> None:
         """Put a machine on its timetable.
 
         Raises:
             UsageError: a failure or severity that the machine does not have.
         """
         self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
-        self._pace = Pace(speed)
+        self._pace = PlaybackClock(speed)
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
             stream.fail(timetable.failure, timetable.severity)
             stream.repair()
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         """Blocks of one second."""
         if self._speed != 1.0:
             how = "as fast as it goes" if self._speed == float("inf") else f"{self._speed:g} times"
@@ -84,7 +84,7 @@ class Performance:
             _LOG.info("the simulated %s is repaired after %d s", self._name, second)
 
 
-def open_simulation(spec: SourceSpec) -> Performance:
+def open_simulation(spec: SourceSpec) -> SimulationSource:
     """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), domain, noise, snr (dB), speed, seed, serial.
 
     Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
@@ -93,7 +93,7 @@ def open_simulation(spec: SourceSpec) -> Performance:
         UsageError: something the simulator does not have, or out of range.
     """
     machine = SimulatedMachine(spec.target, int(spec.number("serial", 0, 0, 2**31)))
-    timetable = Timetable(
+    timetable = FailureTimetable(
         failure=spec.options.get("fail"),
         severity=spec.number("severity", 1.0, 0, 1),
         fail_after_s=spec.number("fail_after", 0.0),
@@ -104,7 +104,7 @@ def open_simulation(spec: SourceSpec) -> Performance:
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
     rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
     stream = SceneStream(machine, _scene(spec, machine, rng), rng)
-    return Performance(spec.target, stream, timetable, spec.speed(1.0))
+    return SimulationSource(spec.target, stream, timetable, spec.speed(1.0))
 
 
 def _scene(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> Scene:

@@ -9,20 +9,22 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from asd_daemon.hear.source import Back, Block, Dead, Heard, Lost
-from asd_daemon.hear.windows.quality import QualityLimits, Unfit
+from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceEvent, SourceLost
+from asd_daemon.hear.windows.quality import QualityLimits, UnfitReason
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 DEAD_S = 1.5  # with blocks of 0.5 s and the judge's 0.5 s it is told within 3 s
 
 
-def watched(heard: Iterable[Heard], limits: QualityLimits | None = None) -> Iterator[Heard]:
-    """The same, a `Dead` after the block with which 1.5 s of silence or of one value are full, and a `Back` after the one that ends it."""
+def with_dead_microphone_events(
+    heard: Iterable[SourceEvent], limits: QualityLimits | None = None
+) -> Iterator[SourceEvent]:
+    """The same events, with `DeadMicrophone` after 1.5 s of silence or of one value, and `SoundReturned` after the block that ends it."""
     limits = limits or QualityLimits()
     dead_samples, last, told = 0, float("nan"), False
     for item in heard:
         yield item
-        if isinstance(item, Lost):  # whatever comes next begins anew, and is said to be back by others
+        if isinstance(item, SourceLost):  # whatever comes next begins anew, and is said to be back by others
             dead_samples, told = 0, False
         if not isinstance(item, Block) or item.samples.shape[0] == 0:
             continue
@@ -33,8 +35,8 @@ def watched(heard: Iterable[Heard], limits: QualityLimits | None = None) -> Iter
         dead_samples = dead_samples + samples.shape[0] if joins else 0
         if told and not joins:
             told = False
-            yield Back()
+            yield SoundReturned()
         last = float(samples[-1])
         if dead_samples >= DEAD_S * SAMPLE_RATE_HZ and not told:
             told = True
-            yield Dead((Unfit.SILENCE if silent else Unfit.STUCK).value)
+            yield DeadMicrophone((UnfitReason.SILENCE if silent else UnfitReason.STUCK).value)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.hear.sources.source_memory import SourceMemory
-from asd_daemon.hear.windows.quality import Unfit, unfit_reason
+from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Fitness:
         self._deaf_since: datetime | None = None
         self._told = False
 
-    def reason(self, window: Window) -> Unfit | None:
+    def reason(self, window: Window) -> UnfitReason | None:
         """Why a window can't be judged; None where it can.
 
         Learns the usual level from the first windows that can be, and anew from as many in a row that are much louder: the machine was
@@ -55,7 +55,7 @@ class Fitness:
         if found is not None:
             return found
         if abs(window.rate_error) > self._limits.rate_error:
-            return Unfit.RATE
+            return UnfitReason.RATE
         if self._memory is None:
             return None
         level_dbfs = level_of(window.sound)
@@ -67,7 +67,7 @@ class Fitness:
             self._learn(self._memory, level_dbfs)
         else:
             self._levels_dbfs.clear()
-        return Unfit.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
+        return UnfitReason.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
 
     def hears(self) -> None:
         """A window was fit: deafness is over."""

@@ -16,7 +16,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 F32 = NDArray[np.float32]
 
 
-class Unfit(StrEnum):
+class UnfitReason(StrEnum):
     """Why a window can't be judged."""
 
     GAP = "gap"
@@ -53,7 +53,7 @@ class QualityLimits:
     """Full scale is 1. Largest mean, either sign."""
 
 
-def unfit_reason(samples: F32, gap_samples: int = 0, limits: QualityLimits | None = None) -> Unfit | None:
+def unfit_reason(samples: F32, gap_samples: int = 0, limits: QualityLimits | None = None) -> UnfitReason | None:
     """The first reason why these samples can't be judged, the most telling first; None where they can.
 
     Args:
@@ -63,17 +63,17 @@ def unfit_reason(samples: F32, gap_samples: int = 0, limits: QualityLimits | Non
     """
     limits = limits or QualityLimits()
     if gap_samples > 0 or samples.shape[0] == 0:
-        return Unfit.GAP
+        return UnfitReason.GAP
     if not np.isfinite(samples).all():
-        return Unfit.NOT_FINITE
+        return UnfitReason.NOT_FINITE
     magnitude = np.abs(samples)
     run, value = longest_run(samples)
     is_stuck = run > limits.stuck_s * SAMPLE_RATE_HZ and abs(value) < limits.clip_level
     findings = {
-        Unfit.SILENCE: float(magnitude.max()) <= limits.silence_peak or (is_stuck and value == 0),
-        Unfit.STUCK: is_stuck,
-        Unfit.CLIPPING: float(np.mean(magnitude >= limits.clip_level)) > limits.clipped_fraction,
-        Unfit.DC_OFFSET: abs(float(np.mean(samples, dtype=np.float64))) > limits.dc_level,
+        UnfitReason.SILENCE: float(magnitude.max()) <= limits.silence_peak or (is_stuck and value == 0),
+        UnfitReason.STUCK: is_stuck,
+        UnfitReason.CLIPPING: float(np.mean(magnitude >= limits.clip_level)) > limits.clipped_fraction,
+        UnfitReason.DC_OFFSET: abs(float(np.mean(samples, dtype=np.float64))) > limits.dc_level,
     }
     return next((reason for reason, found in findings.items() if found), None)
 

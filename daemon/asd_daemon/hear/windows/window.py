@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.source import Back, Block, Dead, Heard, Lost, Refused
+from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceEvent, SourceLost, UnreadableRecording
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, fit_length
 
 F32 = NDArray[np.float32]
@@ -70,12 +70,14 @@ class WindowCutter:
         """Whether a window is begun."""
         return self._held > 0
 
-    def feed(self, heard: Heard) -> Iterator[Window | Lost | Refused | Dead | Back]:
+    def feed(
+        self, heard: SourceEvent
+    ) -> Iterator[Window | SourceLost | UnreadableRecording | DeadMicrophone | SoundReturned]:
         """The windows that are complete now; all that is no sound passes through, in order."""
         if isinstance(heard, Block):
             yield from self._feed_block(heard)
         else:
-            if isinstance(heard, Lost | Back):
+            if isinstance(heard, SourceLost | SoundReturned):
                 yield from self._interrupt()
             yield heard
 

@@ -97,7 +97,7 @@ class AlertEvent:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedWindow:
     """A window that the alarm remembers."""
 
     at: datetime
@@ -109,7 +109,7 @@ class Judged:
 class AlarmMemory:
     """All that an alarm knows; what survives a restart."""
 
-    recent: tuple[Judged, ...] = ()
+    recent: tuple[JudgedWindow, ...] = ()
     """The last windows, as long as no alert is open."""
     quiet_in_a_row: int = 0
     """Windows."""
@@ -134,7 +134,7 @@ class Alarm:
     def __init__(self, rule: AlarmRule, new_id: Callable[[], str] = _new_id, memory: AlarmMemory | None = None) -> None:
         memory = memory or AlarmMemory()
         self._rule, self._new_id = rule, new_id
-        self._recent: deque[Judged] = deque(memory.recent, maxlen=rule.of)
+        self._recent: deque[JudgedWindow] = deque(memory.recent, maxlen=rule.of)
         self._quiet_in_a_row = memory.quiet_in_a_row
         self._open = memory.open
         self._told_peak, self._told_at, self._closed_at = memory.told_peak, memory.told_at, memory.closed_at
@@ -169,14 +169,14 @@ class Alarm:
         """
         if not usable:
             return None
-        judged = Judged(at, score, score > threshold)
+        judged = JudgedWindow(at, score, score > threshold)
         is_quiet = score <= self._rule.close_threshold(threshold)
         self._quiet_in_a_row = self._quiet_in_a_row + 1 if is_quiet else 0
         if self._open is None:
             return self._consider(judged, threshold)
         return self._continue(self._open, judged, threshold)
 
-    def _consider(self, judged: Judged, threshold: float) -> AlertEvent | None:
+    def _consider(self, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Open an alert when enough of the last windows are anomalous."""
         self._recent.append(judged)
         first = next((i for i, v in enumerate(self._recent) if v.anomalous), None)
@@ -201,7 +201,7 @@ class Alarm:
         )
         return self._tell(event)
 
-    def _continue(self, alert: AlertEvent, judged: Judged, threshold: float) -> AlertEvent | None:
+    def _continue(self, alert: AlertEvent, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Close or update the open alert."""
         alert = replace(
             alert,

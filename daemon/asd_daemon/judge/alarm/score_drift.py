@@ -12,7 +12,7 @@ from datetime import datetime
 
 
 @dataclass(frozen=True)
-class LevelRule:
+class ScoreDriftRule:
     """When a level has drifted."""
 
     reference_windows: int = 360
@@ -26,7 +26,7 @@ class LevelRule:
 
 
 @dataclass(frozen=True)
-class LevelMemory:
+class ScoreDriftMemory:
     """All that is known of a level; what survives a restart."""
 
     windows: int = 0
@@ -40,14 +40,14 @@ class LevelMemory:
     """UTC time."""
 
 
-class Level:
+class ScoreDrift:
     """One machine's level."""
 
-    def __init__(self, rule: LevelRule, memory: LevelMemory | None = None) -> None:
-        self._rule, self._memory = rule, memory or LevelMemory()
+    def __init__(self, rule: ScoreDriftRule, memory: ScoreDriftMemory | None = None) -> None:
+        self._rule, self._memory = rule, memory or ScoreDriftMemory()
 
     @property
-    def memory(self) -> LevelMemory:
+    def memory(self) -> ScoreDriftMemory:
         """All that is known."""
         return self._memory
 
@@ -75,7 +75,7 @@ class Level:
         """
         before = self.drifted_since
         if threshold != self._memory.threshold:
-            self._memory = LevelMemory(threshold=threshold)
+            self._memory = ScoreDriftMemory(threshold=threshold)
         if score <= threshold:
             self._learn(score)
             drift = self.drift

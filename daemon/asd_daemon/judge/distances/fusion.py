@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.distances.local_density import TINY, Density, Normalisation
+from asd_daemon.judge.distances.local_density import TINY, LocalDensity, Normalisation
 from asd_daemon.judge.features.views import F32, Whitening, euclidean
 
 I64 = NDArray[np.int64]
@@ -40,7 +40,7 @@ class FittedView:
     view: str
     whitening: Whitening | None  # None: rows of unit length, so that distance is monotone in cosine distance
     bank: F32  # (N, D), as the metric wants it
-    density: Density
+    density: LocalDensity
     centre: float  # median score of held-out normal windows
     unit: float  # median plain distance of held-out normal windows
 
@@ -49,7 +49,7 @@ class FittedView:
         """Fit a candidate to normal windows (N, 1 + P, D), the whole window first, N ≥ 4; domains (N,).
 
         Raises:
-            ValueError: fewer than four windows, or what `Whitening.fit` and `Density.fit` refuse.
+            ValueError: fewer than four windows, or what `Whitening.fit` and `LocalDensity.fit` refuse.
         """
         return cls.fit_held_out(candidate, vectors, domains)[0]
 
@@ -85,7 +85,7 @@ class FittedView:
             parts = vectors[:, 1:] if candidate.parts and vectors.shape[1] > 2 else None
             whitening = Whitening.fit(whole, parts, candidate.shrinkage)
         bank = _metric(whitening, whole)
-        density = Density.fit(candidate.normalisation, euclidean(bank, bank), domains)
+        density = LocalDensity.fit(candidate.normalisation, euclidean(bank, bank), domains)
         return cls(candidate.view, whitening, bank, density, 0.0, 1.0)
 
     def _distances(self, vectors: F32) -> F32:
@@ -168,7 +168,7 @@ class Fusion:
         views, weights = [], []
         for n, name in enumerate(names):
             own = {k.split("/", 1)[1]: a for k, a in arrays.items() if k.startswith(f"{n}/")}
-            density = Density.from_arrays(own)
+            density = LocalDensity.from_arrays(own)
             inner = {k.split(".", 1)[1]: a for k, a in own.items() if k.startswith("whitening.")}
             whitening = Whitening.from_arrays(inner) if inner else None
             bank, constants = own.get("bank"), own.get("constants")

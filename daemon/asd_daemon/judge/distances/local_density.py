@@ -24,7 +24,7 @@ TINY = 1e-9
 
 
 @dataclass(frozen=True)
-class Density:
+class LocalDensity:
     """One offset and one scale for each reference."""
 
     offset: F32  # (N,)
@@ -37,7 +37,7 @@ class Density:
         distances: F32,
         domains: NDArray[np.int64] | None = None,
         neighbours: int = NEIGHBOURS,
-    ) -> Density:
+    ) -> LocalDensity:
         """Fit to the distances between references.
 
         Args:
@@ -82,7 +82,7 @@ class Density:
         return {"offset": self.offset, "scale": self.scale}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]]) -> Density:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]]) -> LocalDensity:
         """The inverse of `arrays`.
 
         Raises:

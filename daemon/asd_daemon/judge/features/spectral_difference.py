@@ -48,7 +48,7 @@ class Difference:
     """How many normal windows are remembered."""
 
 
-class NormalMemory:
+class RecentNormalWindows:
     """The last normal windows of one machine.
 
     Args:

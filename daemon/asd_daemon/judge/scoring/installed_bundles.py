@@ -30,7 +30,7 @@ VERSIONS = "versions"
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledBundle:
     """A bundle that is current now."""
 
     bundle: Bundle
@@ -41,7 +41,7 @@ class Installed:
     """The version folder that was current before."""
 
 
-def install_bundle(source: Path, root: Path, key: Path | None = None) -> Installed:
+def install_bundle(source: Path, root: Path, key: Path | None = None) -> InstalledBundle:
     """Copy a bundle to this box and make it current, or leave everything as it was.
 
     Args:
@@ -67,10 +67,10 @@ def install_bundle(source: Path, root: Path, key: Path | None = None) -> Install
         if before is not None and before != folder:
             _switch(root, PREVIOUS, before)
         _tidy(root)
-    return Installed(load_bundle(folder, key), compared, before.name if before else None)
+    return InstalledBundle(load_bundle(folder, key), compared, before.name if before else None)
 
 
-def roll_back(root: Path, key: Path | None = None) -> Installed:
+def roll_back(root: Path, key: Path | None = None) -> InstalledBundle:
     """Make the bundle before the current one current again; the one that was current becomes the previous one.
 
     Raises:
@@ -87,7 +87,7 @@ def roll_back(root: Path, key: Path | None = None) -> Installed:
         _switch(root, CURRENT, previous)
         if before is not None:
             _switch(root, PREVIOUS, before)
-    return Installed(bundle, compared, before.name if before else None)
+    return InstalledBundle(bundle, compared, before.name if before else None)
 
 
 def load_or_roll_back(path: Path, key: Path | None = None) -> tuple[Bundle, str | None]:

@@ -58,7 +58,7 @@ class WindowScore:
     """Where views are fused: each with its own score, 1 where it is as far off as normal windows are in the median."""
 
 
-class Hearing:
+class FeatureExtractor:
     """Turns windows into vectors: embeddings by the bundle's models, and views that need none."""
 
     def __init__(self, embedder: EmbedderModel | None, separator: SeparatorModel | None = None) -> None:
@@ -135,7 +135,7 @@ class Scorer:
             separator = separator or open_separator(bundle)
         if HEARD in self.views or SEPARATED in self.views:
             session = session or open_embedder(bundle)
-        self._hearing = Hearing(session, separator)
+        self._hearing = FeatureExtractor(session, separator)
         self.models = (session, separator)
         """What is open, for the next machine of the same bundle."""
 
@@ -190,7 +190,7 @@ def self_test(bundle: Bundle) -> int:
     """
     session = open_embedder(bundle)
     separator = open_separator(bundle) if bundle.manifest.separator is not None else None
-    hearing = Hearing(session, separator)
+    hearing = FeatureExtractor(session, separator)
     whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
     scorers = {
         machine: Scorer(whole, machine, session=session, separator=separator)

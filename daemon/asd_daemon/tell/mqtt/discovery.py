@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from asd_daemon.tell.mqtt.topics import Post
+from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import Condition
 
 _AVAILABLE = "{{ 'online' if value == 'online' else 'offline' }}"
@@ -22,18 +22,18 @@ def device_id(node: str, machine: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", f"asd_{node}_{machine}")
 
 
-def discoveries(post: Post) -> Iterator[tuple[str, dict[str, Any]]]:
+def discoveries(topics: Topics) -> Iterator[tuple[str, dict[str, Any]]]:
     """Topic and payload of each machine's description; none where the configuration wants none."""
-    for machine in post.machines if post.discovery_prefix is not None else ():
-        nodes = [post.availability()] if post.owns_node else []
+    for machine in topics.machines if topics.discovery_prefix is not None else ():
+        nodes = [topics.availability()] if topics.owns_node else []
         payload = discovery_payload(
-            post.node,
+            topics.node,
             machine,
-            base=f"{post.base}/{machine}",
-            availability_topics=[*nodes, post.availability(machine)],
-            takes_commands=post.takes_commands,
+            base=f"{topics.base}/{machine}",
+            availability_topics=[*nodes, topics.availability(machine)],
+            takes_commands=topics.takes_commands,
         )
-        yield f"{post.discovery_prefix}/device/{device_id(post.node, machine)}/config", payload
+        yield f"{topics.discovery_prefix}/device/{device_id(topics.node, machine)}/config", payload
 
 
 def discovery_payload(

@@ -17,7 +17,7 @@ from asd_daemon.tell.mqtt.connection import Backoff, BrokerAddress, make_client
 from asd_daemon.tell.payloads import Availability
 
 
-class NodePresence:
+class NodeAvailability:
     """Keeps a node's availability topic true as long as this process lives."""
 
     def __init__(self, address: BrokerAddress, topic: str) -> None:

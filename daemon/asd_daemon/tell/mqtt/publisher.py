@@ -33,20 +33,20 @@ from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.mqtt.connection import CLOSED_SILENTLY, Backoff, BrokerAddress, make_client, why_not_connected
 from asd_daemon.tell.mqtt.discovery import discoveries
-from asd_daemon.tell.mqtt.node_availability import NodePresence
-from asd_daemon.tell.mqtt.topics import Post
+from asd_daemon.tell.mqtt.node_availability import NodeAvailability
+from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import (
     NO_DETAILS,
     AlertDetails,
     Availability,
     MachineState,
-    ScoreTold,
+    PublishedScore,
     alert_payload,
     score_payload,
     state_payload,
     to_json,
 )
-from asd_daemon.tell.publisher import Contact
+from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.tell.storage.outbox import Outbox
 
 _LOG = logging.getLogger(__name__)
@@ -54,13 +54,13 @@ _LOOK, _CONNECTED, _NONE = -1, -2, -3  # no message has such an id
 _TEND_EVERY_S = 30.0
 
 
-class MqttTeller:
+class MqttPublisher:
     """Tells a broker."""
 
     def __init__(
         self,
         address: BrokerAddress,
-        post: Post,
+        topics: Topics,
         *,
         waiting: Outbox | None = None,
         patient: bool = False,
@@ -69,18 +69,18 @@ class MqttTeller:
 
         Args:
             address: the broker.
-            post: what goes there.
+            topics: what goes there.
             waiting: where alerts wait for their confirmation.
             patient: whether a refusal at the very first attempt is waited out like any later one.
 
         Raises:
             BrokerError: a certificate file that can't be used.
         """
-        self._address, self._post, self._node, self._base = address, post, post.node, post.base
+        self._address, self._topics, self._node, self._base = address, topics, topics.node, topics.base
         self._failed: Callable[[Exception], None] = lambda _: None
         self.commanded: Callable[[str, Command], None] = lambda machine, _: _LOG.warning("%s: nobody heeds it", machine)
         """Called, from the connection's thread, with what people ask for."""
-        self.waiting = waiting if waiting is not None else Outbox(machines=post.machines)
+        self.waiting = waiting if waiting is not None else Outbox(machines=topics.machines)
         self.connects = self.refused_commands = 0
         self._open: dict[str, tuple[AlertEvent, AlertDetails]] = {}  # as they were told last
         self._states: dict[str, MachineState] = {}
@@ -92,12 +92,12 @@ class MqttTeller:
         self._answered = False  # whether the broker has answered on the connection at hand
         self._last_trouble: str | None = None
         client = make_client(address)
-        shared = not post.owns_node and len(post.machines) == 1
-        will_topic = post.availability(post.machines[0]) if shared else post.availability()
+        shared = not topics.owns_node and len(topics.machines) == 1
+        will_topic = topics.availability(topics.machines[0]) if shared else topics.availability()
         client.will_set(will_topic, Availability.OFFLINE.value, qos=1, retain=True)
-        self._presence = NodePresence(address, post.availability()) if shared else None
-        self._own_availability = [post.availability(m) for m in post.machines] + (
-            [] if shared else [post.availability()]
+        self._presence = NodeAvailability(address, topics.availability()) if shared else None
+        self._own_availability = [topics.availability(m) for m in topics.machines] + (
+            [] if shared else [topics.availability()]
         )
         self._backoff = Backoff()
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
@@ -111,9 +111,11 @@ class MqttTeller:
         return self._connected.is_set()
 
     @property
-    def contact(self) -> Contact:
+    def broker_status(self) -> BrokerStatus:
         """How the way to the broker is."""
-        return Contact(str(self._address), self.connected, self.connects, self.refused_commands, self._last_trouble)
+        return BrokerStatus(
+            str(self._address), self.connected, self.connects, self.refused_commands, self._last_trouble
+        )
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait for the broker to accept us."""
@@ -135,7 +137,7 @@ class MqttTeller:
             if self.connected:
                 self._publish_state(machine, state)
 
-    def score(self, machine: str, told: ScoreTold) -> None:
+    def score(self, machine: str, told: PublishedScore) -> None:
         """Publish a score if there is someone to hear it."""
         if self.connected:
             payload = to_json(score_payload(self._node, machine, told))
@@ -236,8 +238,8 @@ class MqttTeller:
         self._tried, self._last_trouble = True, None
         self._backoff.succeeded()
         self.connects += 1
-        if self._post.takes_commands:
-            client.subscribe([(f"{self._base}/{machine}/command", 1) for machine in self._post.machines])
+        if self._topics.takes_commands:
+            client.subscribe([(f"{self._base}/{machine}/command", 1) for machine in self._topics.machines])
         with self._lock:
             for topic in self._own_availability:
                 client.publish(topic, Availability.ONLINE.value, qos=0, retain=True)
@@ -250,7 +252,7 @@ class MqttTeller:
 
     def _publish_discovery(self) -> None:
         """Describe every machine to Home Assistant."""
-        for topic, payload in discoveries(self._post):
+        for topic, payload in discoveries(self._topics):
             self._client.publish(topic, to_json(payload), qos=0, retain=True)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Post:
+class Topics:
     """What a process tells a broker, and under which names."""
 
     node: str

@@ -53,7 +53,7 @@ class _Clip:
     samples: I16
 
 
-class ClipShelf:
+class ClipStore:
     """The folder of clips, one below it for each machine, and the thread that writes.
 
     Args:
@@ -191,7 +191,7 @@ class ClipSpan:
 class ClipRecorder:
     """One machine's last seconds in memory, and the clip that is being made; from one thread."""
 
-    shelf: ClipShelf
+    shelf: ClipStore
     machine: str
     span: ClipSpan
     _ring: deque[I16] = field(default_factory=deque)

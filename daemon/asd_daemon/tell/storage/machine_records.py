@@ -19,7 +19,7 @@ from asd_daemon.tell.storage.station_memory import StationMemory, memory_from
 
 
 @dataclass(frozen=True)
-class Keeper:
+class MachineRecords:
     """One machine's stores."""
 
     machine: str

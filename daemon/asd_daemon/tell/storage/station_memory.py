@@ -12,13 +12,13 @@ from datetime import datetime
 from pydantic import TypeAdapter, ValidationError
 
 from asd_daemon.judge.alarm.alarm import AlarmMemory
-from asd_daemon.judge.alarm.score_drift import LevelMemory
+from asd_daemon.judge.alarm.score_drift import ScoreDriftMemory
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Silence:
+class AlertSilence:
     """What people have asked for by command."""
 
     muted_at: datetime | None = None
@@ -35,8 +35,8 @@ class StationMemory:
     """All of it."""
 
     alarm: AlarmMemory = field(default_factory=AlarmMemory)
-    silence: Silence = field(default_factory=Silence)
-    level: LevelMemory = field(default_factory=LevelMemory)
+    silence: AlertSilence = field(default_factory=AlertSilence)
+    level: ScoreDriftMemory = field(default_factory=ScoreDriftMemory)
 
     def to_bytes(self) -> bytes:
         """JSON."""

@@ -8,11 +8,11 @@ from scipy.signal import lfilter, welch
 
 from asd_daemon.hear.simulator.mechanics import (
     CHUNK_SAMPLES,
+    ColouredNoise,
     Filter,
-    Hiss,
     Impacts,
     Shaft,
-    Wander,
+    SlowDrift,
     decaying_orders,
     harmonics,
     impulses,
@@ -101,14 +101,14 @@ def test_impulses_between_samples_keep_strength_and_place() -> None:
 
 
 def test_wander_over_a_long_time_has_unit_variance_and_no_jumps() -> None:
-    wander = Wander(np.random.default_rng(6), 0.2)
+    wander = SlowDrift(np.random.default_rng(6), 0.2)
     drift = np.concatenate([wander.chunk() for _ in range(300)])
     assert drift.std() == pytest.approx(1.0, abs=0.08)
     assert np.abs(np.diff(drift)).max() < 0.01
 
 
 def test_hiss_has_the_spectrum_that_was_asked_for() -> None:
-    hiss = Hiss(np.random.default_rng(7), spectrum([(100, -20), (1000, 0), (8000, -30)]))
+    hiss = ColouredNoise(np.random.default_rng(7), spectrum([(100, -20), (1000, 0), (8000, -30)]))
     sound = np.concatenate([hiss.chunk() for _ in range(20)])
     assert sound.std() == pytest.approx(1.0, abs=0.03)
     frequency_hz, power = welch(sound, SAMPLE_RATE_HZ, nperseg=2048)

@@ -16,22 +16,22 @@ import psutil
 import pytest
 
 from asd_daemon.errors import SourceError
-from asd_daemon.hear.source import Block, Heard, Lost
+from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import Patience, SupervisedChild
+from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameReader, Kind
 
-QUICK = Patience(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
+QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
 
 
-def command(script: str, *, wait: bool = True, patience: Patience = QUICK) -> SupervisedChild:
+def command(script: str, *, wait: bool = True, patience: ChildTimeouts = QUICK) -> SupervisedChild:
     return open_command(SourceSpec("command", f"sh -c {shlex.quote(script)}"), wait=wait, patience=patience)
 
 
 @contextmanager
-def hearing(source: SupervisedChild) -> Iterator[Iterator[Heard]]:
-    heard = source.heard()
+def hearing(source: SupervisedChild) -> Iterator[Iterator[SourceEvent]]:
+    heard = source.events()
     try:
         yield heard
     finally:
@@ -39,13 +39,13 @@ def hearing(source: SupervisedChild) -> Iterator[Iterator[Heard]]:
         assert list(heard) == []
 
 
-def python_child(code: str, decoder: type = RecorderDecoder, patience: Patience = QUICK) -> SupervisedChild:
+def python_child(code: str, decoder: type = RecorderDecoder, patience: ChildTimeouts = QUICK) -> SupervisedChild:
     return SupervisedChild(
         "child", [sys.executable, "-c", code], decoder, wait=True, speaks_first=True, patience=patience
     )
 
 
-def until(heard: Iterator[Heard], kind: type, most: int = 1000) -> Heard:
+def until(heard: Iterator[SourceEvent], kind: type, most: int = 1000) -> SourceEvent:
     return next(item for item, _ in zip(heard, range(most), strict=False) if isinstance(item, kind))
 
 
@@ -67,9 +67,9 @@ def test_command_when_it_writes_raw_samples_gives_them_exactly(tmp_path: Path) -
 def test_command_that_ends_is_started_again_and_the_gap_is_counted() -> None:
     with hearing(command("head -c 3200 /dev/zero")) as heard:
         until(heard, Block)
-        lost = until(heard, Lost)
+        lost = until(heard, SourceLost)
         back = until(heard, Block)
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, SourceLost)
     assert lost.reason == "ended"
     assert isinstance(back, Block)
     assert back.gap_samples > 0
@@ -79,8 +79,8 @@ def test_command_that_falls_silent_is_killed_and_started_again(tmp_path: Path) -
     source = command(f"echo $$ >> {tmp_path}/pids; head -c 3200 /dev/zero; exec sleep 600")
     with hearing(source) as heard:
         until(heard, Block)
-        lost = until(heard, Lost)
-        assert isinstance(lost, Lost)
+        lost = until(heard, SourceLost)
+        assert isinstance(lost, SourceLost)
         assert lost.reason == "no sound for 0.3 s"
         until(heard, Block)
         assert source.restarts == 1
@@ -113,18 +113,18 @@ def test_command_with_descendants_takes_them_along(tmp_path: Path) -> None:
 )
 def test_command_that_fails_at_the_start_is_a_source_error_with_its_last_words(script: str, reason: str) -> None:
     with pytest.raises(SourceError) as raised:
-        next(command(script, wait=False).heard())
+        next(command(script, wait=False).events())
     assert str(raised.value) == f"command 'sh': {reason}"
 
 
 def test_command_that_does_not_exist_is_a_source_error_or_waited_for() -> None:
     spec = SourceSpec("command", "no-such-program-here")
     with pytest.raises(SourceError, match="can't start no-such-program-here: No such file"):
-        next(open_command(spec, wait=False).heard())
+        next(open_command(spec, wait=False).events())
     with hearing(open_command(spec, wait=True, patience=QUICK)) as heard:
         first, second = next(heard), next(heard)
-    assert isinstance(first, Lost)
-    assert isinstance(second, Lost)
+    assert isinstance(first, SourceLost)
+    assert isinstance(second, SourceLost)
     assert second.for_s > first.for_s
 
 
@@ -135,8 +135,8 @@ def test_standard_error_in_masses_neither_blocks_nor_is_kept(caplog: pytest.LogC
 
 
 def test_close_from_another_thread_ends_a_silent_source() -> None:
-    source = command("exec sleep 600", patience=Patience())
-    thread = threading.Thread(target=lambda: list(source.heard()))
+    source = command("exec sleep 600", patience=ChildTimeouts())
+    thread = threading.Thread(target=lambda: list(source.events()))
     thread.start()
     source.close()
     thread.join(10)
@@ -146,7 +146,7 @@ def test_close_from_another_thread_ends_a_silent_source() -> None:
 def test_fifty_lives_leak_no_descriptor_and_no_zombie() -> None:
     process = psutil.Process()
     with hearing(command("head -c 320 /dev/zero")) as heard:
-        until(heard, Lost)
+        until(heard, SourceLost)
         before = process.num_fds()
         for _ in range(50):
             until(heard, Block)
@@ -156,16 +156,16 @@ def test_fifty_lives_leak_no_descriptor_and_no_zombie() -> None:
 
 
 def test_child_that_never_speaks_is_given_up_after_its_boot_time() -> None:
-    patience = Patience(boot_s=0.2, backoff_least_s=0.01)
+    patience = ChildTimeouts(boot_s=0.2, backoff_least_s=0.01)
     with hearing(python_child("import time; time.sleep(600)", patience=patience)) as heard:
         lost = next(heard)
-    assert lost == Lost("does not start in 0.2 s", getattr(lost, "for_s", 0.0))
+    assert lost == SourceLost("does not start in 0.2 s", getattr(lost, "for_s", 0.0))
 
 
 def test_child_that_talks_nonsense_is_lost_and_not_believed() -> None:
     with hearing(python_child("print('Hello, I am no recorder at all, but I have much to say.')")) as heard:
         lost = next(heard)
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, SourceLost)
     assert "talks nonsense" in lost.reason
 
 
@@ -176,7 +176,7 @@ def test_child_that_gives_up_says_why() -> None:
     )
     with hearing(python_child(code)) as heard:
         lost = next(heard)
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, SourceLost)
     assert lost.reason == "busy"
 
 
@@ -221,7 +221,7 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
         "quick = Patience(start_s=5, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
         "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
         "source = open_command(spec, wait=True, patience=quick)\n"
-        "heard = source.heard()\n"
+        "heard = source.events()\n"
         "for _ in range(4):\n"
         "    next(item for item in heard if isinstance(item, Lost))\n"
         "me = psutil.Process()\n"

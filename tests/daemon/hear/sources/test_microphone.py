@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.opening import open_sources
-from asd_daemon.hear.source import Block, Heard, Lost, Source
+from asd_daemon.hear.source import Block, Source, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import parse_source
 from asd_daemon.hear.sources.microphone import list_microphones, open_microphone, recorder_command, recorder_environment
 from asd_daemon.hear.sources.source_memory import SourceMemory
@@ -43,7 +43,7 @@ class Listener:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.items: list[Heard] = []
+        self.items: list[SourceEvent] = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -56,7 +56,7 @@ class Listener:
         self._thread.join(10)
         assert not self._thread.is_alive()
 
-    def wait_for(self, fits: Callable[[Heard], bool], since: int = 0, timeout_s: float = PATIENT_S) -> int:
+    def wait_for(self, fits: Callable[[SourceEvent], bool], since: int = 0, timeout_s: float = PATIENT_S) -> int:
         """The number of the first fitting item from some number on."""
         with self._changed:
             found = self._changed.wait_for(lambda: any(map(fits, self.items[since:])), timeout_s)
@@ -67,7 +67,7 @@ class Listener:
         return np.concatenate([item.samples for item in self.items if isinstance(item, Block)])
 
     def _run(self) -> None:
-        for item in self.source.heard():
+        for item in self.source.events():
             with self._changed:
                 self.items.append(item)
                 self._changed.notify_all()
@@ -77,12 +77,12 @@ def listen(*, wait: bool = False, words: str = WORDS) -> Listener:
     return Listener(open_microphone(parse_source(words), wait=wait))
 
 
-def is_block(item: Heard) -> bool:
+def is_block(item: SourceEvent) -> bool:
     return isinstance(item, Block)
 
 
-def is_lost(item: Heard) -> bool:
-    return isinstance(item, Lost)
+def is_lost(item: SourceEvent) -> bool:
+    return isinstance(item, SourceLost)
 
 
 def test_sound_on_the_way_from_air_to_block_stays_bit_for_bit_the_same(microphone: VirtualMicrophone) -> None:
@@ -153,7 +153,7 @@ def test_microphone_that_another_takes_the_place_of_is_lost_as_the_wrong_one_unt
         feeder.starve()  # whatever is heard now is the other one's
         microphone.yank_ours()
         lost = listener.items[listener.wait_for(is_lost)]
-        assert isinstance(lost, Lost)
+        assert isinstance(lost, SourceLost)
         assert lost.wrong_device
         assert "this is pulse:other, not pulse:asdmic" in lost.reason
         microphone.unplug_all()
@@ -206,7 +206,7 @@ def test_microphone_that_is_absent_at_the_start_is_an_error_that_lists_the_other
 ) -> None:
     source = open_microphone(parse_source("device:nope"), wait=False)
     with pytest.raises(SourceError, match=rf"^no microphone 'nope': there are .*'{NAME}'"):
-        next(source.heard())
+        next(source.events())
     source.close()
 
 

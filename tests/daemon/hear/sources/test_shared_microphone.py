@@ -12,16 +12,16 @@ import pytest
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.opening import open_sources
-from asd_daemon.hear.source import Block, Lost
+from asd_daemon.hear.source import Block, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import Patience, SupervisedChild
+from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder
 from asd_daemon.hear.sources.pulse_route import source_name, source_of
 from asd_daemon.hear.sources.recorder_protocol import Frame, Kind
-from asd_daemon.hear.sources.shared_microphone import SharedMicrophone, Tap
+from asd_daemon.hear.sources.shared_microphone import SharedChannel, SharedMicrophone
 from asd_daemon.hear.sources.source_memory import SourceMemory
 
-QUICK = Patience(boot_s=5.0, start_s=5.0, stall_s=5.0, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
+QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=5.0, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
 
 
 def sound(channels: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
@@ -52,7 +52,7 @@ def test_each_tap_hears_its_own_channel_as_contiguous_mono(tmp_path: Path) -> No
     both = np.random.default_rng(0).uniform(-1, 1, (8000, 2)).astype(np.float32)
     shared = SharedMicrophone(child(sound(both), tmp_path), [1, 3])
     taps = [shared.tap(3), shared.tap(1), shared.tap(3)]
-    heard = [next(tap.heard()) for tap in taps]
+    heard = [next(tap.events()) for tap in taps]
     for item, column in zip(heard, (1, 0, 1), strict=True):
         assert isinstance(item, Block)
         assert item.samples.flags["C_CONTIGUOUS"]
@@ -65,7 +65,7 @@ def test_last_tap_that_closes_ends_the_recorder_and_not_before(tmp_path: Path) -
     recorder = child(sound(np.zeros((10, 2), np.float32)), tmp_path)
     shared = SharedMicrophone(recorder, [0, 1])
     one, other = shared.tap(0), shared.tap(1)
-    first, second = one.heard(), other.heard()
+    first, second = one.events(), other.events()
     next(first), next(second)
     one.close()
     assert list(first) == []
@@ -81,9 +81,9 @@ def test_recorder_that_cannot_start_is_an_error_for_every_machine(tmp_path: Path
     shared = SharedMicrophone(child(failed, tmp_path, wait=False), [0, 1])
     errors: list[str] = []
 
-    def listen(tap: Tap) -> None:
+    def listen(tap: SharedChannel) -> None:
         with pytest.raises(SourceError) as raised:
-            next(tap.heard())
+            next(tap.events())
         errors.append(str(raised.value))
 
     threads = [threading.Thread(target=listen, args=(shared.tap(c),)) for c in (0, 1)]
@@ -99,7 +99,7 @@ def test_tap_that_nobody_listens_to_stays_small_and_counts_what_it_missed(tmp_pa
     tap = shared.tap(0)
     for _ in range(200):
         tap.put(Block(np.zeros((8000, 2), np.float32)))
-    heard = tap.heard()
+    heard = tap.events()
     assert sum(isinstance(next(heard), Block) for _ in range(120)) == 120
     tap.put(Block(np.zeros((8000, 2), np.float32), gap_samples=5))
     late = next(heard)
@@ -113,12 +113,12 @@ def test_device_that_another_took_the_place_of_is_lost_as_wrong_and_never_heard(
     memory.keep_identity("usb-id:0d8c:0014:A1")
     said = opened("usb-id:0d8c:0014:B2") + sound(np.ones((10, 2), np.float32))
     source = child(said, tmp_path, objection=memory.objection)
-    heard = source.heard()
+    heard = source.events()
     first = next(heard)
-    assert isinstance(first, Lost)
+    assert isinstance(first, SourceLost)
     assert first.wrong_device
     assert "usb-id:0d8c:0014:B2, not usb-id:0d8c:0014:A1" in first.reason
-    assert source.vitals.identity is None
+    assert source.source_health.identity is None
     source.close()
     assert not any(isinstance(item, Block) for item in heard)
 
@@ -126,12 +126,12 @@ def test_device_that_another_took_the_place_of_is_lost_as_wrong_and_never_heard(
 def test_stream_that_is_moved_while_it_sounds_is_told_at_once(tmp_path: Path) -> None:
     said = opened("pulse:mine") + sound(np.ones((10, 2), np.float32)) + opened("pulse:other")
     source = child(said, tmp_path, objection=SourceMemory().objection)
-    heard = source.heard()
+    heard = source.events()
     assert isinstance(next(heard), Block)
     lost = next(heard)
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, SourceLost)
     assert lost.wrong_device
-    assert source.vitals.identity == "pulse:mine"
+    assert source.source_health.identity == "pulse:mine"
     source.close()
     list(heard)
 
@@ -145,8 +145,8 @@ def test_machines_that_name_the_same_device_share_it_and_others_do_not() -> None
     }
     opened_sources = open_sources(specs, wait=True, objections={})
     assert list(opened_sources) == list(specs)
-    assert isinstance(opened_sources["fan"], Tap)
-    assert isinstance(opened_sources["pump"], Tap)
+    assert isinstance(opened_sources["fan"], SharedChannel)
+    assert isinstance(opened_sources["pump"], SharedChannel)
     assert isinstance(opened_sources["saw"], SupervisedChild)
     for source in opened_sources.values():
         source.close()

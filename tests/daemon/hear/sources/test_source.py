@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from asd_daemon.errors import RecordingError, SourceError, UsageError
 from asd_daemon.hear.opening import open_source
 from asd_daemon.hear.simulator import SimulatedMachine
-from asd_daemon.hear.source import Block, Lost, Refused, ScriptedSource
+from asd_daemon.hear.source import Block, ScriptedSource, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec, parse_source
-from asd_daemon.hear.sources.recordings import Pace
+from asd_daemon.hear.sources.recordings import PlaybackClock
 
 
 def tone(seconds: float, rate_hz: int = 16_000) -> NDArray[np.float32]:
@@ -23,7 +23,7 @@ def tone(seconds: float, rate_hz: int = 16_000) -> NDArray[np.float32]:
 
 
 def sound_of(words: str) -> NDArray[np.float32]:
-    blocks = [heard.samples for heard in open_source(parse_source(words)).heard() if isinstance(heard, Block)]
+    blocks = [heard.samples for heard in open_source(parse_source(words)).events() if isinstance(heard, Block)]
     return np.concatenate(blocks)
 
 
@@ -107,15 +107,15 @@ def test_folder_plays_in_order_of_names_and_refuses_the_broken_by_name(tmp_path:
         soundfile.write(tmp_path / name, np.full(24_000, level, np.float32), 16_000)
     (tmp_path / "c.wav").write_bytes(b"RIFF, but not really")
     (tmp_path / "notes.txt").write_text("no sound")
-    heard = list(open_source(parse_source(f"folder:{tmp_path}")).heard())
+    heard = list(open_source(parse_source(f"folder:{tmp_path}")).events())
     levels = [
         round(float(h.samples[0]), 1) if isinstance(h, Block) else h.path.name
         for h in heard
-        if isinstance(h, Block | Refused)
+        if isinstance(h, Block | UnreadableRecording)
     ]
     assert levels == [0.1, 0.1, 0.2, 0.2, "c.wav", 0.4, 0.4]
     assert [h.last for h in heard if isinstance(h, Block)] == [False, True] * 3
-    assert isinstance(heard[4], Refused)
+    assert isinstance(heard[4], UnreadableRecording)
 
 
 def test_folder_that_is_missing_or_empty_is_a_source_error(tmp_path: Path) -> None:
@@ -127,17 +127,17 @@ def test_folder_that_is_missing_or_empty_is_a_source_error(tmp_path: Path) -> No
 def test_recordings_when_closed_end(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(60), 16_000)
     source = open_source(parse_source(f"file:{tmp_path}/a.wav?speed=1000"))
-    heard = source.heard()
+    heard = source.events()
     next(heard)
     source.close()
     assert list(heard) == []
 
 
 def test_pace_when_real_time_holds_back_until_stopped() -> None:
-    pace = Pace(speed=1e-9)  # ten samples would take days
+    pace = PlaybackClock(speed=1e-9)  # ten samples would take days
     pace.stop()
     assert not pace.wait(10)
-    assert Pace(speed=float("inf")).wait(10**9)
+    assert PlaybackClock(speed=float("inf")).wait(10**9)
 
 
 def test_simulation_with_same_seed_is_the_same_and_with_another_is_not() -> None:
@@ -177,6 +177,6 @@ def test_simulation_in_another_domain_is_another_place() -> None:
 
 def test_scripted_source_is_as_strict_as_a_real_one() -> None:
     good = Block(np.zeros(10, np.float32))
-    assert list(ScriptedSource([good, Lost("gone", 1.0)]).heard()) == [good, Lost("gone", 1.0)]
+    assert list(ScriptedSource([good, SourceLost("gone", 1.0)]).events()) == [good, SourceLost("gone", 1.0)]
     with pytest.raises(ValueError, match="float64"):
-        list(ScriptedSource([Block(np.zeros(10))]).heard())  # type: ignore[arg-type]
+        list(ScriptedSource([Block(np.zeros(10))]).events())  # type: ignore[arg-type]

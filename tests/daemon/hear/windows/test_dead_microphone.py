@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.source import Block, Heard, Lost, Vitals
+from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
 from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationNews
+from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.tell.payloads import MachineState
-from asd_daemon.tell.publisher import LinePrinter
-from asd_daemon.watch.systemd import Notifier
+from asd_daemon.tell.publisher import JsonLinesPublisher
+from asd_daemon.watch.systemd import SystemdNotifier
 
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ class SlowJudge:
         return Calm()
 
 
-class States(LinePrinter):
+class States(JsonLinesPublisher):
     """Keeps the states, in order, and wakes who waits for one."""
 
     def __init__(self) -> None:
@@ -84,12 +84,12 @@ class LiveSource:
     """Says what it is given, like a microphone."""
 
     live = True
-    vitals = Vitals()
+    source_health = SourceHealth()
 
     def __init__(self) -> None:
-        self.words: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
+        self.words: queue.SimpleQueue[SourceEvent | None] = queue.SimpleQueue()
 
-    def heard(self) -> Iterator[Heard]:
+    def events(self) -> Iterator[SourceEvent]:
         while (item := self.words.get()) is not None:
             yield item
 
@@ -100,11 +100,11 @@ class LiveSource:
 class Rig:
     """One machine, a clock that is moved by hand, and a thread that runs it all."""
 
-    def __init__(self, notifier: Notifier | None = None) -> None:
+    def __init__(self, notifier: SystemdNotifier | None = None) -> None:
         self.source, self.judge, self.states = LiveSource(), SlowJudge(), States()
         self.at = START
 
-        def stations(news: StationNews) -> Sequence[Station]:
+        def stations(news: StationCallbacks) -> Sequence[Station]:
             fitness = Fitness(FitnessLimits(deaf_after_s=60))
             made = Station(
                 "fan",
@@ -118,7 +118,7 @@ class Rig:
             )
             return [made]
 
-        self.service = Service(self.states, notifier or Notifier({}), stations)
+        self.service = Service(self.states, notifier or SystemdNotifier({}), stations)
         self._thread = threading.Thread(target=self.service.run)
 
     def __enter__(self) -> Rig:
@@ -131,7 +131,7 @@ class Rig:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
-    def say(self, item: Heard, after_s: float = 0.0) -> None:
+    def say(self, item: SourceEvent, after_s: float = 0.0) -> None:
         self.at += timedelta(seconds=after_s)
         self.source.words.put(item)
 
@@ -144,7 +144,7 @@ def test_swapped_microphone_is_a_state_and_the_right_one_is_heard_again() -> Non
     with Rig() as rig:
         rig.say(sound())
         rig.states.wait_for("normal", None)
-        rig.say(Lost("this is B, not A", 0.5, wrong_device=True))
+        rig.say(SourceLost("this is B, not A", 0.5, wrong_device=True))
         rig.states.wait_for("wrong_device", "this is B, not A")
         rig.say(Block(sound(1000).samples, gap_samples=9))
         rig.states.wait_for("starting", "sound is back")
@@ -170,14 +170,14 @@ def test_silence_is_told_before_the_window_ends() -> None:
 
 def test_deafness_that_lasts_is_counted_once_and_said_in_the_reason() -> None:
     with Rig() as rig:
-        rig.say(Lost("unplugged", 1.0))
+        rig.say(SourceLost("unplugged", 1.0))
         rig.states.wait_for("mic_lost", "unplugged")
-        rig.say(Lost("unplugged", 80.0), after_s=80)
+        rig.say(SourceLost("unplugged", 80.0), after_s=80)
         rig.states.wait_for("mic_lost", "unplugged, and nothing usable for 60 s")
         assert rig.service.counts.deaf == 1
         rig.say(sound())
         rig.states.wait_for("normal", None)
-        rig.say(Lost("unplugged", 1.0), after_s=30)
+        rig.say(SourceLost("unplugged", 1.0), after_s=30)
         rig.states.wait_for("mic_lost", "unplugged")
     assert rig.service.counts.deaf == 1
 
@@ -186,7 +186,7 @@ def test_watchdog_is_not_fed_while_the_judge_hangs_however_much_is_heard(tmp_pat
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(20)
-        with Rig(Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})) as rig:
+        with Rig(SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})) as rig:
             rig.say(sound())
             while systemd.recv(4096) != b"WATCHDOG=1":
                 pass

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asd_daemon.hear.source import Back, Block, Dead, Heard, Lost
+from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceEvent, SourceLost
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.hear.sources.source_memory import SourceMemory
-from asd_daemon.hear.windows.dead_microphone import watched
+from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
 from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits, level_of
-from asd_daemon.hear.windows.quality import Unfit, unfit_reason
+from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ def test_level_far_from_what_was_usual_is_unfit_and_near_it_is_not() -> None:
     fitness = Fitness(FitnessLimits(below_db=20, above_db=30), SourceMemory())
     assert [fitness.reason(window(level)) for level in (-31, -29) * 6] == [None] * 12
     assert fitness.reason(window(-48)) is None
-    assert fitness.reason(window(-52)) is Unfit.LEVEL
+    assert fitness.reason(window(-52)) is UnfitReason.LEVEL
     assert fitness.reason(window(-5)) is None
 
 
@@ -50,9 +50,9 @@ def test_level_learned_while_the_machine_was_off_is_learned_anew_when_it_runs() 
     fitness = Fitness(FitnessLimits(below_db=20, above_db=40), memory)
     for _ in range(12):
         fitness.reason(window(-75))
-    assert [fitness.reason(window(-30)) for _ in range(13)] == [Unfit.LEVEL] * 12 + [None]
+    assert [fitness.reason(window(-30)) for _ in range(13)] == [UnfitReason.LEVEL] * 12 + [None]
     assert memory.level_dbfs == pytest.approx(-30, abs=0.1)
-    assert [fitness.reason(window(-60)) for _ in range(30)] == [Unfit.LEVEL] * 30, "softer teaches nothing"
+    assert [fitness.reason(window(-60)) for _ in range(30)] == [UnfitReason.LEVEL] * 30, "softer teaches nothing"
 
 
 def test_level_without_memory_is_not_judged() -> None:
@@ -66,7 +66,7 @@ def test_usual_level_is_remembered_from_run_to_run(tmp_path: Path) -> None:
     for _ in range(12):
         first.reason(window(-30))
     assert json.loads(file.read_text())["level_dbfs"] == pytest.approx(-30, abs=0.1)
-    assert Fitness(None, SourceMemory(file)).reason(window(-55)) is Unfit.LEVEL
+    assert Fitness(None, SourceMemory(file)).reason(window(-55)) is UnfitReason.LEVEL
     assert [p.name for p in file.parent.iterdir()] == ["source.json"]
 
 
@@ -74,13 +74,13 @@ def test_unfit_windows_do_not_teach_a_level() -> None:
     memory = SourceMemory()
     fitness = Fitness(None, memory)
     for _ in range(20):
-        assert fitness.reason(Window(np.zeros(160_000, np.float32), START)) is Unfit.SILENCE
+        assert fitness.reason(Window(np.zeros(160_000, np.float32), START)) is UnfitReason.SILENCE
     assert memory.level_dbfs is None
 
 
 def test_samples_at_another_rate_than_promised_are_unfit() -> None:
-    assert Fitness().reason(window(rate_error=0.088)) is Unfit.RATE  # 48 kHz that say 44.1
-    assert Fitness().reason(window(rate_error=-0.088)) is Unfit.RATE
+    assert Fitness().reason(window(rate_error=0.088)) is UnfitReason.RATE  # 48 kHz that say 44.1
+    assert Fitness().reason(window(rate_error=-0.088)) is UnfitReason.RATE
     assert Fitness().reason(window(rate_error=0.02)) is None
 
 
@@ -132,38 +132,40 @@ def test_another_device_is_objected_to_and_the_first_is_remembered(tmp_path: Pat
     assert str(file) in against
 
 
-def blocks(*parts: NDArray[np.float32]) -> list[Heard]:
+def blocks(*parts: NDArray[np.float32]) -> list[SourceEvent]:
     return [Block(part) for part in parts]
 
 
 def test_silence_is_found_before_the_window_ends_once_a_spell() -> None:
     silence, sound = np.zeros(8000, np.float32), noise(-30, 8000)
-    heard = list(watched(blocks(sound, *[silence] * 8, sound, *[silence] * 3)))
-    assert [n for n, item in enumerate(heard) if isinstance(item, Dead)] == [4, 15]
-    assert heard[4] == Dead("silence")
-    assert [n for n, item in enumerate(heard) if isinstance(item, Back)] == [11], "after the block that ends it"
+    heard = list(with_dead_microphone_events(blocks(sound, *[silence] * 8, sound, *[silence] * 3)))
+    assert [n for n, item in enumerate(heard) if isinstance(item, DeadMicrophone)] == [4, 15]
+    assert heard[4] == DeadMicrophone("silence")
+    assert [n for n, item in enumerate(heard) if isinstance(item, SoundReturned)] == [11], (
+        "after the block that ends it"
+    )
 
 
 def test_silence_that_ends_with_the_microphone_is_said_to_be_over_by_nobody_but_who_says_it_is_back() -> None:
     silence, sound = Block(np.zeros(8000, np.float32)), Block(noise(-30, 8000))
-    heard = list(watched([silence] * 4 + [Lost("unplugged", 1.0)] + [sound, sound]))
-    assert not any(isinstance(item, Back) for item in heard)
+    heard = list(with_dead_microphone_events([silence] * 4 + [SourceLost("unplugged", 1.0)] + [sound, sound]))
+    assert not any(isinstance(item, SoundReturned) for item in heard)
 
 
 def test_stuck_value_is_found_and_a_changing_one_is_not() -> None:
     stuck = np.full(8000, 0.3, np.float32)
-    assert Dead("stuck") in list(watched(blocks(stuck, stuck, stuck)))
+    assert DeadMicrophone("stuck") in list(with_dead_microphone_events(blocks(stuck, stuck, stuck)))
     steps = [np.full(8000, level, np.float32) for level in (0.1, 0.2, 0.3, 0.4)]
-    assert not any(isinstance(item, Dead) for item in watched(blocks(*steps)))
+    assert not any(isinstance(item, DeadMicrophone) for item in with_dead_microphone_events(blocks(*steps)))
 
 
 def test_window_in_which_silence_ends_is_given_out_and_the_next_begins_with_sound() -> None:
     cutter = WindowCutter(live=True)
     list(cutter.feed(Block(np.zeros(80_000, np.float32))))
-    tainted, back = cutter.feed(Back())
+    tainted, back = cutter.feed(SoundReturned())
     assert isinstance(tainted, Window)
     assert tainted.gap_samples == 80_000
-    assert back == Back()
+    assert back == SoundReturned()
     (clean,) = cutter.feed(Block(noise(-30, 160_000)))
     assert isinstance(clean, Window)
     assert unfit_reason(clean.samples, clean.gap_samples) is None
@@ -172,11 +174,11 @@ def test_window_in_which_silence_ends_is_given_out_and_the_next_begins_with_soun
 def test_window_that_is_filling_is_not_interrupted_by_what_is_said_between() -> None:
     cutter = WindowCutter(live=True)
     assert list(cutter.feed(Block(noise(-30, 80_000)))) == []
-    assert list(cutter.feed(Dead("silence"))) == [Dead("silence")]
+    assert list(cutter.feed(DeadMicrophone("silence"))) == [DeadMicrophone("silence")]
     (made,) = cutter.feed(Block(noise(-30, 80_000), rate_error=0.07))
     assert isinstance(made, Window)
     assert (made.gap_samples, made.rate_error) == (0, 0.07)
-    assert list(cutter.feed(Lost("x", 1.0)))[-1] == Lost("x", 1.0)
+    assert list(cutter.feed(SourceLost("x", 1.0)))[-1] == SourceLost("x", 1.0)
 
 
 def drive(clock: SampleClock, seconds: int, rate: float, start_s: float = 0.0, jitter_s: float = 0.0) -> float:

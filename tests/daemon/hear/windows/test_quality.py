@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from asd_daemon.hear.windows.quality import QualityLimits, Unfit, longest_run, unfit_reason
+from asd_daemon.hear.windows.quality import QualityLimits, UnfitReason, longest_run, unfit_reason
 
 F32 = NDArray[np.float32]
 N = 160_000
@@ -34,27 +34,27 @@ def test_unfit_reason_of_ordinary_sound_is_none(samples: F32) -> None:
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (np.zeros(N, np.float32), Unfit.SILENCE),
-        (np.random.default_rng(0).integers(-1, 2, N).astype(np.float32) / 32768, Unfit.SILENCE),
-        (changed(slice(5000, 15_000), 0.0), Unfit.SILENCE),
-        (changed(slice(5000, 15_000), 0.01), Unfit.STUCK),
-        (np.full(N, 0.02, np.float32), Unfit.STUCK),
-        (changed(slice(7, 8), np.nan), Unfit.NOT_FINITE),
-        (changed(slice(7, 8), -np.inf), Unfit.NOT_FINITE),
-        (np.clip(noise(0.6), -1, 1), Unfit.CLIPPING),
-        (np.full(N, 1.0, np.float32), Unfit.CLIPPING),
-        (noise() + np.float32(0.3), Unfit.DC_OFFSET),
-        (noise() - np.float32(0.3), Unfit.DC_OFFSET),
-        (np.empty(0, np.float32), Unfit.GAP),
+        (np.zeros(N, np.float32), UnfitReason.SILENCE),
+        (np.random.default_rng(0).integers(-1, 2, N).astype(np.float32) / 32768, UnfitReason.SILENCE),
+        (changed(slice(5000, 15_000), 0.0), UnfitReason.SILENCE),
+        (changed(slice(5000, 15_000), 0.01), UnfitReason.STUCK),
+        (np.full(N, 0.02, np.float32), UnfitReason.STUCK),
+        (changed(slice(7, 8), np.nan), UnfitReason.NOT_FINITE),
+        (changed(slice(7, 8), -np.inf), UnfitReason.NOT_FINITE),
+        (np.clip(noise(0.6), -1, 1), UnfitReason.CLIPPING),
+        (np.full(N, 1.0, np.float32), UnfitReason.CLIPPING),
+        (noise() + np.float32(0.3), UnfitReason.DC_OFFSET),
+        (noise() - np.float32(0.3), UnfitReason.DC_OFFSET),
+        (np.empty(0, np.float32), UnfitReason.GAP),
     ],
 )
-def test_unfit_reason_of_a_broken_microphone_names_it(samples: F32, reason: Unfit) -> None:
+def test_unfit_reason_of_a_broken_microphone_names_it(samples: F32, reason: UnfitReason) -> None:
     assert unfit_reason(samples) is reason
 
 
 def test_unfit_reason_with_a_gap_is_the_gap_whatever_the_sound() -> None:
-    assert unfit_reason(noise(), gap_samples=1) is Unfit.GAP
-    assert unfit_reason(np.zeros(N, np.float32), gap_samples=1) is Unfit.GAP
+    assert unfit_reason(noise(), gap_samples=1) is UnfitReason.GAP
+    assert unfit_reason(np.zeros(N, np.float32), gap_samples=1) is UnfitReason.GAP
 
 
 def test_unfit_reason_just_inside_the_limits_is_none() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asd_daemon.hear.source import Back, Block, Dead, Heard, Lost, Refused
+from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceEvent, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.window import Window, WindowCutter
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -31,12 +31,14 @@ def ramp(start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]
     return np.arange(start, start + count, dtype=np.float32)
 
 
-def cut(heard: Iterable[Heard], **options: int) -> list[Window | Lost | Refused | Dead | Back]:
+def cut(
+    heard: Iterable[SourceEvent], **options: int
+) -> list[Window | SourceLost | UnreadableRecording | DeadMicrophone | SoundReturned]:
     cutter = WindowCutter(live=False, now=Clock(), **options)
     return [item for h in heard for item in cutter.feed(h)]
 
 
-def windows(heard: Iterable[Heard], **options: int) -> list[Window]:
+def windows(heard: Iterable[SourceEvent], **options: int) -> list[Window]:
     return [item for item in cut(heard, **options) if isinstance(item, Window)]
 
 
@@ -64,9 +66,9 @@ def test_gap_inside_a_window_gives_it_out_unfit_and_starts_anew() -> None:
 
 
 def test_loss_gives_out_the_begun_window_before_it_is_passed_on() -> None:
-    lost = Lost("unplugged", 2.0)
+    lost = SourceLost("unplugged", 2.0)
     found = cut([Block(ramp(0, 10)), lost, lost, Block(ramp(50, N), gap_samples=40)])
-    assert [type(item) for item in found] == [Window, Lost, Lost, Window]
+    assert [type(item) for item in found] == [Window, SourceLost, SourceLost, Window]
     assert [item.gap_samples for item in found if isinstance(item, Window)] == [N - 10, 0]
 
 
@@ -94,7 +96,7 @@ def test_recordings_never_share_a_window() -> None:
 
 
 def test_refusal_passes_and_breaks_no_window() -> None:
-    refused = Refused(Path("a.wav"), "broken")
+    refused = UnreadableRecording(Path("a.wav"), "broken")
     found = cut([refused, Block(ramp(0, N))])
     assert found[0] is refused
     assert isinstance(found[1], Window)
@@ -118,6 +120,6 @@ def test_live_window_that_is_interrupted_is_stamped_by_its_last_sound() -> None:
     cutter = WindowCutter(live=True, now=clock)
     assert list(cutter.feed(Block(ramp(0, 16_000)))) == []
     clock.now = START + timedelta(seconds=60)
-    window, _ = cutter.feed(Lost("gone", 60))
+    window, _ = cutter.feed(SourceLost("gone", 60))
     assert isinstance(window, Window)
     assert window.started_at == START - timedelta(seconds=1)

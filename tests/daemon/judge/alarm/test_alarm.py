@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.judge.alarm.score_drift import Level, LevelRule
+from asd_daemon.judge.alarm.score_drift import ScoreDrift, ScoreDriftRule
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 THRESHOLD = 0.5
@@ -147,7 +147,7 @@ def test_level_that_creeps_through_the_threshold_is_drift_and_a_few_alerts_and_n
     days = 14
     scores = rng.gamma(100, 1 / 100, days * 8640) + np.linspace(0, 0.5, days * 8640)
     alarm = Alarm(AlarmRule(hysteresis=0.05, cool_down_s=60, relapse_s=86_400), new_id=lambda: "e")
-    level = Level(LevelRule())
+    level = ScoreDrift(ScoreDriftRule())
     opens = [0] * days
     drifted_on = None
     for number, score in enumerate(scores.tolist()):

@@ -11,8 +11,8 @@ from asd_daemon.errors import BundleError
 from asd_daemon.judge.distances.fusion import Candidate, FittedView, Fusion, read_fusion, write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.features.views import F32
-from asd_daemon.learn.pseudo_anomalies import KINDS, changed_windows, steady_part
-from asd_daemon.learn.view_selection import choose
+from asd_daemon.learn.pseudo_anomalies import KINDS, pseudo_anomalies, steady_part
+from asd_daemon.learn.view_selection import select_views
 
 WINDOWS = 24
 DOMAINS = np.array([0] * 20 + [1] * 4, np.int64)
@@ -70,7 +70,7 @@ def test_fusion_from_arrays_without_a_bank_raises_bundle_error(rng: np.random.Ge
 def test_choice_between_a_deaf_and_a_hearing_view_takes_the_hearing_one(rng: np.random.Generator) -> None:
     normal = {"deaf": _vectors(rng, 5), "hearing": _vectors(rng, 5)}
     changed = {"deaf": np.stack([_vectors(rng, 5)[:, 0]] * 2), "hearing": np.stack([_vectors(rng, 5, 4.0)[:, 0]] * 2)}
-    picked, value = choose([Candidate("deaf"), Candidate("hearing")], normal, changed, DOMAINS)
+    picked, value = select_views([Candidate("deaf"), Candidate("hearing")], normal, changed, DOMAINS)
     assert picked == {Candidate("hearing"): 1.0}
     assert value > 0.95
 
@@ -79,7 +79,7 @@ def test_choice_between_views_that_hear_different_changes_takes_both(rng: np.ran
     normal = {"left": _vectors(rng, 5), "right": _vectors(rng, 5)}
     same, other = _vectors(rng, 5)[:, 0], _vectors(rng, 5, 4.0)[:, 0]
     changed = {"left": np.stack([other, same]), "right": np.stack([same, other])}
-    picked, value = choose([Candidate("left"), Candidate("right")], normal, changed, DOMAINS)
+    picked, value = select_views([Candidate("left"), Candidate("right")], normal, changed, DOMAINS)
     assert set(picked) == {Candidate("left"), Candidate("right")}
     assert sum(picked.values()) == pytest.approx(1)
     assert value > 0.8
@@ -88,7 +88,7 @@ def test_choice_between_views_that_hear_different_changes_takes_both(rng: np.ran
 def test_changed_windows_keep_length_and_differ_and_repeat_with_the_seed(rng: np.random.Generator) -> None:
     waveform = (0.05 * rng.standard_normal(160_000)).astype(np.float32)
     waveform.reshape(40, 4000)[:, :640] *= 6
-    once, again = (changed_windows(waveform, np.random.default_rng(1)) for _ in range(2))
+    once, again = (pseudo_anomalies(waveform, np.random.default_rng(1)) for _ in range(2))
     assert set(once) == set(KINDS)
     for kind, changed in once.items():
         assert changed.shape == waveform.shape
@@ -140,6 +140,6 @@ def test_nothing_to_fuse_or_choose_raises_value_error(rng: np.random.Generator) 
     with pytest.raises(ValueError, match="no vectors of view a"):
         Fusion.fit({Candidate("a"): 1.0}, {"b": _vectors(rng, 3)}, DOMAINS)
     with pytest.raises(ValueError, match="no views"):
-        choose([], {}, {}, DOMAINS)
+        select_views([], {}, {}, DOMAINS)
     with pytest.raises(ValueError, match="four windows"):
         FittedView.fit(Candidate("a"), _vectors(rng, 3)[:3], DOMAINS[:3])

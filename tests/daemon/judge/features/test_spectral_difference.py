@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asd_daemon.judge.features.log_mel import log_mel
-from asd_daemon.judge.features.spectral_difference import Difference, NormalMemory, coarse_spectrum
+from asd_daemon.judge.features.spectral_difference import Difference, RecentNormalWindows, coarse_spectrum
 
 F32 = NDArray[np.float32]
 N = 160_000
@@ -21,14 +21,14 @@ def tone(hz: float, level: float = 0.2) -> F32:
     return (level * np.sin(2 * np.pi * hz * np.arange(N) / 16_000)).astype(np.float32)
 
 
-def memory(*windows: F32) -> NormalMemory:
-    made = NormalMemory()
+def memory(*windows: F32) -> RecentNormalWindows:
+    made = RecentNormalWindows()
     for window in windows:
         made.take(window)
     return made
 
 
-def compared(normal: NormalMemory, window: F32) -> Difference:
+def compared(normal: RecentNormalWindows, window: F32) -> Difference:
     found = normal.compare(window)
     assert found is not None
     return found
@@ -72,7 +72,7 @@ def test_seconds_that_differ_are_those_of_the_knock() -> None:
 
 
 def test_memory_is_bounded_and_thins_out() -> None:
-    normal = NormalMemory(most=4, every=3)
+    normal = RecentNormalWindows(most=4, every=3)
     for seed in range(30):
         normal.take(hiss(seed % 3))
     assert len(normal) == 4

@@ -14,8 +14,8 @@ from asd_daemon.errors import BundleError, RecordingError, UnknownMachineError
 from asd_daemon.judge.bundle.bundle import Bundle, ModelEntry, file_entry, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, open_embedder, window_features
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Hearing, Scorer
-from asd_daemon.learn.learning import NormalSound, describe_normal, learn, separation_helps, write_machine
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
+from asd_daemon.learn.learning import NormalSound, describe_normal, learn, separation_improves, write_machine
 from rig.bundles import (
     DIM,
     failing_noise,
@@ -106,7 +106,7 @@ def separating(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle whose `fan` is scored with its separated sound, and whose `press-3` by fused views."""
     folder = write_tiny_bundle(tmp_path_factory.mktemp("scorer") / "separating").path
     write_tiny_separator(folder / "separator.onnx")
-    hearing = Hearing(open_embedder(load_bundle(folder)), SeparatorSession(folder / "separator.onnx"))
+    hearing = FeatureExtractor(open_embedder(load_bundle(folder)), SeparatorSession(folder / "separator.onnx"))
     rng = np.random.default_rng(0)
     fan = [hearing.vectors(healthy_noise(rng), (HEARD, SEPARATED)) for _ in range(24)]
     views = (HEARD, SEPARATED, "moments")
@@ -207,5 +207,5 @@ def separation_case(rng: np.random.Generator, separated_change: float) -> tuple[
 
 
 def test_separation_helps_where_the_separated_sound_shows_the_change(rng: np.random.Generator) -> None:
-    assert separation_helps(*separation_case(rng, 3.0))
-    assert not separation_helps(*separation_case(rng, 0.0))
+    assert separation_improves(*separation_case(rng, 3.0))
+    assert not separation_improves(*separation_case(rng, 0.0))

@@ -17,9 +17,9 @@ from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.mqtt.connection import Backoff, BrokerAddress, try_broker
-from asd_daemon.tell.mqtt.publisher import MqttTeller
-from asd_daemon.tell.mqtt.topics import Post
-from asd_daemon.tell.payloads import Condition, MachineState, ScoreTold
+from asd_daemon.tell.mqtt.publisher import MqttPublisher
+from asd_daemon.tell.mqtt.topics import Topics
+from asd_daemon.tell.payloads import Condition, MachineState, PublishedScore
 from asd_daemon.tell.storage.outbox import Outbox
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
 from rig.gate import Gate
@@ -56,29 +56,29 @@ class Failures:
         self.came.set()
 
 
-POST = Post("line-3", ["fan"])
+POST = Topics("line-3", ["fan"])
 
 
 def start(
-    address: BrokerAddress, post: Post = POST, waiting: Outbox | None = None, *, patient: bool = False
-) -> tuple[MqttTeller, Failures]:
-    teller, failures = MqttTeller(address, post, waiting=waiting, patient=patient), Failures()
-    teller.start(failures)
-    return teller, failures
+    address: BrokerAddress, topics: Topics = POST, waiting: Outbox | None = None, *, patient: bool = False
+) -> tuple[MqttPublisher, Failures]:
+    publisher, failures = MqttPublisher(address, topics, waiting=waiting, patient=patient), Failures()
+    publisher.start(failures)
+    return publisher, failures
 
 
 def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None:
     with Subscriber(broker.port) as heard:
-        teller, _ = start(address_of(broker))
-        assert teller.wait_connected(10)
-        teller.state("fan", NORMAL)
-        teller.score("fan", ScoreTold(AT, 0.1, 0.4, False))
-        teller.alert("fan", alert(1))
+        publisher, _ = start(address_of(broker))
+        assert publisher.wait_connected(10)
+        publisher.state("fan", NORMAL)
+        publisher.score("fan", PublishedScore(AT, 0.1, 0.4, False))
+        publisher.alert("fan", alert(1))
         told = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/alert")
         assert heard.wait_for(lambda m: m.topic == "asd/line-3/availability").payload == "online"
         state = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/state").payload
         score = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/score").payload
-        teller.close(4)
+        publisher.close(4)
         heard.wait_for(lambda m: m.payload == "stopped")
     assert state == {
         "schema": 1,
@@ -103,10 +103,10 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
 
 
 def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
-    teller, _ = start(address_of(broker))
-    assert teller.wait_connected(10)
-    teller.state("fan", NORMAL)
-    teller.close(4)
+    publisher, _ = start(address_of(broker))
+    assert publisher.wait_connected(10)
+    publisher.state("fan", NORMAL)
+    publisher.close(4)
     with Subscriber(broker.port) as heard:
         assert heard.wait_for(lambda m: m.topic.endswith("fan/state")).retained
         for topic in ("asd/line-3/availability", "asd/line-3/fan/availability"):
@@ -115,74 +115,74 @@ def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
 
 def test_availability_when_connection_breaks_is_the_last_will(broker: Broker) -> None:
     with Subscriber(broker.port) as heard:
-        teller, _ = start(address_of(broker))
-        assert teller.wait_connected(10)
+        publisher, _ = start(address_of(broker))
+        assert publisher.wait_connected(10)
         # A second client of the same name: the broker throws the first one out, as it does a half-open connection
         other, _ = start(address_of(broker))
         heard.wait_for(lambda m: m.payload == "offline")
-        teller.close(1)
+        publisher.close(1)
         other.close(1)
 
 
 def test_alerts_when_broker_is_down_at_start_wait_and_come_in_order(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
         broker.kill()
-        teller, failures = start(address_of(broker))
+        publisher, failures = start(address_of(broker))
         for number in range(50):
-            teller.alert("fan", alert(number))
-        teller.state("fan", NORMAL)
+            publisher.alert("fan", alert(number))
+        publisher.state("fan", NORMAL)
         broker.up()
         with Subscriber(broker.port) as heard:
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-49", 60)
             assert [a["event_id"] for a in heard.of("alert")] == [f"event-{n}" for n in range(50)]
             heard.wait_for(lambda m: m.topic.endswith("fan/state"))
-        teller.close(4)
-        assert len(teller.waiting) == 0
+        publisher.close(4)
+        assert len(publisher.waiting) == 0
         assert failures.errors == []
 
 
 def test_everything_when_broker_is_killed_and_comes_back_is_said_again(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
-        teller, failures = start(address_of(broker))
-        assert teller.wait_connected(10)
-        teller.state("fan", NORMAL)
-        teller.alert("fan", alert(1))
-        assert teller.waiting.wait_empty(10)
+        publisher, failures = start(address_of(broker))
+        assert publisher.wait_connected(10)
+        publisher.state("fan", NORMAL)
+        publisher.alert("fan", alert(1))
+        assert publisher.waiting.wait_empty(10)
         broker.kill()
-        teller.alert("fan", alert(2))
-        teller.alert("fan", alert(3))
-        teller.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
+        publisher.alert("fan", alert(2))
+        publisher.alert("fan", alert(3))
+        publisher.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
         broker.up()
         with Subscriber(broker.port) as heard:
             heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["state"] == "alert", 60)
             heard.wait_for(lambda m: m.payload == "online")
-            assert teller.waiting.wait_empty(30)
+            assert publisher.waiting.wait_empty(30)
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-3")
             states = [s["state"] for s in heard.of("fan/state")]
-        teller.close(4)
+        publisher.close(4)
         assert states[-1] == "alert", "an old state must not overwrite the present one"
         assert failures.errors == []
 
 
 def test_alert_when_broker_freezes_arrives_after_thaw(broker: Broker) -> None:
-    teller, _ = start(address_of(broker))
-    assert teller.wait_connected(10)
+    publisher, _ = start(address_of(broker))
+    assert publisher.wait_connected(10)
     with Subscriber(broker.port) as heard:
         broker.freeze()
-        teller.alert("fan", alert(1))
-        teller.alert("fan", alert(2))
-        assert not teller.waiting.wait_empty(1.0)
+        publisher.alert("fan", alert(1))
+        publisher.alert("fan", alert(2))
+        assert not publisher.waiting.wait_empty(1.0)
         broker.thaw()
         heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-2", 40)
-        assert teller.waiting.wait_empty(20)
-    teller.close(4)
+        assert publisher.waiting.wait_empty(20)
+    publisher.close(4)
 
 
 def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", password=True) as broker:
-        teller, failures = start(address_of(broker, username="asd", password="wrong"))
+        publisher, failures = start(address_of(broker, username="asd", password="wrong"))
         assert failures.came.wait(10)
-        teller.close(1)
+        publisher.close(1)
     assert isinstance(failures.errors[0], BrokerError)
     assert f"{HOST}:{broker.port} refuses us" in str(failures.errors[0])
     assert len(failures.errors) == 1
@@ -191,38 +191,38 @@ def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Pat
 def test_refusal_at_the_start_is_waited_out_by_a_box_that_nobody_attends(tmp_path: Path) -> None:
     """A broker that is set up anew while the power fails must not keep the box from listening."""
     with Broker(tmp_path / "broker", password=True) as broker:
-        teller, failures = start(address_of(broker, username="asd", password=PASSWORD[::-1]), patient=True)
-        teller.alert("fan", alert(1))
-        assert not teller.waiting.wait_empty(2.0)
-        assert "refuses us" in str(teller.contact.trouble)
+        publisher, failures = start(address_of(broker, username="asd", password=PASSWORD[::-1]), patient=True)
+        publisher.alert("fan", alert(1))
+        assert not publisher.waiting.wait_empty(2.0)
+        assert "refuses us" in str(publisher.broker_status.trouble)
         broker.kill()
         conf = broker.folder / "mosquitto.conf"
         conf.write_text(
             conf.read_text().replace("allow_anonymous false", "allow_anonymous true").split("password_file")[0]
         )
         broker.up()
-        assert teller.waiting.wait_empty(60)
-        assert teller.contact.connected
-        assert teller.contact.trouble is None
-        teller.close(4)
+        assert publisher.waiting.wait_empty(60)
+        assert publisher.broker_status.connected
+        assert publisher.broker_status.trouble is None
+        publisher.close(4)
         assert failures.errors == []
 
 
 def test_refusal_after_a_good_start_is_no_failure(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
-        teller, failures = start(address_of(broker))
-        assert teller.wait_connected(10)
+        publisher, failures = start(address_of(broker))
+        assert publisher.wait_connected(10)
         broker.kill()
         conf = broker.folder / "mosquitto.conf"
         conf.write_text(conf.read_text().replace("allow_anonymous true", "allow_anonymous false"))
         broker.up()
-        teller.alert("fan", alert(1))
-        assert not teller.waiting.wait_empty(3.0)
+        publisher.alert("fan", alert(1))
+        assert not publisher.waiting.wait_empty(3.0)
         broker.kill()
         conf.write_text(conf.read_text().replace("allow_anonymous false", "allow_anonymous true"))
         broker.up()
-        assert teller.waiting.wait_empty(60)
-        teller.close(4)
+        assert publisher.waiting.wait_empty(60)
+        publisher.close(4)
         assert failures.errors == []
 
 
@@ -230,9 +230,9 @@ def test_tls_with_password_and_known_authority_is_accepted(tmp_path: Path) -> No
     with Broker(tmp_path / "broker", password=True, tls=True) as broker:
         trusted = address_of(broker, tls=True, ca_file=broker.ca_file, username="asd", password=PASSWORD)
         with Subscriber(broker.port, password=PASSWORD, ca_file=broker.ca_file) as heard:
-            teller, _ = start(trusted)
+            publisher, _ = start(trusted)
             heard.wait_for(lambda m: m.payload == "online")
-            teller.close(4)
+            publisher.close(4)
         try_broker(trusted)
 
 
@@ -240,10 +240,10 @@ def test_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", mutual=True) as broker:
         ours = {"cert_file": broker.folder / "client.crt", "key_file": broker.folder / "client.key"}
         known = address_of(broker, tls=True, ca_file=broker.ca_file, **ours)
-        teller, _ = start(known)
-        teller.alert("fan", alert(1))
-        assert teller.waiting.wait_empty(20)
-        teller.close(4)
+        publisher, _ = start(known)
+        publisher.alert("fan", alert(1))
+        assert publisher.waiting.wait_empty(20)
+        publisher.close(4)
         try_broker(known)
 
 
@@ -256,11 +256,11 @@ def test_broker_that_closes_without_an_answer_is_a_trouble_that_is_told(
         watch = logging.Handler()
         watch.emit = lambda record: told.set() if "without an answer" in record.getMessage() else None  # type: ignore[method-assign]
         logging.getLogger("asd_daemon.tell.mqtt.publisher").addHandler(watch)
-        teller, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
+        publisher, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
         assert told.wait(20), caplog.text
         logging.getLogger("asd_daemon.tell.mqtt.publisher").removeHandler(watch)
-        assert "certificate of ours" in str(teller.contact.trouble)
-        teller.close(1)
+        assert "certificate of ours" in str(publisher.broker_status.trouble)
+        publisher.close(1)
         assert failures.errors == []
         with pytest.raises(BrokerError, match="without an answer"):
             try_broker(address_of(broker, tls=True, ca_file=broker.ca_file))
@@ -270,30 +270,30 @@ def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Broker(tmp_path / "broker", tls=True) as broker:
-        teller, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
-        assert teller.wait_connected(10)
+        publisher, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
+        assert publisher.wait_connected(10)
         files = [broker.folder / name for name in ("ca.crt", "ca.key", "server.crt", "server.key")]
         own = [file.read_bytes() for file in files]
         broker.kill()
         write_certificates(broker.folder)  # of an authority that has the same name and another key
         broker.up()
-        teller.alert("fan", alert(1))
-        assert not teller.waiting.wait_empty(3.0)
+        publisher.alert("fan", alert(1))
+        assert not publisher.waiting.wait_empty(3.0)
         assert "certificate is not trusted" in caplog.text
         broker.kill()
         for file, content in zip(files, own, strict=True):
             file.write_bytes(content)
         broker.up()
-        assert teller.waiting.wait_empty(60)
-        teller.close(4)
+        assert publisher.waiting.wait_empty(60)
+        publisher.close(4)
         assert failures.errors == []
 
 
 def test_tls_with_unknown_authority_is_refused_by_us(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", tls=True) as broker:
-        teller, failures = start(address_of(broker, tls=True))
+        publisher, failures = start(address_of(broker, tls=True))
         assert failures.came.wait(10)
-        teller.close(1)
+        publisher.close(1)
         assert "certificate is not trusted" in str(failures.errors[0])
         with pytest.raises(BrokerError, match="not trusted"):
             try_broker(address_of(broker, tls=True))
@@ -304,13 +304,13 @@ def test_ca_file_that_is_missing_or_no_certificate_is_named(tmp_path: Path) -> N
     nonsense.write_text("hello")
     for file in (nonsense, tmp_path / "none.crt"):
         with pytest.raises(BrokerError, match=str(file)):
-            MqttTeller(BrokerAddress(HOST, 1883, "x", tls=True, ca_file=file), POST)
+            MqttPublisher(BrokerAddress(HOST, 1883, "x", tls=True, ca_file=file), POST)
 
 
 def test_close_when_broker_is_unreachable_returns(caplog: pytest.LogCaptureFixture) -> None:
-    teller, failures = start(BrokerAddress(HOST, free_port(), "x"))
-    teller.alert("fan", alert(1))
-    teller.close(2)
+    publisher, failures = start(BrokerAddress(HOST, free_port(), "x"))
+    publisher.alert("fan", alert(1))
+    publisher.close(2)
     assert "1 alerts were not confirmed" in caplog.text
     assert failures.errors == []
 
@@ -346,14 +346,14 @@ def test_alerts_that_were_not_confirmed_are_sent_by_the_next_run(tmp_path: Path)
 
 
 def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: Broker) -> None:
-    post = replace(POST, discovery_prefix="homeassistant")
+    topics = replace(POST, discovery_prefix="homeassistant")
     with Gate(broker.port) as gate, Subscriber(broker.port) as heard:
         gate.open()
-        teller, _ = start(address_of(broker, port=gate.port), post)
-        assert teller.wait_connected(10)
-        teller.alert("fan", alert(1))
-        teller.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
-        assert teller.waiting.wait_empty(10)
+        publisher, _ = start(address_of(broker, port=gate.port), topics)
+        assert publisher.wait_connected(10)
+        publisher.alert("fan", alert(1))
+        publisher.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
+        assert publisher.waiting.wait_empty(10)
         heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] == "event-1")
         gate.shut()
         heard.wait_for(lambda m: m.payload == "offline")
@@ -361,50 +361,50 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         gate.open()
         again = heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["repeated"], 60).payload
         assert again["event_id"] == "event-1"
-        topics = [m.topic for m in heard.messages[told:]]
-        assert "asd/line-3/fan/state" in topics
+        said = [m.topic for m in heard.messages[told:]]
+        assert "asd/line-3/fan/state" in said
         config = next(m for m in heard.messages[told:] if m.topic == "homeassistant/device/asd_line-3_fan/config")
         assert config.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
-        teller.alert("fan", alert(1, AlertKind.CLOSE))
+        publisher.alert("fan", alert(1, AlertKind.CLOSE))
         heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
-        teller.close(4)
+        publisher.close(4)
 
 
 @pytest.mark.parametrize("is_early", [True, False])
 def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker, is_early: bool) -> None:
     with Subscriber(broker.port) as heard:
-        teller = MqttTeller(address_of(broker), POST)
+        publisher = MqttPublisher(address_of(broker), POST)
         if is_early:
-            teller.resume("fan", alert(7))
-        teller.start(Failures())
-        assert teller.wait_connected(10)
+            publisher.resume("fan", alert(7))
+        publisher.start(Failures())
+        assert publisher.wait_connected(10)
         if not is_early:
-            teller.resume("fan", alert(7))
+            publisher.resume("fan", alert(7))
         said = heard.wait_for(lambda m: m.topic.endswith("alert")).payload
-        teller.close(4)
+        publisher.close(4)
     assert (said["event_id"], said["repeated"]) == ("event-7", True)
 
 
 def test_commands_are_heeded_where_the_configuration_allows_it(broker: Broker) -> None:
     commands: queue.SimpleQueue[tuple[str, Command]] = queue.SimpleQueue()
-    teller, _ = start(address_of(broker), replace(POST, machines=["fan", "lathe"], takes_commands=True))
-    teller.commanded = lambda machine, command: commands.put((machine, command))
-    assert teller.wait_connected(10)
+    publisher, _ = start(address_of(broker), replace(POST, machines=["fan", "lathe"], takes_commands=True))
+    publisher.commanded = lambda machine, command: commands.put((machine, command))
+    assert publisher.wait_connected(10)
     with Subscriber(broker.port) as speaker:
         speaker.say("asd/line-3/lathe/command", b"nonsense")
         speaker.say("asd/line-3/lathe/command", b'{"command": "mute", "minutes": 5}')
         machine, command = commands.get(timeout=20)
     assert (machine, command.command.value, command.minutes) == ("lathe", "mute", 5)
     assert commands.empty()
-    assert teller.refused_commands == 1
-    teller.close(4)
+    assert publisher.refused_commands == 1
+    publisher.close(4)
 
 
-def shared(machine: str, broker: Broker) -> MqttTeller:
+def shared(machine: str, broker: Broker) -> MqttPublisher:
     """The connection of one process among several of a node."""
-    teller, _ = start(address_of(broker, client_id=f"asd-{machine}"), Post("line-3", [machine], owns_node=False))
-    assert teller.wait_connected(10)
-    return teller
+    publisher, _ = start(address_of(broker, client_id=f"asd-{machine}"), Topics("line-3", [machine], owns_node=False))
+    assert publisher.wait_connected(10)
+    return publisher
 
 
 def test_availability_when_processes_share_a_node_is_true_of_each_machine_and_of_the_node(broker: Broker) -> None:

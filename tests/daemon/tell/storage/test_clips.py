@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipShelf, ClipSpan
+from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipSpan, ClipStore
 from rig.disk import fill, small_disk
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -38,9 +38,9 @@ class Shelf:
     """`with Shelf(folder) as shelf`: ended in order."""
 
     def __init__(self, folder: Path, budget: Budget = PLENTY) -> None:
-        self.shelf = ClipShelf(folder, budget, now_s=lambda: 1e9)
+        self.shelf = ClipStore(folder, budget, now_s=lambda: 1e9)
 
-    def __enter__(self) -> ClipShelf:
+    def __enter__(self) -> ClipStore:
         self.shelf.start()
         return self.shelf
 
@@ -88,7 +88,7 @@ def test_sound_that_is_no_number_or_too_loud_makes_a_clip_all_the_same(folder: P
     assert np.abs(samples).max() <= 1
 
 
-def clip_of(shelf: ClipShelf, name: str, made_s: float, folder: Path, seconds: float = 2) -> Path:
+def clip_of(shelf: ClipStore, name: str, made_s: float, folder: Path, seconds: float = 2) -> Path:
     """A clip that was written earlier."""
     path = folder / "fan" / f"{name}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +108,8 @@ def test_clips_over_the_budget_go_oldest_first(folder: Path) -> None:
 
 def test_clips_older_than_the_budget_go_at_the_start(folder: Path) -> None:
     day_s = 86_400
-    old = clip_of(ClipShelf(folder, PLENTY), "a", 1e9 - 31 * day_s, folder)
-    young = clip_of(ClipShelf(folder, PLENTY), "b", 1e9 - 29 * day_s, folder)
+    old = clip_of(ClipStore(folder, PLENTY), "a", 1e9 - 31 * day_s, folder)
+    young = clip_of(ClipStore(folder, PLENTY), "b", 1e9 - 29 * day_s, folder)
     with Shelf(folder):
         pass
     assert (old.exists(), young.exists()) == (False, True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError, UsageError
 from asd_daemon.judge.bundle.manifest import Manifest
-from asd_export.models import Measured
-from asd_trainer.cli.options import noted_data, read_table
+from asd_export.models import MeasuredModel
+from asd_trainer.cli.options import read_table, remembered_data
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.run.stages import stages_of
 from asd_trainer.training.run_folder import read_run_recipe
@@ -38,7 +38,7 @@ class Learning:
         except (StageError, SettingsError):
             return None
         try:
-            roots: Sequence[Path] = noted_data(run)
+            roots: Sequence[Path] = remembered_data(run)
             table = read_table(roots)
         except (StageError, UsageError, DataSetError):
             return cls(recipe, {}, ())
@@ -48,7 +48,11 @@ class Learning:
 
 
 def write_card(
-    folder: Path, manifest: Manifest, embedder: Measured, separator: Measured | None, learning: Learning | None
+    folder: Path,
+    manifest: Manifest,
+    embedder: MeasuredModel,
+    separator: MeasuredModel | None,
+    learning: Learning | None,
 ) -> None:
     """Write MODEL_CARD.md into a bundle's folder, before its files are listed in the manifest."""
     blocks = [
@@ -87,7 +91,7 @@ def _learned(learning: Learning | None) -> list[str]:
     return ["## What it learned from", *words]
 
 
-def _models(name: str, tried: Measured) -> list[str]:
+def _models(name: str, tried: MeasuredModel) -> list[str]:
     first = f"{name}: ONNX against torch, largest difference {tried.torch_difference:.1e}."
     if not tried.candidates:
         return [first + " Unquantised."]

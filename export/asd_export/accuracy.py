@@ -26,7 +26,7 @@ RANKING_CLIPS = 6
 TINY = 1e-12
 
 
-class EmbedderYardstick:
+class EmbedderAccuracy:
     """Measures embedders."""
 
     def __init__(self, fp32: Path, features: F32, dim: int, budget: Budget) -> None:
@@ -53,7 +53,7 @@ class EmbedderYardstick:
         return EmbedderSession(file, ModelEntry(file=file.name, precision="fp32", dim=self._dim))
 
     def measure(self, way: str, file: Path) -> Candidate:
-        """See `Yardstick.measure`."""
+        """See `AccuracyMeasure.measure`."""
         session = self.open(file)
         embeddings = self._embed(session, self._features)
         if not np.isfinite(embeddings).all():
@@ -69,7 +69,7 @@ class EmbedderYardstick:
         return float((1 - (found * self._fp32[some]).sum(axis=1)).max())
 
     def objection(self, candidate: Candidate) -> str | None:
-        """See `Yardstick.objection`."""
+        """See `AccuracyMeasure.objection`."""
         return score_objection(candidate, self._budget)
 
     @staticmethod
@@ -77,7 +77,7 @@ class EmbedderYardstick:
         return np.concatenate([session.embed(f[None]) for f in features])  # (N, D)
 
 
-class SeparatorYardstick:
+class SeparatorAccuracy:
     """Measures separators, by the sound that comes out and by what an embedder makes of it."""
 
     def __init__(self, fp32: Path, windows: Sequence[F32], embed: Callable[[F32], F32], budget: Budget) -> None:
@@ -100,7 +100,7 @@ class SeparatorYardstick:
         return [window[None] for window in self._windows]
 
     def measure(self, way: str, file: Path) -> Candidate:
-        """See `Yardstick.measure`."""
+        """See `AccuracyMeasure.measure`."""
         session = SeparatorSession(file)
         machines = [session.separate(window) for window in self._windows]
         if not all(np.isfinite(machine).all() for machine in machines):
@@ -116,7 +116,7 @@ class SeparatorYardstick:
         return float(np.mean(self._losses_db(SeparatorSession(file), RANKING_CLIPS)))
 
     def objection(self, candidate: Candidate) -> str | None:
-        """See `Yardstick.objection`."""
+        """See `AccuracyMeasure.objection`."""
         if candidate.loss_db is not None and not candidate.loss_db <= self._budget.loss_db:
             return f"loses {candidate.loss_db:.2f} dB SI-SDR, allowed {self._budget.loss_db:g}"
         return score_objection(candidate, self._budget)

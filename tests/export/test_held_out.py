@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_export.heldout import TestSplit
+from asd_export.held_out import TestSplit
 from asd_trainer.data.dataset import ClipTable, read_dataset
 from rig.recordings import write_recordings
 
