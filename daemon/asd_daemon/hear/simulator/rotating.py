@@ -102,9 +102,9 @@ class Fan(Machine):
             sound += 0.6 * chip * (pulse(turns, 0.7 / self._blades) - 0.12)
         rub = condition.of("rubbing")
         if rub is not None:
-            broker_status = np.clip(0.8 + 0.6 * self._contact.chunk(), 0, 2).astype(np.float32)
+            contact = np.clip(0.8 + 0.6 * self._contact.chunk(), 0, 2).astype(np.float32)
             touch = self._scrape.standard_normal(CHUNK_SAMPLES, dtype=np.float32) * pulse(turns + 0.3, 0.15)
-            sound += 3.3 * self._metal(rub * broker_status * touch)
+            sound += 3.3 * self._metal(rub * contact * touch)
         return sound
 
 
