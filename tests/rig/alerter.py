@@ -81,10 +81,10 @@ class _WitnessedTeller(MqttPublisher):
 
     witness = -1
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
-        super().alert(machine, event, details, memory)
+        super().publish_alert(machine, event, details, memory)
         os.write(self.witness, f"{event.event_id} {event.kind.value}\n".encode())
 
 
@@ -92,7 +92,7 @@ def run(port: int, state: Path, witness: Path, windows: int) -> None:
     """Fail and recover so many windows long, then wait to be stopped."""
     stores = Stores(state, KeepSettings(clips="none", scores_every_s=1), [MACHINE])
     address = BrokerAddress("127.0.0.1", port, client_id="alerter", keepalive_s=5)
-    publisher = _WitnessedTeller(address, Topics("box", [MACHINE]), waiting=stores.outbox)
+    publisher = _WitnessedTeller(address, Topics("box", [MACHINE]), outbox=stores.outbox)
     publisher.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     script = _Script(windows)
 

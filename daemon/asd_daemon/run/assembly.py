@@ -164,13 +164,13 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     )
 
 
-def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> MqttPublisher | JsonLinesPublisher:
+def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False) -> MqttPublisher | JsonLinesPublisher:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
 
     Args:
         plan: what shall run.
         stores: where alerts wait.
-        patient: whether a broker that refuses us at the start is waited for.
+        wait_for_broker: whether a broker that refuses us at the start is waited for.
 
     Raises:
         SettingsError, BrokerError: password or certificate files that can't be used.
@@ -191,7 +191,9 @@ def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> Mqtt
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
     )
-    return MqttPublisher(broker_address(plan.settings, machines), topics, waiting=stores.outbox, patient=patient)
+    return MqttPublisher(
+        broker_address(plan.settings, machines), topics, outbox=stores.outbox, wait_for_broker=wait_for_broker
+    )
 
 
 def judge_of(plan: Plan, name: str, shelf: SharedBundle) -> Callable[[], Judge]:
@@ -221,7 +223,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     """
     shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
-    publisher = make_publisher(plan, stores, patient=wait_for_device)
+    publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
 
     memories = {name: memory_of(name, plan.sources[name]) for name in plan.machines}
     learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
@@ -253,5 +255,5 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
         return DeliveryReport(publisher.broker_status, stores.store_report)
 
     service = Service(publisher, SystemdNotifier(), make_stations, make_observers(plan, telling), stores)
-    publisher.commanded = service.command
+    publisher.on_command = service.command
     return service

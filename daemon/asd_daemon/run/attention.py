@@ -84,7 +84,7 @@ class Attention:
         if alert is not None:
             _LOG.info("%s: alert %s is still open from an earlier run", self._machine, alert.event_id)
             if not self._silence.held:
-                self._publisher.resume(self._machine, alert)
+                self._publisher.republish_alert(self._machine, alert)
 
     def end(self) -> None:
         """Remember everything; nothing more is heard."""
@@ -183,7 +183,7 @@ class Attention:
     def _tell(self, event: AlertEvent) -> None:
         """Give an event away, together with what is known after it."""
         memory = self._memory().to_bytes() if self._resumes else None
-        self._publisher.alert(self._machine, event, self._details, memory)
+        self._publisher.publish_alert(self._machine, event, self._details, memory)
 
     def _look_at_the_clock(self, now: datetime) -> None:
         """End a silence whose time is over."""

@@ -136,7 +136,7 @@ class Station:
     def start(self) -> None:
         """Begin to listen; the judge is opened while the first window fills."""
         self._state = self._attention.describe(self._state, self._now())
-        self._publisher.state(self.machine, self._state)
+        self._publisher.publish_state(self.machine, self._state)
         self._attention.begin()
         for thread in self._threads:
             thread.start()
@@ -255,7 +255,7 @@ class Station:
             return
         self._settle(scored=1)
         told = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
-        self._publisher.score(self.machine, told)
+        self._publisher.publish_score(self.machine, told)
         self._attention.judged(window, verdict)
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
         condition, reason_text = Condition.ALERT if self._attention.open_alert else Condition.NORMAL, None
@@ -300,4 +300,4 @@ class Station:
         changed = replace(before, condition=condition, reason=reason, since=since)
         self._state = self._attention.describe(changed, at)
         if self._state != before:
-            self._publisher.state(self.machine, self._state)
+            self._publisher.publish_state(self.machine, self._state)

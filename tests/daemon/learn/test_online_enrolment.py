@@ -177,20 +177,20 @@ class Quiet:
 
     def __init__(self) -> None:
         self.states: list[tuple[str, str | None]] = []
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
 
     def start(self, failed: Callable[[Exception], None]) -> None: ...
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         self.states.append((state.condition.value, state.reason))
 
-    def score(self, machine: str, told: PublishedScore) -> None: ...
+    def publish_score(self, machine: str, score: PublishedScore) -> None: ...
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None: ...
 
-    def resume(self, machine: str, event: AlertEvent) -> None: ...
+    def republish_alert(self, machine: str, event: AlertEvent) -> None: ...
 
     def close(self, timeout_s: float) -> None: ...
 

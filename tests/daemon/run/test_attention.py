@@ -43,20 +43,20 @@ class Publisher:
 
     def __init__(self, records: MachineRecords) -> None:
         self._records = records
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
         self.told: list[tuple[str, str]] = []
         self.details: list[AlertDetails] = []
         self.resumed: list[str] = []
 
     def start(self, failed: Callable[[Exception], None]) -> None: ...
 
-    def state(self, machine: str, state: MachineState) -> None: ...
+    def publish_state(self, machine: str, state: MachineState) -> None: ...
 
-    def score(self, machine: str, told: PublishedScore) -> None: ...
+    def publish_score(self, machine: str, score: PublishedScore) -> None: ...
 
     def close(self, timeout_s: float) -> None: ...
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         self.told.append((event.kind.value, event.event_id))
@@ -64,7 +64,7 @@ class Publisher:
         if self._records.outbox is not None and memory is not None:
             self._records.outbox.remember(machine, memory)
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         self.resumed.append(event.event_id)
 
 

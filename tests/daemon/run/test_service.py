@@ -67,7 +67,7 @@ class RememberingTeller:
         self.alerts: list[tuple[str, AlertEvent]] = []
         self.closed = False
         self.failed: Callable[[Exception], None] = lambda _: None
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
         self.details: list[AlertDetails] = []
         self.resumed: list[AlertEvent] = []
         self.told_states: list[MachineState] = []
@@ -75,13 +75,13 @@ class RememberingTeller:
     def start(self, failed: Callable[[Exception], None]) -> None:
         self.failed = failed
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         self.states.append((machine, state.condition.value, state.reason))
         self.told_states.append(state)
 
-    def score(self, machine: str, told: PublishedScore) -> None:
+    def publish_score(self, machine: str, score: PublishedScore) -> None:
         with self._scored:
-            self.scores.append(told.score)
+            self.scores.append(score.score)
             self._scored.notify_all()
 
     def wait_scores(self, count: int) -> bool:
@@ -89,13 +89,13 @@ class RememberingTeller:
         with self._scored:
             return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         self.alerts.append((machine, event))
         self.details.append(details)
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         self.resumed.append(event)
 
     def close(self, timeout_s: float) -> None:

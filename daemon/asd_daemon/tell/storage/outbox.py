@@ -152,7 +152,7 @@ class Outbox:
             if not self._alerts:
                 self._lock.notify_all()
 
-    def tend(self) -> None:
+    def retry_writing(self) -> None:
         """Try again to write what could not be written; cheap when there is nothing."""
         with self._lock:
             if self._trouble is not None:

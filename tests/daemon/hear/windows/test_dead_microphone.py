@@ -58,15 +58,15 @@ class States(JsonLinesPublisher):
     def start(self, *_: object) -> None:
         """Nothing to begin."""
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         with self._changed:
             self.told.append((state.condition.value, state.reason))
             self._changed.notify_all()
 
-    def score(self, *_: object) -> None:
+    def publish_score(self, *_: object) -> None:
         """Of no interest here."""
 
-    def alert(self, *_: object) -> None:
+    def publish_alert(self, *_: object) -> None:
         """None can come."""
 
     def close(self, timeout_s: float) -> None:

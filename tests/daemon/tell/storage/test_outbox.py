@@ -122,7 +122,7 @@ def test_folder_that_cannot_be_made_keeps_alerts_in_memory_until_it_can(tmp_path
     assert outbox.trouble is not None
     assert not outbox.is_durable
     blocked.unlink()
-    outbox.tend()
+    outbox.retry_writing()
     assert outbox.trouble is None
     assert contents(Outbox(blocked / "alerts.sqlite", MACHINES)) == [1]
 
@@ -155,7 +155,7 @@ def test_full_disk_keeps_alerts_in_memory_and_writes_them_when_there_is_room(tmp
         assert outbox.trouble is not None
         assert len(outbox) == 100
         (disk / "filler").unlink()
-        outbox.tend()
+        outbox.retry_writing()
         assert outbox.trouble is None
         assert contents(Outbox(disk / "alerts.sqlite", MACHINES)) == [0, *numbers]
 
