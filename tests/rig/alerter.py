@@ -1,4 +1,4 @@
-"""A daemon process whose machine does nothing but fail and recover, as fast as it can: the real station, stores and MQTT side, with a
+"""A daemon process whose machine does nothing but fail and recover, as fast as it can: the real monitor, stores and MQTT side, with a
 scripted source and judge. What its stores have taken is written down by a witness, line by line, so that a test knows what must arrive.
 
 Run as a program: `alerter.py PORT STATE_FOLDER WITNESS_FILE WINDOWS`.
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.mqtt.connection import BrokerAddress
@@ -96,10 +96,14 @@ def run(port: int, state: Path, witness: Path, windows: int) -> None:
     publisher.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     script = _Script(windows)
 
-    def stations(news: StationCallbacks) -> Sequence[Station]:
-        return [Station(MACHINE, script, lambda: script, publisher, news, rule=RULE, records=stores.records(MACHINE))]
+    def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+        return [
+            MachineMonitor(
+                MACHINE, script, lambda: script, publisher, callbacks, rule=RULE, records=stores.records(MACHINE)
+            )
+        ]
 
-    Service(publisher, SystemdNotifier({}), stations, stores=stores).run()
+    Service(publisher, SystemdNotifier({}), monitors, stores=stores).run()
 
 
 if __name__ == "__main__":

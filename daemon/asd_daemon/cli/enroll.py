@@ -52,7 +52,8 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
     """
     from asd_daemon.hear.opening import open_source
     from asd_daemon.learn.enrolment import CHANGEABLE, EnrolmentRequest, enrol
-    from asd_daemon.run.assembly import SharedBundle, enrolled_folder, memory_of
+    from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
+    from asd_daemon.run.source_memories import source_memory_of
     from asd_daemon.settings.plan import CommandLineOptions, make_plan
     from asd_daemon.waveform import WINDOW_S
 
@@ -68,7 +69,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
     with _Shown(model) as shown:
         done = enrol(bundle, enrolled_folder(), order, source, shown)
     record = done.record
-    memory = memory_of(name, spec)
+    memory = source_memory_of(name, spec)
     if memory is not None and record.microphone is not None:
         memory.keep_identity(record.microphone)
         memory.keep_level(record.level_dbfs[1])

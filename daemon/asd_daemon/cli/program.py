@@ -124,7 +124,7 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.scorer import Scorer
     from asd_daemon.learn.enrolled_machines import with_enrolled
-    from asd_daemon.run.assembly import enrolled_folder
+    from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.settings.plan import usual_bundle
     from asd_daemon.waveform import fit_length
 
@@ -270,7 +270,7 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
       asd-daemon replay --machine fan --since 2d --threshold 1.4
     """
     from asd_daemon.cli.replay import describe_replay, parse_since, play
-    from asd_daemon.run.assembly import alarm_rule
+    from asd_daemon.run.rules import alarm_rule
     from asd_daemon.run.stores import scores_file
     from asd_daemon.settings.file import load_settings, settings_file, state_folder
     from asd_daemon.settings.keys import AlarmSettings, Settings

@@ -65,7 +65,7 @@ class Publisher(Protocol):
             machine: whose it is.
             event: what happened.
             details: what else there is to tell of it.
-            memory: what the station knows after it; kept together with the alert, both or none.
+            memory: what the monitor knows after it; kept together with the alert, both or none.
         """
 
     def republish_alert(self, machine: str, event: AlertEvent) -> None:

@@ -19,7 +19,7 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled
 from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
-from asd_daemon.run.station import Station, StationCallbacks
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
@@ -114,10 +114,10 @@ def test_pupil_sound_that_is_too_changeable_changes_nothing_and_says_why(bundle:
     hears(one, 24, lambda n: 3.0 * (n // 6))
     wait_for_the_lesson("fan")
     assert one.score(window).score == before
-    news = one.news()
-    assert news is not None
-    assert news.startswith("learning failed: fan: the sound was too changeable")
-    assert news.endswith("what was known before stays")
+    callbacks = one.news()
+    assert callbacks is not None
+    assert callbacks.startswith("learning failed: fan: the sound was too changeable")
+    assert callbacks.endswith("what was known before stays")
     assert read_enrolment(tmp_path, "fan") is None
 
 
@@ -198,7 +198,7 @@ class Quiet:
 def states_of(
     learner: LearningJudge | None, open_judge: Callable[[], Judge], windows: int
 ) -> list[tuple[str, str | None]]:
-    """What a station tells that was asked to learn before its first window."""
+    """What a monitor tells that was asked to learn before its first window."""
     publisher, ended = Quiet(), threading.Event()
     failures: list[Exception] = []
 
@@ -206,17 +206,17 @@ def states_of(
         failures.append(error)
         ended.set()
 
-    news = StationCallbacks(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
+    callbacks = MonitorCallbacks(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
     rng = np.random.default_rng(0)
     source = ScriptedSource([Block(healthy_noise(rng)) for _ in range(windows)])
     rule = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
-    station = Station("fan", source, open_judge, publisher, news, rule=rule, learner=learner)
-    station.command(asked())
-    station.start()
+    monitor = MachineMonitor("fan", source, open_judge, publisher, callbacks, rule=rule, learner=learner)
+    monitor.command(asked())
+    monitor.start()
     assert ended.wait(60)
     assert not failures
-    station.stop()
-    assert station.join(10)
+    monitor.stop()
+    assert monitor.join(10)
     return publisher.states
 
 

@@ -81,7 +81,7 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     calm = report()
     state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
     machines = {"fan": MachineReport(state, calm.counts, calm.source_health)}
-    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", delivery_report=lambda: told[0])
     status.start(lambda: machines)
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert found.well

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.tell.storage.clips import ClipRecorder
+from asd_daemon.tell.storage.machine_memory import MachineMemory, memory_from
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import KeptScore, ScoreLog
-from asd_daemon.tell.storage.station_memory import StationMemory, memory_from
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class MachineRecords:
     scores: ScoreLog | None = None
     clips: ClipRecorder | None = None
 
-    def memory(self) -> StationMemory:
-        """What the station knew when it last ran."""
+    def memory(self) -> MachineMemory:
+        """What the monitor knew when it last ran."""
         return memory_from(self.outbox.memory(self.machine) if self.outbox is not None else None, self.machine)
 
-    def remember(self, memory: StationMemory) -> None:
-        """Keep what the station knows."""
+    def remember(self, memory: MachineMemory) -> None:
+        """Keep what the monitor knows."""
         if self.outbox is not None:
             self.outbox.remember(self.machine, memory.to_bytes())
 

@@ -1,4 +1,4 @@
-"""What lies between a station's two threads: windows up to a limit, and the news that is no window.
+"""What lies between a monitor's two threads: windows up to a limit, and the news that is no window.
 
 A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. News is never dropped.
 """
@@ -15,7 +15,7 @@ from asd_daemon.tell.commands import Command
 Item = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | Command
 
 
-class WindowQueue:
+class JudgingQueue:
     """Between the threads: windows up to a limit, and the news that is no window."""
 
     def __init__(self, limit: int = 6) -> None:

@@ -17,7 +17,9 @@ from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.fitness import level_of
 from asd_daemon.hear.windows.quality import unfit_reason
-from asd_daemon.run.assembly import SharedBundle, broker_address, memory_of
+from asd_daemon.run.publishing import broker_address
+from asd_daemon.run.shared_bundle import SharedBundle
+from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import Plan
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -36,13 +38,15 @@ def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
     """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
     names = ", ".join(plan.machines)
     yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
-    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
-    yield _try("bundle", lambda: _bundle(shelf))
+    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
+    yield _try("bundle", lambda: _bundle(shared_bundle))
     yield _try("state folder", _state_folder)
     for name, machine in plan.machines.items():
         yield _try(
             f"{name}: model",
-            lambda n=name, m=machine: f"threshold {shelf.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}",  # type: ignore[misc]
+            lambda n=name, m=machine: (
+                f"threshold {shared_bundle.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}"
+            ),  # type: ignore[misc]
         )
         yield _try(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
     yield _try("broker", lambda: _broker(plan))
@@ -55,10 +59,10 @@ def _try(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, " ".join(str(e).split()))
 
 
-def _bundle(shelf: SharedBundle) -> str:
+def _bundle(shared_bundle: SharedBundle) -> str:
     from asd_daemon.judge.scoring.scorer import self_test
 
-    bundle = shelf.bundle()
+    bundle = shared_bundle.bundle()
     compared = self_test(bundle)
     tested = f", {compared} reference scores reached" if compared else ""
     return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
@@ -78,7 +82,7 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     Raises:
         SourceError: no sound, none that is fit to judge, or that of another device than the one remembered.
     """
-    memory = memory_of(machine, spec)
+    memory = source_memory_of(machine, spec)
     # Without an identity the first one would be remembered, and a look leaves nothing behind
     objections = {machine: memory.objection} if memory is not None and memory.identity else {}
     source = open_sources({machine: spec}, wait=False, objections=objections)[machine]
