@@ -102,7 +102,7 @@ def sine_cosine_positions(dim: int, time_patches: int) -> Tensor:
     return torch.cat(waves, dim=1).float().unsqueeze(0)
 
 
-class MachineAlerts(nn.Module):
+class Attention(nn.Module):
     """Multi-head self-attention over tokens (B, N, dim)."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -142,7 +142,7 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPSILON)
-        self.attn = MachineAlerts(dim, heads)
+        self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
         self.mlp = Mlp(dim)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from asd_daemon.cli.replay import describe_replay, parse_since, play
+from asd_daemon.cli.replay import describe_replay, parse_since
 from asd_daemon.errors import UsageError
 from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.run.score_replay import play
 from asd_daemon.tell.storage.score_log import KeptScore, ScoreLog, read_scores
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
