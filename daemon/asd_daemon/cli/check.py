@@ -40,10 +40,10 @@ def check(seconds: float, as_json: bool, **options: Any) -> int:
       asd-daemon check --config asd-daemon.yaml
     """
     plan = plan_from(options)
-    from asd_daemon.run.inspection import inspect
+    from asd_daemon.run.inspection import inspect_plan
 
     well = True
-    for finding in inspect(plan, seconds):
+    for finding in inspect_plan(plan, seconds):
         well = well and finding.well
         if as_json:
             click.echo(json.dumps(asdict(finding), ensure_ascii=False))

@@ -45,7 +45,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
       asd-daemon enroll --machine lathe --source folder:recordings/lathe
     """
     from asd_daemon.hear.opening import open_source
-    from asd_daemon.learn.enrolment import CHANGEABLE, EnrolmentRequest, enrol
+    from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF, EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
     from asd_daemon.waveform import WINDOW_S
@@ -77,7 +77,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
     )
     click.echo(f"judged by {views}; tells {record.pseudo_auc:.0%} of made-up changes from normal sound")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")
-    if record.drift > CHANGEABLE:
+    if record.drift > DRIFT_TO_WARN_OF:
         click.echo(
             f"warning: the sound changed while it was learned ({record.drift:.1f} times); more of it makes fewer false alarms: --add",
             err=True,
@@ -103,8 +103,8 @@ class _ProgressDisplay:
     def __call__(self, progress: Any) -> None:
         """Show how far it is."""
         start = "\r\033[K" if self._is_terminal else ""
-        if progress.news:
-            click.echo(f"{start}{progress.news}", err=True)
+        if progress.message:
+            click.echo(f"{start}{progress.message}", err=True)
         wanted = f" of {progress.wanted}" if progress.wanted else ""
         options = f"{self._machine}: {progress.windows}{wanted} windows heard, {progress.unusable} not usable"
         if self._is_terminal:

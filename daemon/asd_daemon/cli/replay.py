@@ -38,7 +38,7 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
       asd-daemon replay --machine fan --since 2d --threshold 1.4
     """
     from asd_daemon.run.rules import alarm_rule
-    from asd_daemon.run.score_replay import play
+    from asd_daemon.run.score_replay import replay_scores
     from asd_daemon.run.stores import scores_file
     from asd_daemon.settings.file import load_settings, settings_file, state_folder
     from asd_daemon.settings.keys import AlarmSettings, Settings
@@ -49,7 +49,7 @@ def replay(machine: str, config: Path | None, since: str | None, threshold: floa
     configured = settings.machines.get(machine)
     rule = alarm_rule(configured.alarm if configured else AlarmSettings())
     begin = parse_since(since, datetime.now(UTC)) if since else None
-    played = play(read_scores(scores_file(state_folder()), machine, begin), rule, threshold)
+    played = replay_scores(read_scores(scores_file(state_folder()), machine, begin), rule, threshold)
     for line in describe_replay(played, settings.node, machine, as_json=as_json):
         click.echo(line)
 

@@ -34,12 +34,12 @@ def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: i
     """
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.scorer import Scorer
-    from asd_daemon.learn.enrolled_machines import with_enrolled
+    from asd_daemon.learn.enrolled_machines import with_enrolled_machine
     from asd_daemon.run.shared_bundle import enrolled_folder
-    from asd_daemon.settings.plan import usual_bundle
+    from asd_daemon.settings.plan import installed_or_default_bundle
     from asd_daemon.waveform import fit_length
 
-    known = with_enrolled(load_bundle(bundle or usual_bundle()), enrolled_folder(), machine)
+    known = with_enrolled_machine(load_bundle(bundle or installed_or_default_bundle()), enrolled_folder(), machine)
     scorer = Scorer(known, machine)
     refused = 0
     for path in _recordings(paths):

@@ -20,7 +20,7 @@ def status(alive: bool, as_json: bool) -> int:
     """
     from asd_daemon.errors import CannotStartError
     from asd_daemon.settings.file import state_folder
-    from asd_daemon.watch.status import describe, read_statuses, status_folder
+    from asd_daemon.watch.status import read_statuses, status_folder, status_lines
 
     try:
         found = read_statuses(status_folder(state_folder()), time.monotonic())
@@ -32,6 +32,6 @@ def status(alive: bool, as_json: bool) -> int:
     elif not found:
         click.echo("no daemon is running here", err=True)
     for one in () if as_json else found:
-        for line in describe(one):
+        for line in status_lines(one):
             click.echo(line)
     return 0 if found and all(s.trouble is None if alive else s.well for s in found) else 1

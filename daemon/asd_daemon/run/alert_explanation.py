@@ -21,7 +21,7 @@ class AlertExplanation:
 
     def add_normal(self, samples: NDArray[np.float32]) -> None:
         """Take in a normal window to compare with later."""
-        self._normal.take(samples)
+        self._normal.add(samples)
 
     def begin(self, samples: NDArray[np.float32]) -> None:
         """Explain an alert that opens with this window."""

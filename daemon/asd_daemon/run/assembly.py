@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Source
-from asd_daemon.hear.windows.fitness import Fitness
+from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.health_reporting import make_health_reporters
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
@@ -65,9 +65,9 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
 
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
-        objections = {name: memory.objection for name, memory in memories.items() if memory is not None}
+        device_checks = {name: memory.check_device for name, memory in memories.items() if memory is not None}
         sources = open_sources(
-            {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, objections=objections
+            {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, device_checks=device_checks
         )
         learners = {
             name: make_learning_judge(plan, name, shared_bundle, sources[name]) for name in plan.machines if learns
@@ -83,7 +83,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
                 rule=alarm_rule(machine.alarm),
                 records=stores.records(name),
                 resumes=plan.sources[name].kind not in ("file", "folder"),
-                fitness=Fitness(fitness_limits(machine.quality), memories[name]),
+                fitness=WindowFitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             )
             for name, machine in plan.machines.items()

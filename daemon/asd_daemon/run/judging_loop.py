@@ -101,7 +101,7 @@ class JudgingLoop:
         condition = self._status.state.condition
         if refused is None and self._learner is not None:
             learning = condition if condition is Condition.ALERT else Condition.LEARNING
-            self._status.change(learning, self._learner.news(), self._now())
+            self._status.change(learning, self._learner.status_message(), self._now())
         else:
             _LOG.warning("%s: command enroll refused: %s", self._machine, refused)
             self._status.change(condition, f"enroll refused: {refused}", self._now())

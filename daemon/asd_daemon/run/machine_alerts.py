@@ -97,26 +97,26 @@ class MachineAlerts:
             acknowledged=alert is not None and alert.event_id == silence.acknowledged,
             muted_until=silence.muted_until(now),
             drift=self._drift.drift,
-            troubles=self._records.troubles,
+            troubles=self._records.write_errors,
         )
 
     def record_sound(self, window: Window) -> None:
         """Take in a window's sound for clips, fit to judge or not."""
-        self._records.hear(self._fresh_sound.of(window))
+        self._records.record_sound(self._fresh_sound.of(window))
 
     def handle_unusable_window(self, at: datetime, reason: str) -> None:
         """A window could not be judged."""
-        self._records.keep_score(at, None, None, reason)
+        self._records.log_score(at, None, None, reason)
         self._end_expired_silence(at)
 
     def handle_verdict(self, window: Window, verdict: Verdict) -> None:
         """Take in what the judge says of a window, and publish what there is to publish."""
         at = window.ended_at
-        self._records.keep_score(at, verdict.score, verdict.threshold)
+        self._records.log_score(at, verdict.score, verdict.threshold)
         if self._drift.update(verdict, at):
             self._remember()
         self._end_expired_silence(at)
-        event = self._alarm.judge(verdict.score, verdict.threshold, at)
+        event = self._alarm.update(verdict.score, verdict.threshold, at)
         alert = self.open_alert
         if event is not None and event.kind is AlertKind.OPEN:
             self._explanation.begin(window.samples)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asd_daemon.hear.source import Source, SourceHealth
-from asd_daemon.hear.windows.fitness import Fitness
+from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.hear.windows.window import WindowCutter
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
@@ -71,7 +71,7 @@ class MachineMonitor:
         *,
         rule: AlarmRule,
         records: MachineRecords | None = None,
-        fitness: Fitness | None = None,
+        fitness: WindowFitness | None = None,
         learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
@@ -84,7 +84,7 @@ class MachineMonitor:
         resumes = source.live if resumes is None else resumes
         rules = AlertRules(rule, hop_samples=hop_samples)
         self._alerts = MachineAlerts(machine, rules, publisher, records, self.counters, resumes=resumes)
-        fitness = fitness or Fitness()
+        fitness = fitness or WindowFitness()
         self._queue = JudgingQueue()
         cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
         self._hearing = HearingLoop(machine, source, cutter, self._queue, self.counters)

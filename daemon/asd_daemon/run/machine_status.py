@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from asd_daemon.hear.windows.fitness import Fitness
+from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.tell.payloads import Condition, MachineState
@@ -60,12 +60,12 @@ class MachineStatus:
 class Outage:
     """A time in which nothing of a machine can be judged: a condition at once, counted when it lasts too long."""
 
-    def __init__(self, machine: str, fitness: Fitness, status: MachineStatus, counters: Counters) -> None:
+    def __init__(self, machine: str, fitness: WindowFitness, status: MachineStatus, counters: Counters) -> None:
         self._machine, self._fitness, self._status, self._counters = machine, fitness, status, counters
 
     def report(self, condition: Condition, reason: str, at: datetime) -> None:
         """Say that there is nothing to judge and why; once more when that has lasted too long."""
-        if self._fitness.is_deaf(at):
+        if self._fitness.mark_unusable(at):
             self._counters.add(deaf=1)
             _LOG.error("%s: %s%s", self._machine, reason, self._fitness.deaf_text)
         self._status.change(condition, reason + self._fitness.deaf_text, at)

@@ -40,7 +40,7 @@ class ScoreDriftWatch:
 
     def update(self, verdict: Verdict, at: datetime) -> bool:
         """Take in a window's score; whether a drift began or ended with it."""
-        if not self._scores.take(verdict.score, verdict.threshold, at):
+        if not self._scores.update(verdict.score, verdict.threshold, at):
             return False
         if self._scores.drifted_since is not None:
             _LOG.warning(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.tell.storage.score_log import KeptScore
+from asd_daemon.tell.storage.score_log import LoggedScore
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Replay:
         return self.alerts / ((self.last_at - self.first_at) / timedelta(weeks=1))
 
 
-def play(scores: Iterable[KeptScore], rule: AlarmRule, threshold: float | None = None) -> Replay:
+def replay_scores(scores: Iterable[LoggedScore], rule: AlarmRule, threshold: float | None = None) -> Replay:
     """Play scores through an alarm.
 
     Args:
@@ -60,7 +60,7 @@ def play(scores: Iterable[KeptScore], rule: AlarmRule, threshold: float | None =
         if kept.score is None or limit is None:
             unusable += 1
             continue
-        event = alarm.judge(kept.score, limit, kept.at)
+        event = alarm.update(kept.score, limit, kept.at)
         if event is not None:
             events.append(event)
     return Replay(tuple(events), windows, unusable, first_at, last_at)

@@ -54,12 +54,12 @@ class SharedBundle:
         """
         from asd_daemon.judge.scoring.scorer import Scorer
         from asd_daemon.judge.thresholds.calibration import window_exceedance
-        from asd_daemon.learn.enrolled_machines import with_enrolled
+        from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 
         exceedance = window_exceedance(
             false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
         )
-        bundle = with_enrolled(self.bundle(), enrolled_folder(), model)
+        bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model)
         with self._lock:
             scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
             self._embedder, self._separator = scorer.models

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from asd_daemon.errors import UnknownMachineError
-from asd_daemon.hear.windows.fitness import Fitness
+from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.machine_alerts import MachineAlerts
@@ -31,7 +31,7 @@ class Learner(Protocol):
     def enrol(self, command: Command) -> str | None:
         """Begin; why not, where it can't."""
 
-    def news(self) -> str | None:
+    def status_message(self) -> str | None:
         """How far it is; or, once, what came of it."""
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class WindowJudging:
     def __init__(
         self,
         machine: str,
-        fitness: Fitness,
+        fitness: WindowFitness,
         status: MachineStatus,
         alerts: MachineAlerts,
         outage: Outage,
@@ -77,13 +77,13 @@ class WindowJudging:
         self.in_progress.begin()
         self.judged_until = at = window.ended_at
         self._alerts.record_sound(window)
-        reason = self._fitness.reason(window)
+        reason = self._fitness.check(window)
         if reason is not None:
             self.in_progress.settle(unusable=1)
             self._alerts.handle_unusable_window(at, reason.value)
             self._outage.report(Condition.UNUSABLE, reason.value, at)
             return
-        self._fitness.hears()
+        self._fitness.mark_usable()
         try:
             verdict = judge.score(window.samples)
         except UnknownMachineError as e:  # it waits to be learned, or is being learned
@@ -106,6 +106,6 @@ class WindowJudging:
             reason, self._dropped_reported = "cannot keep up: windows are dropped", dropped
             condition = Condition.ALERT if has_alert else Condition.OVERLOADED
         if self._learner is not None and condition is Condition.NORMAL:
-            reason = self._learner.news()
+            reason = self._learner.status_message()
             condition = Condition.LEARNING if self._learner.is_learning else Condition.NORMAL
         return condition, reason

@@ -138,7 +138,7 @@ class DaemonStatus:
         return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
 
 
-def describe(status: DaemonStatus) -> Iterator[str]:
+def status_lines(status: DaemonStatus) -> Iterator[str]:
     """Lines for people."""
     content = status.content
     yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
@@ -187,7 +187,7 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
         process_id = int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return DaemonStatus(file, {}, f"can't be read: {e}")
-    if not _lives(process_id):
+    if not _is_running(process_id):
         return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
     if age_s < -SLACK_S:
         return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
@@ -196,7 +196,7 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
     return DaemonStatus(file, content, None)
 
 
-def _lives(process_id: int) -> bool:
+def _is_running(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:

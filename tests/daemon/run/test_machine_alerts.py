@@ -18,7 +18,7 @@ from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, PublishedScore
-from asd_daemon.tell.storage.machine_memory import MachineMemory, memory_from
+from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
 
@@ -144,9 +144,9 @@ def test_memory_that_cannot_be_understood_begins_anew(tmp_path: Path, caplog: py
 def test_memory_as_bytes_and_back_is_the_same() -> None:
     alarm = Alarm(RULE)
     for number in range(3):
-        alarm.judge(0.9, 0.5, START + timedelta(seconds=number))
+        alarm.update(0.9, 0.5, START + timedelta(seconds=number))
     memory = MachineMemory(alarm.memory)
-    assert memory_from(memory.to_bytes(), "fan") == memory
+    assert parse_memory(memory.to_bytes(), "fan") == memory
 
 
 def test_alert_that_opens_while_muted_is_told_when_the_time_is_over(tmp_path: Path) -> None:

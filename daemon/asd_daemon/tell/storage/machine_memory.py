@@ -33,7 +33,7 @@ class MachineMemory:
 _ADAPTER = TypeAdapter(MachineMemory)
 
 
-def memory_from(content: bytes | None, machine: str) -> MachineMemory:
+def parse_memory(content: bytes | None, machine: str) -> MachineMemory:
     """The memory that was kept; an empty one where there is none, or none that this program understands."""
     if content is None:
         return MachineMemory()

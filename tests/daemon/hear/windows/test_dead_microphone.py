@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
-from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits
+from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
@@ -105,7 +105,7 @@ class Rig:
         self.at = START
 
         def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
-            fitness = Fitness(FitnessLimits(deaf_after_s=60))
+            fitness = WindowFitness(FitnessLimits(deaf_after_s=60))
             made = MachineMonitor(
                 "fan",
                 self.source,
