@@ -1,7 +1,7 @@
 """Which views a machine is judged by, chosen from its normal sound alone.
 
-Owns the choice by pseudo-anomalies: normal windows changed as failing machines change (pseudo_anomalies.py), scored by views that have not seen
-them. It fits nothing that is kept. NumPy only.
+Owns the choice by pseudo-anomalies: normal windows changed as failing machines change (pseudo_anomalies.py), scored by views that have
+not seen them. It fits nothing that is kept. NumPy only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What waits for a machine's judging thread: windows up to a limit, with events of the source and commands in their order.
 
-A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. Nothing else is ever dropped.
+A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. Nothing else is ever
+dropped.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AlertRules:
-    """What makes an alert, and what makes a drift."""
+    """By which rules one machine's windows become alerts."""
 
     alarm: AlarmRule
     drift: ScoreDriftRule = field(default_factory=ScoreDriftRule)
