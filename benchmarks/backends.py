@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 from asd_daemon.judge.distances.fusion import Candidate, Fusion  # noqa: E402
 from asd_daemon.judge.distances.local_density import NORMALISATIONS  # noqa: E402
 from asd_daemon.judge.features.log_mel import log_mel  # noqa: E402
-from asd_daemon.judge.features.views import F32, VIEW_NAMES, describe, euclidean  # noqa: E402
+from asd_daemon.judge.features.views import F32, VIEW_NAMES, euclidean, view_vectors  # noqa: E402
 from asd_daemon.learn.pseudo_anomalies import pseudo_anomalies  # noqa: E402
 from asd_daemon.learn.view_selection import select_views  # noqa: E402
 from asd_trainer.data.dataset import Clip, load_clip, read_dataset  # noqa: E402
@@ -79,10 +79,10 @@ def measure(root: Path, name: str, clips: tuple[Clip, ...], seed: int, cache: Pa
         normal, changed = [], []
         for clip in train:
             waveform = load_clip(clip)
-            normal.append(describe(waveform) | simple_views(waveform))
+            normal.append(view_vectors(waveform) | simple_views(waveform))
             altered = pseudo_anomalies(waveform, rng).values()
-            changed.append(stacked([{v: x[0] for v, x in describe(a).items()} for a in altered]))
-        heard = [{v: x[0] for v, x in (describe(w) | simple_views(w)).items()} for w in map(load_clip, test)]
+            changed.append(stacked([{v: x[0] for v, x in view_vectors(a).items()} for a in altered]))
+        heard = [{v: x[0] for v, x in (view_vectors(w) | simple_views(w)).items()} for w in map(load_clip, test)]
         parts = {f"train/{v}": x for v, x in stacked(normal).items()} | {
             f"heard/{v}": x for v, x in stacked(heard).items()
         }

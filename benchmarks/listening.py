@@ -11,7 +11,7 @@ from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator, window_features
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
-from asd_daemon.judge.features.views import VIEW_NAMES, describe
+from asd_daemon.judge.features.views import VIEW_NAMES, view_vectors
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
 from asd_daemon.waveform import WINDOW_S
 
@@ -87,7 +87,7 @@ def step_rows(int8: Bundle, fp32: Bundle, window: F32) -> list[Row]:
             alone.nearest(vectors[SEPARATED])  # type: ignore[attr-defined]
 
         whole[precision] = median_ms(judge)
-    views = median_ms(lambda: describe(window, mel, views=list(VIEW_NAMES)))
+    views = median_ms(lambda: view_vectors(window, mel, views=list(VIEW_NAMES)))
     rows.append(
         ms_row(f"all {len(VIEW_NAMES)} views that need no model", views, "a machine uses those that were chosen for it")
     )

@@ -1,4 +1,4 @@
-"""A daemon process whose machine does nothing but fail and recover, as fast as it can: the real station, stores and MQTT side, with a
+"""A daemon process whose machine does nothing but fail and recover, as fast as it can: the real monitor, stores and MQTT side, with a
 scripted source and judge. What its stores have taken is written down by a witness, line by line, so that a test knows what must arrive.
 
 Run as a program: `alerter.py PORT STATE_FOLDER WITNESS_FILE WINDOWS`.
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.mqtt.connection import BrokerAddress
@@ -81,10 +81,10 @@ class _WitnessedTeller(MqttPublisher):
 
     witness = -1
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
-        super().alert(machine, event, details, memory)
+        super().publish_alert(machine, event, details, memory)
         os.write(self.witness, f"{event.event_id} {event.kind.value}\n".encode())
 
 
@@ -92,14 +92,18 @@ def run(port: int, state: Path, witness: Path, windows: int) -> None:
     """Fail and recover so many windows long, then wait to be stopped."""
     stores = Stores(state, KeepSettings(clips="none", scores_every_s=1), [MACHINE])
     address = BrokerAddress("127.0.0.1", port, client_id="alerter", keepalive_s=5)
-    publisher = _WitnessedTeller(address, Topics("box", [MACHINE]), waiting=stores.outbox)
+    publisher = _WitnessedTeller(address, Topics("box", [MACHINE]), outbox=stores.outbox)
     publisher.witness = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     script = _Script(windows)
 
-    def stations(news: StationCallbacks) -> Sequence[Station]:
-        return [Station(MACHINE, script, lambda: script, publisher, news, rule=RULE, records=stores.records(MACHINE))]
+    def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+        return [
+            MachineMonitor(
+                MACHINE, script, lambda: script, publisher, callbacks, rule=RULE, records=stores.records(MACHINE)
+            )
+        ]
 
-    Service(publisher, SystemdNotifier({}), stations, stores=stores).run()
+    Service(publisher, SystemdNotifier({}), monitors, stores=stores).run()
 
 
 if __name__ == "__main__":

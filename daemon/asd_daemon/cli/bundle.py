@@ -1,4 +1,4 @@
-"""`asd-daemon bundle`: verify, install, roll back. Reads the words and prints; installation.py does the work."""
+"""`asd-daemon bundle`: verify, install, roll back."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 
 import click
 
-from asd_daemon.cli.console import leave
+from asd_daemon.cli.console import exit_with_message
+from asd_daemon.cli.options import PATH, json_option
 from asd_daemon.errors import BundleError
 
-_PATH = click.Path(path_type=Path)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _key = click.option(
     "--key",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Ed25519 public key (PEM) that must have signed it.  [default: bundle_key of $ASD_CONFIG]",
 )
 _root = click.option(
     "--to",
     "root",
-    type=_PATH,
+    type=PATH,
     metavar="FOLDER",
     help="Where this box keeps its bundles.  [default: bundles in the state folder]",
 )
@@ -33,9 +32,9 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @_key
-@_as_json
+@json_option
 def verify(path: Path, key: Path | None, as_json: bool) -> int:
     """Check every file of a bundle against its hash, its models' shapes, and its reference scores on this box; exit code 1 if it is wrong.
 
@@ -52,7 +51,7 @@ def verify(path: Path, key: Path | None, as_json: bool) -> int:
         if as_json:
             click.echo(json.dumps({"path": str(path), "well": False, "reason": str(e)}, ensure_ascii=False))
             return 1
-        leave(str(e), 1)
+        exit_with_message(str(e), 1)
     facts = {
         "path": str(path),
         "well": True,
@@ -72,10 +71,10 @@ def verify(path: Path, key: Path | None, as_json: bool) -> int:
 
 
 @bundle.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @_root
 @_key
-@_as_json
+@json_option
 def install(path: Path, root: Path | None, key: Path | None, as_json: bool) -> None:
     """Copy a bundle to this box and make it the current one, in one step; the one before is kept.
 
@@ -85,22 +84,26 @@ def install(path: Path, root: Path | None, key: Path | None, as_json: bool) -> N
     from asd_daemon.judge.scoring.installed_bundles import install_bundle
 
     done = install_bundle(path, root or _default_root(), key or _configured_key())
-    _tell(done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json)
+    _print_result(
+        done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
+    )
 
 
 @bundle.command()
 @_root
 @_key
-@_as_json
+@json_option
 def rollback(root: Path | None, key: Path | None, as_json: bool) -> None:
     """Make the bundle before the current one current again."""
     from asd_daemon.judge.scoring.installed_bundles import roll_back
 
     done = roll_back(root or _default_root(), key or _configured_key())
-    _tell(done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json)
+    _print_result(
+        done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
+    )
 
 
-def _tell(path: Path, name: str, version: str, scores: int, replaced: str | None, as_json: bool) -> None:
+def _print_result(path: Path, name: str, version: str, scores: int, replaced: str | None, as_json: bool) -> None:
     if as_json:
         facts = {"path": str(path), "name": name, "version": version, "reference_scores": scores, "replaced": replaced}
         click.echo(json.dumps(facts, ensure_ascii=False))

@@ -15,8 +15,8 @@ import click
 from asd_daemon.errors import AsdError
 
 
-class Stopped(Exception):  # noqa: N818 - it is not an error
-    """A signal asked the program to stop; says what stays."""
+class StoppedBySignal(Exception):  # noqa: N818 - it is not an error
+    """A signal asked the program to stop; the message says what stays."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -44,9 +44,11 @@ class _PlainErrors(click.Command):
             sys.exit(2)
         except click.ClickException as e:
             context = getattr(e, "ctx", None)
-            leave(f"{e.format_message()} (see {context.command_path if context else self.name} --help)", e.exit_code)
+            exit_with_message(
+                f"{e.format_message()} (see {context.command_path if context else self.name} --help)", e.exit_code
+            )
         except click.Abort:
-            leave("by Ctrl-C", 130, word="stopped")
+            exit_with_message("by Ctrl-C", 130, word="stopped")
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -54,11 +56,11 @@ class _PlainErrors(click.Command):
         try:
             return super().invoke(ctx)
         except AsdError as e:
-            leave(str(e), e.exit_code)
-        except Stopped as e:
-            leave(str(e), e.exit_code, word="stopped")
+            exit_with_message(str(e), e.exit_code)
+        except StoppedBySignal as e:
+            exit_with_message(str(e), e.exit_code, word="stopped")
         except KeyboardInterrupt:
-            leave("by Ctrl-C; what was finished stays", 128 + signal.SIGINT, word="stopped")
+            exit_with_message("by Ctrl-C; what was finished stays", 128 + signal.SIGINT, word="stopped")
 
 
 class CommandGroup(_PlainErrors, click.Group):
@@ -69,7 +71,7 @@ class Program(_PlainErrors):
     """A program that is one command."""
 
 
-def leave(message: str, exit_code: int, word: str = "error") -> NoReturn:
-    """Print a message as one line on stderr and leave the program."""
+def exit_with_message(message: str, exit_code: int, word: str = "error") -> NoReturn:
+    """Print a message as one line on stderr and end the program."""
     click.echo(f"{word}: {' '.join(message.split())}", err=True)
     sys.exit(exit_code)

@@ -1,75 +1,57 @@
-"""`asd-daemon replay`: what would have fired, had the alarm been set so, on the scores that were kept.
-
-Plays kept scores through the same alarm that listens. It opens the file of scores for reading only and changes nothing.
-"""
+"""`asd-daemon replay`: what would have fired, had the alarm been set so, on the scores that were kept."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
+
+from asd_daemon.cli.options import config_option, json_option
 from asd_daemon.errors import UsageError
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.tell.payloads import alert_payload, time_text
-from asd_daemon.tell.storage.score_log import KeptScore
+
+if TYPE_CHECKING:
+    from asd_daemon.run.score_replay import Replay
+
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-@dataclass(frozen=True)
-class Replay:
-    """What became of the scores."""
+@click.command()
+@click.option("--machine", required=True, metavar="NAME", help="Machine whose scores are played again.")
+@config_option
+@click.option("--since", metavar="TIME", help="From when on: 12h, 2d, 1w ago or an ISO 8601 time.  [default: all]")
+@click.option("--threshold", type=float, metavar="SCORE", help="Judge by this one.  [default: that of the time]")
+@json_option
+def replay(machine: str, config: Path | None, since: str | None, threshold: float | None, as_json: bool) -> None:
+    """Show what would have fired on the scores that were kept, with the alarm as it is configured now.
 
-    events: tuple[AlertEvent, ...]
-    """Opens, updates and closes in their order; event_ids are numbers, since none of them was ever told."""
-    windows: int
-    """All that were kept, usable or not."""
-    unusable: int
-    first_at: datetime | None
-    """UTC times of the first and the last window."""
-    last_at: datetime | None
+    For choosing a threshold: no sound is needed, and nothing is told to anybody. The score log is in the state folder.
 
-    @property
-    def alerts(self) -> int:
-        """How many opened."""
-        return sum(event.kind is AlertKind.OPEN for event in self.events)
-
-    @property
-    def alerts_per_week(self) -> float | None:
-        """The same, by the time that was listened; None for no time."""
-        if self.first_at is None or self.last_at is None or self.last_at <= self.first_at:
-            return None
-        return self.alerts / ((self.last_at - self.first_at) / timedelta(weeks=1))
-
-
-def play(scores: Iterable[KeptScore], rule: AlarmRule, threshold: float | None = None) -> Replay:
-    """Play scores through an alarm.
-
-    Args:
-        scores: in the order in which they were heard.
-        rule: when an alert opens and closes.
-        threshold: to judge by; None for those that held at the time.
+    \b
+    Examples:
+      asd-daemon replay --machine fan --since 1w
+      asd-daemon replay --machine fan --since 2d --threshold 1.4
     """
-    numbers = count(1)
-    alarm = Alarm(rule, new_id=lambda: str(next(numbers)))
-    events: list[AlertEvent] = []
-    windows = unusable = 0
-    first_at = last_at = None
-    for kept in scores:
-        windows += 1
-        first_at, last_at = first_at or kept.at, kept.at
-        limit = kept.threshold if threshold is None else threshold
-        if kept.score is None or limit is None:
-            unusable += 1
-            continue
-        event = alarm.judge(kept.score, limit, kept.at)
-        if event is not None:
-            events.append(event)
-    return Replay(tuple(events), windows, unusable, first_at, last_at)
+    from asd_daemon.run.rules import alarm_rule
+    from asd_daemon.run.score_replay import replay_scores
+    from asd_daemon.run.stores import scores_file
+    from asd_daemon.settings.file import load_settings, settings_file, state_folder
+    from asd_daemon.settings.keys import AlarmSettings, Settings
+    from asd_daemon.tell.storage.score_log import read_scores
+
+    file = settings_file(config)
+    settings = load_settings(file) if file else Settings()
+    configured = settings.machines.get(machine)
+    rule = alarm_rule(configured.alarm if configured else AlarmSettings())
+    begin = parse_since(since, datetime.now(UTC)) if since else None
+    played = replay_scores(read_scores(scores_file(state_folder()), machine, begin), rule, threshold)
+    for line in describe_replay(played, settings.node, machine, as_json=as_json):
+        click.echo(line)
 
 
 def parse_since(words: str, now: datetime) -> datetime:
@@ -90,6 +72,8 @@ def parse_since(words: str, now: datetime) -> datetime:
 
 def describe_replay(played: Replay, node: str, machine: str, *, as_json: bool) -> Iterator[str]:
     """Lines for people, or one JSON object an event and a last one that sums up."""
+    from asd_daemon.tell.payloads import alert_payload, time_text
+
     per_week = played.alerts_per_week
     for event in played.events:
         if as_json:

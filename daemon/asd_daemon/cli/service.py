@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from asd_daemon.cli.options import PATH
+
 _prefix = click.option(
     "--prefix",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("/"),
     show_default=True,
     metavar="FOLDER",
@@ -26,7 +28,7 @@ def service() -> None:
 @_prefix
 @click.option(
     "--program",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="asd-daemon as the service shall call it.  [default: this one]",
 )

@@ -34,14 +34,14 @@ def open_source(spec: SourceSpec, *, wait: bool = False) -> Source:
 
 
 def open_sources(
-    specs: Mapping[str, SourceSpec], *, wait: bool, objections: Mapping[str, Callable[[str], str | None]]
+    specs: Mapping[str, SourceSpec], *, wait: bool, device_checks: Mapping[str, Callable[[str], str | None]]
 ) -> dict[str, Source]:
     """The sources of several machines; machines that name the same device share it.
 
     Args:
         specs: machine → its source.
         wait: keep trying when a device or command isn't there at the start, rather than fail.
-        objections: machine → why a device of some identity must not be heard; None where it may.
+        device_checks: machine → why a device of some identity must not be heard; None where it may.
 
     Raises:
         AsdError: as `open_source`.
@@ -51,5 +51,5 @@ def open_sources(
     if devices:
         from asd_daemon.hear.sources.shared_microphone import open_microphones
 
-        opened = open_microphones(devices, wait=wait, objections=objections)
+        opened = open_microphones(devices, wait=wait, device_checks=device_checks)
     return {name: opened.get(name) or open_source(spec, wait=wait) for name, spec in specs.items()}

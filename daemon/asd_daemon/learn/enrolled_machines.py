@@ -62,7 +62,7 @@ class EnrolmentRecord(BaseModel):
     weights: tuple[tuple[str, Finite], ...]
 
 
-def models_of(bundle: Bundle) -> str:
+def models_hash(bundle: Bundle) -> str:
     """One hash for the models that make a bundle's vectors."""
     manifest = bundle.manifest
     names = [m.file for m in (manifest.embedder, manifest.separator) if m is not None]
@@ -89,7 +89,7 @@ def read_enrolment(root: Path, machine: str) -> EnrolmentRecord | None:
         raise BundleError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; enrol the machine again") from e
 
 
-def with_enrolled(bundle: Bundle, root: Path, machine: str) -> Bundle:
+def with_enrolled_machine(bundle: Bundle, root: Path, machine: str) -> Bundle:
     """The bundle, with a machine's learned state in place of its own where there is one.
 
     Raises:
@@ -98,7 +98,7 @@ def with_enrolled(bundle: Bundle, root: Path, machine: str) -> Bundle:
     record = read_enrolment(root, machine)
     if record is None:
         return bundle
-    if record.models != models_of(bundle):
+    if record.models != models_hash(bundle):
         raise BundleError(
             f"{root / machine}: was learned with the models of bundle {record.bundle}, not with those of {bundle.name}"
             f" {bundle.version}; learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
@@ -111,7 +111,7 @@ def with_enrolled(bundle: Bundle, root: Path, machine: str) -> Bundle:
     return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.entry)})
 
 
-def keep(root: Path, record: EnrolmentRecord, sound: NormalSound) -> EnrolmentRecord:
+def save_enrolment(root: Path, record: EnrolmentRecord, sound: NormalSound) -> EnrolmentRecord:
     """Make a learned state, whose files lie in ROOT/<machine>/<entry.folder>, the machine's; the one before it is deleted after.
 
     Raises:
@@ -135,7 +135,7 @@ def keep(root: Path, record: EnrolmentRecord, sound: NormalSound) -> EnrolmentRe
     return record
 
 
-def kept_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
+def read_enrolled_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
     """The vectors that a machine was learned from.
 
     Raises:
@@ -184,7 +184,7 @@ def read_vectors(file: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
     return groups["vectors"], groups["changed"]
 
 
-def join(before: NormalSound, after: NormalSound) -> NormalSound:
+def join_sound(before: NormalSound, after: NormalSound) -> NormalSound:
     """Sound heard earlier and sound heard now."""
 
     def both(

@@ -25,32 +25,39 @@ from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
 from asd_daemon.learn.enrolled_machines import (
     EnrolmentRecord,
-    join,
-    keep,
-    kept_sound,
-    models_of,
+    join_sound,
+    models_hash,
+    read_enrolled_sound,
     read_enrolment,
     read_vectors,
+    save_enrolment,
     write_vectors,
 )
-from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, describe_normal, learn, write_machine
+from asd_daemon.learn.learning import (
+    LEAST_WINDOWS,
+    LearnedMachine,
+    NormalSound,
+    learn,
+    normal_window_vectors,
+    write_machine,
+)
 
 COLLECTING = "collecting"
-NOTE = "note.json"
-TRIED = "tried.json"
-CHANGEABLE = 1.3  # drift from which the user hears of it
-TOO_CHANGEABLE = 2.0  # a stretch of time scores twice what normal windows score: what was learned does not hold
+MODELS_FILE = "note.json"
+FAILURE_FILE = "tried.json"
+DRIFT_TO_WARN_OF = 1.3  # drift from which the user hears of it
+DRIFT_LIMIT = 2.0  # a stretch of time scores twice what normal windows score: what was learned does not hold
 
 
 @dataclass(frozen=True)
-class Progress:
+class EnrolmentProgress:
     """How far the collecting is."""
 
     windows: int
     wanted: int | None
     """None: all that the source has."""
     unusable: int
-    news: str | None = None
+    message: str | None = None
     """Something worth a line of its own."""
 
 
@@ -79,7 +86,7 @@ class EnrolmentResult:
     """For one false alarm a week, two of three windows."""
 
 
-class Collection:
+class CollectedWindows:
     """Vectors of usable windows of one machine, on the disk, so that collecting goes on where it was interrupted."""
 
     def __init__(self, folder: Path, models: str) -> None:
@@ -89,13 +96,13 @@ class Collection:
             BundleError: the folder can't be written.
         """
         self.folder = folder
-        note = folder / NOTE
+        models_file = folder / MODELS_FILE
         expected = json.dumps({"models": models})
         try:
-            if not note.is_file() or note.read_text(encoding="utf-8", errors="replace") != expected:
+            if not models_file.is_file() or models_file.read_text(encoding="utf-8", errors="replace") != expected:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-                note.write_text(expected, encoding="utf-8")
+                models_file.write_text(expected, encoding="utf-8")
         except OSError as e:
             raise BundleError(f"{folder}: can't be written: {e}; set ASD_STATE_DIR or give this user the right") from e
         self._files = sorted(folder.glob("window-*.npz"))
@@ -104,32 +111,32 @@ class Collection:
         return len(self._files)
 
     @property
-    def tried(self) -> int:
+    def windows_at_last_failure(self) -> int:
         """How many windows there were when nothing could be learned from them; 0 where that never was."""
         try:
-            return min(int((self.folder / TRIED).read_text(encoding="ascii")), len(self))
+            return min(int((self.folder / FAILURE_FILE).read_text(encoding="ascii")), len(self))
         except (OSError, ValueError):
             return 0
 
-    def note_tried(self) -> None:
+    def mark_failed(self) -> None:
         """Nothing can be learned from what there is: the next call listens on.
 
         Raises:
             BundleError: the disk refuses.
         """
         try:
-            (self.folder / TRIED).write_text(str(len(self)), encoding="ascii")
+            (self.folder / FAILURE_FILE).write_text(str(len(self)), encoding="ascii")
         except OSError as e:
             raise BundleError(f"{self.folder}: can't be written: {e}") from e
 
-    def add(self, hearing: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
+    def add(self, extractor: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
         """Describe a window and keep its vectors and its level.
 
         Raises:
             BundleError: the disk refuses.
         """
         number = len(self._files)
-        own, changed = describe_normal(hearing, samples, views, np.random.default_rng(number))
+        own, changed = normal_window_vectors(extractor, samples, views, np.random.default_rng(number))
         level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
         try:
@@ -145,87 +152,91 @@ class Collection:
             own, changed = read_vectors(file)
             levels.append(float(own.pop("level_dbfs")[0, 0]))
             windows.append((own, changed))
-        return NormalSound.joined(windows), levels
+        return NormalSound.from_windows(windows), levels
 
 
 def enrol(
-    bundle: Bundle, root: Path, order: EnrolmentRequest, source: Source, told: Callable[[Progress], None]
+    bundle: Bundle,
+    root: Path,
+    request: EnrolmentRequest,
+    source: Source,
+    on_progress: Callable[[EnrolmentProgress], None],
 ) -> EnrolmentResult:
     """Learn a machine and keep it below `root`.
 
     Args:
         bundle: whose models hear.
         root: where learned machines lie.
-        order: what shall be learned.
+        request: what shall be learned.
         source: its sound.
-        told: called after each window.
+        on_progress: called after each window.
 
     Raises:
         UsageError: the machine was learned already, and neither `add` nor `relearn` is set.
         DataSetError: too few usable windows, or a sound too changeable: what was collected and the old state stay.
         SourceError, BundleError: the source or the models fail.
     """
-    before = read_enrolment(root, order.machine)
-    if before is not None and not (order.add or order.relearn):
+    before = read_enrolment(root, request.machine)
+    if before is not None and not (request.add or request.relearn):
         raise UsageError(
-            f"{order.machine} was learned here on {before.created[:10]} from {before.windows} windows;"
+            f"{request.machine} was learned here on {before.created[:10]} from {before.windows} windows;"
             " --add extends that, --relearn replaces it"
         )
-    if before is not None and order.add and before.models != models_of(bundle):
+    if before is not None and request.add and before.models != models_hash(bundle):
         raise UsageError(
-            f"{order.machine} was learned with other models ({before.bundle}); give --relearn instead of --add"
+            f"{request.machine} was learned with other models ({before.bundle}); give --relearn instead of --add"
         )
     views = (*VIEW_NAMES, HEARD, *((SEPARATED,) if bundle.manifest.separator is not None else ()))
     separator = open_separator(bundle) if bundle.manifest.separator is not None else None
-    hearing = FeatureExtractor(open_embedder(bundle), separator)
-    collection = Collection(root / order.machine / COLLECTING, models_of(bundle))
-    wanted = None if order.windows is None else collection.tried + order.windows
-    _collect(collection, hearing, views, source, wanted, told)
+    extractor = FeatureExtractor(open_embedder(bundle), separator)
+    collection = CollectedWindows(root / request.machine / COLLECTING, models_hash(bundle))
+    wanted = None if request.windows is None else collection.windows_at_last_failure + request.windows
+    _collect(collection, extractor, views, source, wanted, on_progress)
     fresh, levels = collection.read()
-    sound = join(kept_sound(root, before), fresh) if before is not None and order.add else fresh
-    rows, _ = sound.originals()
+    sound = join_sound(read_enrolled_sound(root, before), fresh) if before is not None and request.add else fresh
+    rows, _ = sound.distinct_windows()
     if LEAST_WINDOWS <= len(rows) < sound.windows:
-        news = f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others and count once"
-        told(Progress(len(collection), wanted, 0, news))
-        sound = sound.only(rows)
+        message = f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others and count once"
+        on_progress(EnrolmentProgress(len(collection), wanted, 0, message))
+        sound = sound.subset(rows)
     learned = learn(sound)
-    if learned.drift > TOO_CHANGEABLE:
-        collection.note_tried()
+    if learned.drift > DRIFT_LIMIT:
+        collection.mark_failed()
         raise DataSetError(
-            f"{order.machine}: the sound was too changeable: a quarter of the time scores {learned.drift:.1f} times what the rest"
-            f" does (at most {TOO_CHANGEABLE:g}); run the machine as it usually runs and call enroll again for more windows,"
+            f"{request.machine}: the sound was too changeable: a quarter of the time scores {learned.drift:.1f} times what the rest"
+            f" does (at most {DRIFT_LIMIT:g}); run the machine as it usually runs and call enroll again for more windows,"
             f" or delete {collection.folder} first to begin anew"
         )
-    record = _write(bundle, root, order, sound, learned, levels, source.source_health.identity)
+    record = _write(bundle, root, request, sound, learned, levels, source.source_health.identity)
     try:  # it must open as the daemon will open it, before the old state is let go
-        known = replace(bundle, enrolled={order.machine: (root / order.machine, record.entry)})
-        threshold = Scorer(known, order.machine, separator=separator).threshold
-        record = keep(root, record, sound)
+        known = replace(bundle, enrolled={request.machine: (root / request.machine, record.entry)})
+        threshold = Scorer(known, request.machine, separator=separator).threshold
+        record = save_enrolment(root, record, sound)
     except OSError as e:
-        raise BundleError(f"{root / order.machine}: can't be written: {e.strerror}; the state before it stays") from e
+        raise BundleError(f"{root / request.machine}: can't be written: {e.strerror}; the state before it stays") from e
     return EnrolmentResult(record, learned, threshold)
 
 
 def _collect(
-    collection: Collection,
-    hearing: FeatureExtractor,
+    collection: CollectedWindows,
+    extractor: FeatureExtractor,
     views: tuple[str, ...],
     source: Source,
     wanted: int | None,
-    told: Callable[[Progress], None],
+    on_progress: Callable[[EnrolmentProgress], None],
 ) -> None:
     """Add usable windows until there are enough, or the source ends."""
     unusable: Counter[str] = Counter()
-    news = f"going on with {len(collection)} windows collected before" if len(collection) else None
-    told(Progress(len(collection), wanted, 0, news))
+    message = f"going on with {len(collection)} windows collected before" if len(collection) else None
+    on_progress(EnrolmentProgress(len(collection), wanted, 0, message))
     cutter = WindowCutter(live=source.live)
     try:
-        for heard in source.events() if wanted is None or len(collection) < wanted else ():
-            for item in cutter.feed(heard):
+        for event in source.events() if wanted is None or len(collection) < wanted else ():
+            for item in cutter.feed(event):
                 if isinstance(item, SoundReturned):
                     continue
-                news = _take(collection, hearing, views, item, unusable)
-                told(Progress(len(collection), wanted, unusable.total(), news))
+                message = _add_if_usable(collection, extractor, views, item, unusable)
+                on_progress(EnrolmentProgress(len(collection), wanted, unusable.total(), message))
                 if wanted is not None and len(collection) >= wanted:
                     return
     finally:
@@ -238,9 +249,9 @@ def _collect(
         )
 
 
-def _take(
-    collection: Collection,
-    hearing: FeatureExtractor,
+def _add_if_usable(
+    collection: CollectedWindows,
+    extractor: FeatureExtractor,
     views: tuple[str, ...],
     item: Window | SourceLost | UnreadableRecording | DeadMicrophone,
     unusable: Counter[str],
@@ -250,7 +261,7 @@ def _take(
         return item.reason
     reason = unfit_reason(item.sound, item.gap_samples)
     if reason is None and item.padded_samples == 0:
-        collection.add(hearing, views, item.samples)
+        collection.add(extractor, views, item.samples)
         return None
     word = "too short" if reason is None else reason.value
     unusable[word] += 1
@@ -260,7 +271,7 @@ def _take(
 def _write(
     bundle: Bundle,
     root: Path,
-    order: EnrolmentRequest,
+    request: EnrolmentRequest,
     sound: NormalSound,
     learned: LearnedMachine,
     levels: list[float],
@@ -269,7 +280,7 @@ def _write(
     """Write the machine's files into a folder of their own; nothing points to it yet."""
     now = datetime.now(UTC)
     stamp = now.strftime("%Y%m%dT%H%M%S")
-    folder = root / order.machine / stamp
+    folder = root / request.machine / stamp
     shutil.rmtree(folder, ignore_errors=True)
     bank = sound.vectors[HEARD][:, 0]
     separated = sound.vectors[SEPARATED][:, 0] if SEPARATED in dict(learned.weights) else None
@@ -277,14 +288,14 @@ def _write(
     low, middle, high = (float(v) for v in np.percentile(levels, (10, 50, 90)))
     return EnrolmentRecord(
         schema=1,
-        machine=order.machine,
+        machine=request.machine,
         created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         bundle=f"{bundle.name} {bundle.version}",
-        models=models_of(bundle),
+        models=models_hash(bundle),
         entry=entry,
         files={},
         windows=sound.windows,
-        source=order.source,
+        source=request.source,
         microphone=microphone,
         level_dbfs=(round(low, 2), round(middle, 2), round(high, 2)),
         drift=round(learned.drift, 4),

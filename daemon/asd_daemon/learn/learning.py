@@ -27,9 +27,9 @@ F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
 LEAST_WINDOWS = 16
-MOST_CHOSEN_FROM = 160  # windows that views are chosen with: more cost time and change no choice
+MOST_SELECTION_WINDOWS = 160  # windows that views are chosen with: more cost time and change no choice
 STRETCHES = 4
-SURE = 2.0  # standard errors
+GAIN_STANDARD_ERRORS = 2.0  # so many must the gain of a separated view be above nothing
 SEARCH_WIDTHS = (32, 64, 128, 256, 512, 1024)
 CANDIDATES: tuple[Candidate, ...] = (
     *(Candidate(view) for view in VIEW_NAMES),
@@ -62,7 +62,7 @@ class NormalSound:
         """N."""
         return int(self.domains.shape[0])
 
-    def originals(self) -> tuple[I64, I64]:
+    def distinct_windows(self) -> tuple[I64, I64]:
         """Positions (K,) of the windows that are no copy of an earlier one in every view, and (N,) which of these K each window is.
 
         Left in, a copy lies at distance 0 from its original, and every other window is infinitely far measured by that.
@@ -73,7 +73,7 @@ class NormalSound:
             which[n] = seen.setdefault(b"".join(own[n, 0].tobytes() for own in self.vectors.values()), len(seen))
         return np.unique(which, return_index=True)[1].astype(np.int64), which
 
-    def only(self, rows: I64) -> NormalSound:
+    def subset(self, rows: I64) -> NormalSound:
         """The windows at these positions (K,), which rise, with their changed copies."""
         has_changed = np.isin(self.with_changed, rows)
         return NormalSound(
@@ -84,10 +84,10 @@ class NormalSound:
         )
 
     @classmethod
-    def joined(
+    def from_windows(
         cls, windows: Sequence[tuple[Mapping[str, F32], Mapping[str, F32]]], domains: I64 | None = None
     ) -> NormalSound:
-        """From what `describe_normal` gave of each window."""
+        """From what `normal_window_vectors` gave of each window."""
         vectors = {view: np.stack([own[view] for own, _ in windows]) for view in windows[0][0]}
         changed = {view: np.stack([own[view] for _, own in windows], axis=1) for view in windows[0][1]}
         return cls(vectors, changed, np.zeros(len(windows), np.int64) if domains is None else domains)
@@ -109,16 +109,16 @@ class LearnedMachine:
     """(N,), what the windows themselves score by views fitted without them."""
 
 
-def describe_normal(
-    hearing: FeatureExtractor, waveform: F32, views: Sequence[str], rng: np.random.Generator
+def normal_window_vectors(
+    extractor: FeatureExtractor, waveform: F32, views: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, F32], dict[str, F32]]:
     """Vectors of one normal window (160 000,): view → (1 + P, D), and after each change: view → (F, D).
 
     Raises:
         RecordingError: no finite window.
     """
-    own = hearing.vectors(waveform, views, parts=True)
-    changed = [hearing.vectors(window, views) for window in pseudo_anomalies(waveform, rng).values()]
+    own = extractor.vectors(waveform, views, parts=True)
+    changed = [extractor.vectors(window, views) for window in pseudo_anomalies(waveform, rng).values()]
     return own, {view: np.concatenate([one[view] for one in changed]) for view in views}
 
 
@@ -134,21 +134,21 @@ def learn(sound: NormalSound) -> LearnedMachine:
     Raises:
         DataSetError: fewer than LEAST_WINDOWS windows that are no copies of one another.
     """
-    rows, which = sound.originals()
+    rows, which = sound.distinct_windows()
     if sound.windows >= LEAST_WINDOWS > len(rows):
         raise DataSetError(
             f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others: at least {LEAST_WINDOWS} different"
             " ones are needed to learn how the sound varies"
         )
     if len(rows) < sound.windows:
-        learned = learn(sound.only(rows))
+        learned = learn(sound.subset(rows))
         return replace(learned, held_out=learned.held_out[which])
     if sound.windows < LEAST_WINDOWS:
         raise DataSetError(
             f"{sound.windows} usable windows are too few to learn from; at least {LEAST_WINDOWS} are needed"
         )
     varied = sound.with_changed
-    places = np.unique(np.linspace(0, len(varied) - 1, min(len(varied), MOST_CHOSEN_FROM)).astype(int))
+    places = np.unique(np.linspace(0, len(varied) - 1, min(len(varied), MOST_SELECTION_WINDOWS)).astype(int))
     some = varied[places]
     chosen, value = select_views(
         candidates_of(sound.vectors),
@@ -193,7 +193,7 @@ def separation_improves(heard: F32, separated: F32, changed_heard: F32, changed_
         changed_separated: of the machine's part of these.
     """
 
-    def told(*pairs: tuple[F32, F32]) -> NDArray[np.float64]:
+    def share_told_apart(*pairs: tuple[F32, F32]) -> NDArray[np.float64]:
         """How many normal windows each window's changed copies score above, on average over the changes; (N,) in [0, 1]."""
         normal = np.sum([leave_one_out(bank) for bank, _ in pairs], axis=0)
         above = [
@@ -202,8 +202,10 @@ def separation_improves(heard: F32, separated: F32, changed_heard: F32, changed_
         ]
         return np.asarray(np.mean(above, axis=0), np.float64)
 
-    gain = told((heard, changed_heard), (separated, changed_separated)) - told((heard, changed_heard))
-    return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(gain.shape[0]))
+    gain = share_told_apart((heard, changed_heard), (separated, changed_separated)) - share_told_apart(
+        (heard, changed_heard)
+    )
+    return bool(gain.mean() > GAIN_STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(gain.shape[0]))
 
 
 def _others(bank: F32, changed: F32) -> F32:

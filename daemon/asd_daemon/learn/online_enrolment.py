@@ -1,7 +1,7 @@
 """Learning a machine while it is listened to, because somebody asked for it by MQTT.
 
 A `LearningJudge` scores one machine by what is known, hands the same windows to `enrolment` in a thread of its own, and goes over to the
-new state when that has passed. It asks nobody and tells nobody; the station does.
+new state when that has passed. It publishes nothing; the machine's monitor does.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
 from asd_daemon.learn.enrolled_machines import read_enrolment
-from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, Progress, enrol
+from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, EnrolmentResult, enrol
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
 
 _LOG = logging.getLogger(__name__)
 F32 = NDArray[np.float32]
-_LEAVE_S = 1.0
+_CLOSE_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EnrolmentTarget:
 
 
 class ForwardedWindows:
-    """A source of windows that somebody else has heard; ended, it leaves what was collected for the next lesson."""
+    """A source of windows that somebody else has heard; ended, it leaves what was collected for the next enrolment."""
 
     live = True
 
@@ -54,20 +54,20 @@ class ForwardedWindows:
         self._windows: queue.SimpleQueue[F32 | None] = queue.SimpleQueue()
         self._closed = False
 
-    def hand(self, samples: F32) -> None:
+    def forward(self, samples: F32) -> None:
         """Pass on a window, float32 (160 000,); nobody needs it where enough were heard."""
         if not self._closed:
             self._windows.put(samples)
 
     def events(self) -> Iterator[SourceEvent]:
-        """Each window that is handed on.
+        """Each window that is forwarded.
 
         Raises:
             SourceError: `close` was called.
         """
         while (samples := self._windows.get()) is not None:
             yield Block(samples)
-        raise SourceError("the lesson was broken off; what was collected stays")
+        raise SourceError("learning was stopped; what was collected stays")
 
     def close(self) -> None:
         """End `events` soon."""
@@ -76,11 +76,11 @@ class ForwardedWindows:
 
 
 class LearningJudge:
-    """The judge of a machine that can be learned anew; all but `close` is called from the station's judging thread."""
+    """The judge of a machine that can be learned anew; all but `close` is called from the machine's judging thread."""
 
     def __init__(
         self,
-        subject: EnrolmentTarget,
+        target: EnrolmentTarget,
         open_judge: Callable[[], Judge],
         bundle: Callable[[], Bundle],
         source_health: Callable[[], SourceHealth] = SourceHealth,
@@ -88,45 +88,45 @@ class LearningJudge:
         """Know nothing yet.
 
         Args:
-            subject: what is learned.
-            open_judge: opens what is known of the machine; asked again after a lesson.
+            target: what is learned.
+            open_judge: opens what is known of the machine; asked again when it has been learned.
             bundle: whose models hear.
             source_health: of the machine's source; its microphone is noted with what is learned.
         """
-        self._subject, self._open_judge, self._bundle, self._vitals = subject, open_judge, bundle, source_health
-        self._every = math.ceil(WINDOW_SAMPLES / subject.hop_samples)  # windows that overlap are one
+        self._target, self._open_judge, self._bundle, self._source_health = target, open_judge, bundle, source_health
+        self._every = math.ceil(WINDOW_SAMPLES / target.hop_samples)  # windows that overlap are one
         self._judge: Judge | None = None
         self._windows: ForwardedWindows | None = None
         self._thread: threading.Thread | None = None
         self._heard = 0
         self._progress = ""
         self._outcomes: queue.SimpleQueue[EnrolmentResult | Exception] = queue.SimpleQueue()
-        self._news: str | None = None
+        self._outcome_message: str | None = None
 
     def open(self) -> Judge:
-        """Open what is known; a machine that is not known yet waits for its first lesson."""
+        """Open what is known; a machine that is not known yet waits to be learned."""
         try:
             self._judge = self._open_judge()
         except UnknownMachineError as e:
-            _LOG.warning("%s: %s", self._subject.model, e)
+            _LOG.warning("%s: %s", self._target.model, e)
         return self
 
     @property
     def is_learning(self) -> bool:
-        """Whether a lesson goes on."""
+        """Whether the machine is being learned."""
         return self._thread is not None
 
-    def news(self) -> str | None:
-        """How far the lesson is; or, once, what came of it."""
-        news, self._news = self._news, None
-        return self._progress if self.is_learning else news
+    def status_message(self) -> str | None:
+        """How far the learning is; or, once, what came of it."""
+        outcome, self._outcome_message = self._outcome_message, None
+        return self._progress if self.is_learning else outcome
 
     def enrol(self, command: Command) -> str | None:
-        """Begin a lesson; why not, where it can't begin."""
+        """Begin to learn; why not, where that can't be."""
         if self.is_learning:
             return "the machine is being learned already"
         try:
-            before = read_enrolment(self._subject.root, self._subject.model)
+            before = read_enrolment(self._target.root, self._target.model)
         except AsdError as e:
             return str(e)
         if before is not None and command.mode is None:
@@ -137,49 +137,49 @@ class LearningJudge:
         minutes = command.learning_minutes
         wanted = math.ceil(minutes * 60 / WINDOW_S)
         add, relearn = command.mode == "add", command.mode == "relearn"
-        order = EnrolmentRequest(self._subject.model, self._subject.source, wanted, add=add, relearn=relearn)
-        self._windows, self._heard = ForwardedWindows(self._vitals()), 0
+        request = EnrolmentRequest(self._target.model, self._target.source, wanted, add=add, relearn=relearn)
+        self._windows, self._heard = ForwardedWindows(self._source_health()), 0
         self._progress = f"0 of {wanted} windows heard"
-        name = f"learn-{self._subject.model}"
-        self._thread = threading.Thread(target=self._learn, args=(order, self._windows), name=name, daemon=True)
+        name = f"learn-{self._target.model}"
+        self._thread = threading.Thread(target=self._learn, args=(request, self._windows), name=name, daemon=True)
         self._thread.start()
         return None
 
     def score(self, waveform: F32) -> Verdict:
-        """Score a window by what is known, and learn from it where a lesson goes on.
+        """Score a window by what is known, and learn from it while the machine is being learned.
 
         Raises:
             UnknownMachineError: nothing is known of the machine yet.
         """
-        self._settle()
+        self._apply_outcome()
         if self._windows is not None:
             if self._heard % self._every == 0:
-                self._windows.hand(waveform)
+                self._windows.forward(waveform)
             self._heard += 1
         if self._judge is None:
-            raise UnknownMachineError(self.news() or "not learned yet: send the command enroll")
+            raise UnknownMachineError(self.status_message() or "not learned yet: send the command enroll")
         return self._judge.score(waveform)
 
     def close(self) -> None:
-        """Break a lesson off; from any thread."""
+        """Stop learning; from any thread."""
         windows, thread = self._windows, self._thread
         if windows is not None and thread is not None:
             windows.close()
-            thread.join(_LEAVE_S)
+            thread.join(_CLOSE_TIMEOUT_S)
 
-    def _learn(self, order: EnrolmentRequest, windows: ForwardedWindows) -> None:
-        """The lesson's thread."""
+    def _learn(self, request: EnrolmentRequest, windows: ForwardedWindows) -> None:
+        """The learning thread."""
         try:
-            self._outcomes.put(enrol(self._bundle(), self._subject.root, order, windows, self._told))
+            self._outcomes.put(enrol(self._bundle(), self._target.root, request, windows, self._on_progress))
         except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, it must be told
             self._outcomes.put(e)
 
-    def _told(self, progress: Progress) -> None:
+    def _on_progress(self, progress: EnrolmentProgress) -> None:
         unusable = f", {progress.unusable} not usable" if progress.unusable else ""
         self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
 
-    def _settle(self) -> None:
-        """Go over to what was learned, where a lesson has ended well."""
+    def _apply_outcome(self) -> None:
+        """Go over to what was learned, where learning has ended well."""
         try:
             outcome = self._outcomes.get_nowait()
         except queue.Empty:
@@ -187,10 +187,10 @@ class LearningJudge:
         self._windows = self._thread = None
         if isinstance(outcome, EnrolmentResult):
             self._judge = self._open_judge()
-            self._news = f"learned from {outcome.record.windows} windows"
-            _LOG.info("%s: %s, threshold %.4g", self._subject.model, self._news, outcome.threshold)
+            self._outcome_message = f"learned from {outcome.record.windows} windows"
+            _LOG.info("%s: %s, threshold %.4g", self._target.model, self._outcome_message, outcome.threshold)
             return
         stays = "" if self._judge is None else "; what was known before stays"
-        self._news = f"learning failed: {outcome}{stays}"
+        self._outcome_message = f"learning failed: {outcome}{stays}"
         unforeseen = None if isinstance(outcome, AsdError) else outcome
-        _LOG.error("%s: %s", self._subject.model, self._news, exc_info=unforeseen)
+        _LOG.error("%s: %s", self._target.model, self._outcome_message, exc_info=unforeseen)

@@ -1,7 +1,7 @@
 """Which views a machine is judged by, chosen from its normal sound alone.
 
-Owns the choice by pseudo-anomalies: normal windows changed as failing machines change (changes.py), scored by views that have not seen
-them. It fits nothing that is kept. NumPy only.
+Owns the choice by pseudo-anomalies: normal windows changed as failing machines change (pseudo_anomalies.py), scored by views that have
+not seen them. It fits nothing that is kept. NumPy only.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def select_views(
     if not candidates:
         raise ValueError("there are no views to choose from")
     held_out = [_held_out(c, normal[c.view], changed[c.view], domains) for c in candidates]
-    each = np.array([_pseudo_auc(scores) for scores in held_out])
-    merit = np.maximum(each - 0.5, 0) ** SHARPNESS
+    own_aucs = np.array([_pseudo_auc(scores) for scores in held_out])
+    merit = np.maximum(own_aucs - 0.5, 0) ** SHARPNESS
     greedy = _greedy(held_out)
     weights = greedy if not merit.sum() else (greedy + merit / merit.sum()) / 2
     weights[weights < LEAST_WEIGHT] = 0

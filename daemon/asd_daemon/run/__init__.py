@@ -1,1 +1,1 @@
-"""The running daemon: a station for each machine, their stores, the order of starting and stopping."""
+"""The running daemon: a monitor for each machine, their stores, the order of starting and stopping."""

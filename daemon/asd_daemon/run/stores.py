@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asd_daemon.settings.keys import KeepSettings
-from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import ScoreLog
@@ -38,7 +38,7 @@ class Stores:
         self._keep = keep
         self.outbox = Outbox(folder / "alerts.sqlite", machines, limit=keep.alerts_waiting)
         self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days)
-        budget = Budget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
+        budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget) if keep.keeps_clips else None
 
     def records(self, machine: str) -> MachineRecords:

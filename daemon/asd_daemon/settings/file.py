@@ -1,6 +1,6 @@
 """The configuration file and the folders beside it: where they lie, how the file is read, and what is said of one that is wrong.
 
-Owns YAML. What keys there are, and what they may hold, is in settings.py.
+Owns YAML. What keys there are, and what they may hold, is in keys.py.
 """
 
 from __future__ import annotations

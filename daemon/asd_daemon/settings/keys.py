@@ -1,6 +1,6 @@
 """The configuration: what can be set, with a unit, a bound and a sentence for every key.
 
-One `Settings` is made at the door and passed down. Unknown keys are refused. The file that it is read from is configuration.py's.
+One `Settings` is made at the door and passed down. Unknown keys are refused. The file that it is read from is file.py's.
 """
 
 from __future__ import annotations
@@ -220,11 +220,11 @@ class MqttSettings(_Section):
     )
     commands: bool = Field(
         False,
-        description="heed mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
+        description="accept mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
     )
     enrolment: bool = Field(
         False,
-        description="heed the command enroll too; whoever may publish it can change what counts as normal",
+        description="accept the command enroll too; whoever may publish it can change what counts as normal",
     )
     keepalive_s: int = Field(
         15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"

@@ -44,31 +44,31 @@ class Plan:
         return self.machines[machine].model or machine
 
 
-def make_plan(wishes: CommandLineOptions) -> Plan:
+def make_plan(options: CommandLineOptions) -> Plan:
     """Read the configuration and lay the command line over it.
 
     Raises:
         SettingsError: the configuration is wrong, or knows no such machine.
         UsageError: words of the command line that do not fit together.
     """
-    file = settings_file(wishes.config)
+    file = settings_file(options.config)
     settings = load_settings(file) if file else Settings()
-    if wishes.source is not None and wishes.machine is None:
+    if options.source is not None and options.machine is None:
         raise UsageError("--source says what to hear, not whose sound it is: give --machine NAME too")
     changes: dict[str, object] = {}
-    if wishes.node is not None:
-        changes["node"] = wishes.node
-    if wishes.no_mqtt or wishes.broker is not None:
-        changes["mqtt"] = None if wishes.no_mqtt else _broker_of(wishes.broker or "", settings.mqtt)
+    if options.node is not None:
+        changes["node"] = options.node
+    if options.no_mqtt or options.broker is not None:
+        changes["mqtt"] = None if options.no_mqtt else _broker_of(options.broker or "", settings.mqtt)
     settings = _changed(settings, changes)
-    machines = _machines_of(settings, wishes, file)
+    machines = _machines_of(settings, options, file)
     sources = {name: machine.source.spec() for name, machine in machines.items()}
-    if wishes.source is not None and wishes.machine is not None:
-        sources[wishes.machine] = parse_source(wishes.source)
-    return Plan(settings, file, machines, sources, wishes.bundle or settings.bundle or usual_bundle())
+    if options.source is not None and options.machine is not None:
+        sources[options.machine] = parse_source(options.source)
+    return Plan(settings, file, machines, sources, options.bundle or settings.bundle or installed_or_default_bundle())
 
 
-def usual_bundle() -> Path:
+def installed_or_default_bundle() -> Path:
     """The bundle that was installed on this box, else the one that comes with the program."""
     from asd_daemon.judge.bundle.bundle import default_bundle
 
@@ -96,9 +96,9 @@ def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
         raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT") from e
 
 
-def _machines_of(settings: Settings, wishes: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:
+def _machines_of(settings: Settings, options: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:
     """The machines that are meant: the one named, else all that are configured."""
-    name = wishes.machine
+    name = options.machine
     if name is None:
         if not settings.machines:
             where = f"{file} configures none" if file else "there is no configuration file"
@@ -106,7 +106,7 @@ def _machines_of(settings: Settings, wishes: CommandLineOptions, file: Path | No
         return dict(settings.machines)
     if name in settings.machines:
         return {name: settings.machines[name]}
-    if settings.machines and wishes.source is None:
+    if settings.machines and options.source is None:
         return {name: settings.machine(name, str(file))}  # which raises
     try:  # through the settings, which know what a name may be
         made = Settings.model_validate({"machines": {name: {}}})

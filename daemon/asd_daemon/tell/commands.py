@@ -1,6 +1,6 @@
 """What people may ask for by MQTT: mute, unmute, acknowledge a machine's alarm; learn the machine.
 
-Owns the form of a command. What it does is the station's business.
+Owns the form of a command. What it does is the monitor's business.
 """
 
 from __future__ import annotations

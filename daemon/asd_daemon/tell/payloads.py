@@ -26,7 +26,7 @@ class Condition(StrEnum):
     ALERT = "alert"
     """An alert is open."""
     LEARNING = "learning"
-    """The machine is being learned, or waits for its first lesson; `reason` says how far it is. What was known before goes on judging."""
+    """The machine is being learned, or waits to be; `reason` says how far it is. What was known before goes on judging."""
     UNUSABLE = "unusable"
     """The last window could not be judged; `reason` says why."""
     MIC_LOST = "mic_lost"

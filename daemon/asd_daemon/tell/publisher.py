@@ -40,7 +40,7 @@ class BrokerStatus:
 class Publisher(Protocol):
     """Takes what is to be told, from any thread, and returns at once."""
 
-    commanded: Callable[[str, Command], None]
+    on_command: Callable[[str, Command], None]
     """Called, from any thread, with what people ask a machine's alarm for, where they can."""
 
     def start(self, failed: Callable[[Exception], None]) -> None:
@@ -50,13 +50,13 @@ class Publisher(Protocol):
             failed: called, from any thread, when nobody can ever be told.
         """
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         """A machine's state has changed."""
 
-    def score(self, machine: str, told: PublishedScore) -> None:
+    def publish_score(self, machine: str, score: PublishedScore) -> None:
         """A window was judged."""
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         """An alert opened, changed or closed.
@@ -65,10 +65,10 @@ class Publisher(Protocol):
             machine: whose it is.
             event: what happened.
             details: what else there is to tell of it.
-            memory: what the station knows after it; kept together with the alert, both or none.
+            memory: what the monitor knows after it; kept together with the alert, both or none.
         """
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         """An alert was told by an earlier run of the daemon and is still open."""
 
     def close(self, timeout_s: float) -> None:
@@ -81,21 +81,21 @@ class JsonLinesPublisher:
     def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
         self._out, self._node, self._outbox = out, node, outbox
         self._lock = threading.Lock()
-        self.commanded: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
+        self.on_command: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
         self.broker_status = BrokerStatus()
 
     def start(self, failed: Callable[[Exception], None]) -> None:
         """Nothing to do, and nothing that could fail."""
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         """Print it."""
         self._print("state", state_payload(self._node, machine, state))
 
-    def score(self, machine: str, told: PublishedScore) -> None:
+    def publish_score(self, machine: str, score: PublishedScore) -> None:
         """Print it."""
-        self._print("score", score_payload(self._node, machine, told))
+        self._print("score", score_payload(self._node, machine, score))
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         """Print it."""
@@ -103,7 +103,7 @@ class JsonLinesPublisher:
         if self._outbox is not None and memory is not None:
             self._outbox.remember(machine, memory)
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         """Print it again."""
         self._print("alert", alert_payload(self._node, machine, event, repeated=True))
 

@@ -44,7 +44,7 @@ _GAUGES = {
 }
 
 
-_TELLING_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
+_DELIVERY_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
     "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.broker_status.connects),
     "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.broker_status.refused_commands),
     "asd_alerts_given_up": (
@@ -55,7 +55,7 @@ _TELLING_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
     "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.store_report.clips_failed),
     "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.store_report.scores_given_up),
 }
-_TELLING_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
+_DELIVERY_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
     "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.store_report.alerts_waiting),
 }
 
@@ -63,8 +63,8 @@ _TELLING_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
 class MachineCollector(Collector):
     """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
 
-    def __init__(self, reports: Reports, telling: DeliveryReports = DeliveryReport) -> None:
-        self._reports, self._telling = reports, telling
+    def __init__(self, reports: Reports, delivery_report: DeliveryReports = DeliveryReport) -> None:
+        self._reports, self._delivery_report = reports, delivery_report
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as they stand."""
@@ -78,15 +78,17 @@ class MachineCollector(Collector):
             for condition in Condition:
                 states.add_metric([machine, condition.value], int(report.state.condition is condition))
         yield states
-        told = self._telling()
-        if told.broker_status.broker is not None:
+        delivery = self._delivery_report()
+        if delivery.broker_status.broker is not None:
             yield GaugeMetricFamily(
-                "asd_broker_connected", "1 while the broker has accepted us", value=int(told.broker_status.connected)
+                "asd_broker_connected",
+                "1 while the broker has accepted us",
+                value=int(delivery.broker_status.connected),
             )
-        for name, (sentence, count_of) in _TELLING_COUNTERS.items():
-            yield CounterMetricFamily(name, sentence, value=count_of(told))
-        for name, (sentence, count_of) in _TELLING_GAUGES.items():
-            yield GaugeMetricFamily(name, sentence, value=count_of(told))
+        for name, (sentence, count_of) in _DELIVERY_COUNTERS.items():
+            yield CounterMetricFamily(name, sentence, value=count_of(delivery))
+        for name, (sentence, count_of) in _DELIVERY_GAUGES.items():
+            yield GaugeMetricFamily(name, sentence, value=count_of(delivery))
 
 
 def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
@@ -102,8 +104,8 @@ def _filled(family: Any, reports: Any, value_of: Any) -> Metric:
 class MetricsServer:
     """Answers http://HOST:PORT/metrics."""
 
-    def __init__(self, host: str, port: int, telling: DeliveryReports = DeliveryReport) -> None:
-        self._host, self._port, self._telling = host, port, telling
+    def __init__(self, host: str, port: int, delivery_report: DeliveryReports = DeliveryReport) -> None:
+        self._host, self._port, self._delivery_report = host, port, delivery_report
         self._server: Any = None
 
     @property
@@ -118,7 +120,7 @@ class MetricsServer:
             CannotStartError: the address is taken or not ours.
         """
         registry = CollectorRegistry()
-        registry.register(MachineCollector(reports, self._telling))
+        registry.register(MachineCollector(reports, self._delivery_report))
         ProcessCollector(registry=registry)  # memory and descriptors, from /proc
         try:
             self._server, self._thread = start_http_server(self._port, addr=self._host, registry=registry)

@@ -47,7 +47,7 @@ DeliveryReports = Callable[[], DeliveryReport]
 Reports = Callable[[], Mapping[str, MachineReport]]
 
 
-class Observer(Protocol):
+class HealthReporter(Protocol):
     """Looks on while the service runs and tells somebody; it never holds the service up."""
 
     def start(self, reports: Reports) -> None:

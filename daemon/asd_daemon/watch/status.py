@@ -33,8 +33,10 @@ _GOOD = ("normal", "starting", "learning")
 class StatusFile:
     """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
 
-    def __init__(self, file: Path, *, node: str, version: str, telling: DeliveryReports = DeliveryReport) -> None:
-        self._file, self._node, self._version, self._telling = file, node, version, telling
+    def __init__(
+        self, file: Path, *, node: str, version: str, delivery_report: DeliveryReports = DeliveryReport
+    ) -> None:
+        self._file, self._node, self._version, self._delivery_report = file, node, version, delivery_report
         self._started_at = datetime.now(UTC)
         self._reports: Reports | None = None
         self._lock = threading.Lock()
@@ -67,12 +69,12 @@ class StatusFile:
             (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
             for name, r in reports.items()
         ]
-        return [*states, ("", self._telling().broker_status.trouble)]
+        return [*states, ("", self._delivery_report().broker_status.trouble)]
 
     def _write(self) -> None:
         if self._reports is None:
             return
-        told = self._telling()
+        delivery = self._delivery_report()
         content = {
             "schema": SCHEMA,
             "node": self._node,
@@ -81,8 +83,8 @@ class StatusFile:
             "started_at": time_text(self._started_at),
             "updated_at": time_text(datetime.now(UTC)),
             "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
-            "broker": asdict(told.broker_status),
-            "kept": asdict(told.store_report),
+            "broker": asdict(delivery.broker_status),
+            "kept": asdict(delivery.store_report),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
         fresh = self._file.with_suffix(".new")
@@ -136,7 +138,7 @@ class DaemonStatus:
         return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
 
 
-def describe(status: DaemonStatus) -> Iterator[str]:
+def status_lines(status: DaemonStatus) -> Iterator[str]:
     """Lines for people."""
     content = status.content
     yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
@@ -185,7 +187,7 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
         process_id = int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return DaemonStatus(file, {}, f"can't be read: {e}")
-    if not _lives(process_id):
+    if not _is_running(process_id):
         return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
     if age_s < -SLACK_S:
         return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
@@ -194,7 +196,7 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
     return DaemonStatus(file, content, None)
 
 
-def _lives(process_id: int) -> bool:
+def _is_running(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The word to systemd: ready, a status line, stopping, and the watchdog that is fed while every machine makes progress."""
+"""What systemd is told: ready, a status line, stopping; and the watchdog, fed while every machine makes progress."""
 
 from __future__ import annotations
 

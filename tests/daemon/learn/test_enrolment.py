@@ -17,8 +17,8 @@ from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
-from asd_daemon.learn.enrolled_machines import models_of, read_enrolment, with_enrolled
-from asd_daemon.learn.enrolment import Collection, EnrolmentRequest, Progress, enrol
+from asd_daemon.learn.enrolled_machines import models_hash, read_enrolment, with_enrolled_machine
+from asd_daemon.learn.enrolment import CollectedWindows, EnrolmentProgress, EnrolmentRequest, enrol
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0  # of a machine that the bundle does not know
@@ -41,11 +41,11 @@ def sound(count: int, seed: int = 5, tilt: float = TILT) -> list[SourceEvent]:
     return [Block(healthy_noise(rng, tilt)) for _ in range(count)]
 
 
-def heard_of(collection: list[Progress]) -> list[int]:
+def heard_of(collection: list[EnrolmentProgress]) -> list[int]:
     return [progress.windows for progress in collection]
 
 
-def ignore(_: Progress) -> None: ...
+def ignore(_: EnrolmentProgress) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def learned(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_enrol_unknown_machine_is_told_apart_from_its_failure(bundle: Bundle, learned: Path) -> None:
-    known = with_enrolled(bundle, learned, "pump")
+    known = with_enrolled_machine(bundle, learned, "pump")
     assert known.machines == ("fan", "press-3", "pump")
     scorer = Scorer(known, "pump")
     rng = np.random.default_rng(123)
@@ -78,11 +78,11 @@ def test_enrol_stops_at_the_windows_that_were_asked_for(bundle: Bundle, learned:
 def test_enrol_unfit_windows_are_left_out_and_counted(bundle: Bundle, tmp_path: Path) -> None:
     script = sound(17)
     script[3] = Block(np.zeros(160_000, np.float32))
-    told: list[Progress] = []
+    told: list[EnrolmentProgress] = []
     done = enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script), told.append)
     assert done.record.windows == 16
     assert told[-1].unusable == 1
-    assert "a window was not usable: silence" in [progress.news for progress in told]
+    assert "a window was not usable: silence" in [progress.message for progress in told]
 
 
 def test_enrol_too_little_sound_keeps_what_was_collected_and_goes_on_with_it(bundle: Bundle, tmp_path: Path) -> None:
@@ -90,19 +90,19 @@ def test_enrol_too_little_sound_keeps_what_was_collected_and_goes_on_with_it(bun
     with pytest.raises(DataSetError, match="10 usable windows of 10 s were heard, at least 16 are needed"):
         enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script[:10]), ignore)
     assert read_enrolment(tmp_path, "pump") is None
-    told: list[Progress] = []
+    told: list[EnrolmentProgress] = []
     done = enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", None), ScriptedSource(script[10:]), told.append)
     assert done.record.windows == 18
-    assert told[0].news == "going on with 10 windows collected before"
+    assert told[0].message == "going on with 10 windows collected before"
     once = enrol(bundle, tmp_path / "at once", EnrolmentRequest("pump", "script", None), ScriptedSource(script), ignore)
     assert done.threshold == pytest.approx(once.threshold, rel=1e-6)
 
 
 def test_collection_heard_by_other_models_is_begun_anew(bundle: Bundle, tmp_path: Path) -> None:
-    Collection(tmp_path / "c", "one")
+    CollectedWindows(tmp_path / "c", "one")
     (tmp_path / "c" / "window-000000.npz").touch()
-    assert len(Collection(tmp_path / "c", "one")) == 1
-    assert len(Collection(tmp_path / "c", "two")) == 0
+    assert len(CollectedWindows(tmp_path / "c", "one")) == 1
+    assert len(CollectedWindows(tmp_path / "c", "two")) == 0
 
 
 def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
@@ -121,7 +121,7 @@ def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
         )
     assert read_enrolment(tmp_path / "enrolled", "pump") == before
     assert (
-        not Scorer(with_enrolled(bundle, tmp_path / "enrolled", "pump"), "pump")
+        not Scorer(with_enrolled_machine(bundle, tmp_path / "enrolled", "pump"), "pump")
         .score(healthy_noise(np.random.default_rng(9), TILT))
         .anomalous
     )
@@ -131,7 +131,7 @@ def test_enrol_after_sound_that_was_too_changeable_listens_on(bundle: Bundle, tm
     script = [block for n in range(4) for block in sound(5, seed=n, tilt=3.0 * n)]
     with pytest.raises(DataSetError, match="call enroll again for more windows, or delete"):
         enrol(bundle, tmp_path, EnrolmentRequest("pump", "s", 20), ScriptedSource(script), ignore)
-    told: list[Progress] = []
+    told: list[EnrolmentProgress] = []
     with pytest.raises(DataSetError, match="too changeable"):
         enrol(bundle, tmp_path, EnrolmentRequest("pump", "s", 20), ScriptedSource(script), told.append)
     assert (told[0].windows, told[0].wanted) == (20, 40)
@@ -152,11 +152,11 @@ def test_enrol_add_knows_both_and_relearn_the_new_one_only(bundle: Bundle, learn
 
 def test_enrol_same_sound_twice_counts_once_and_stays_as_watchful(bundle: Bundle, tmp_path: Path) -> None:
     """A copy has its original at distance 0: counted, it made every threshold boundless."""
-    root, told = tmp_path / "enrolled", list[Progress]()
+    root, told = tmp_path / "enrolled", list[EnrolmentProgress]()
     before = enrol(bundle, root, EnrolmentRequest("pump", "s", 16), ScriptedSource(sound(20)), ignore)
     again = enrol(bundle, root, EnrolmentRequest("pump", "s", 16, add=True), ScriptedSource(sound(20)), told.append)
     assert again.record.windows == 16
-    assert told[-1].news == "16 of 32 windows are copies of others and count once"
+    assert told[-1].message == "16 of 32 windows are copies of others and count once"
     assert again.threshold == pytest.approx(before.threshold)
     more = enrol(bundle, root, EnrolmentRequest("pump", "s", None, add=True), ScriptedSource(sound(20)), ignore)
     assert more.record.windows == 20
@@ -169,26 +169,26 @@ def test_with_enrolled_damaged_file_is_refused(bundle: Bundle, learned: Path, tm
     (file,) = (tmp_path / "enrolled" / "pump").glob("*/fusion.npz")
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"fusion\.npz: has \d+ bytes"):
-        with_enrolled(bundle, tmp_path / "enrolled", "pump")
+        with_enrolled_machine(bundle, tmp_path / "enrolled", "pump")
     (tmp_path / "enrolled" / "pump" / "enrolled.json").write_text("{")
     with pytest.raises(BundleError, match=r"enrolled\.json"):
-        with_enrolled(bundle, tmp_path / "enrolled", "pump")
+        with_enrolled_machine(bundle, tmp_path / "enrolled", "pump")
 
 
 def test_with_enrolled_other_models_ask_to_relearn(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
     shutil.copytree(learned, tmp_path / "enrolled")
     record = tmp_path / "enrolled" / "pump" / "enrolled.json"
-    record.write_text(record.read_text().replace(models_of(bundle), "0" * 64))
+    record.write_text(record.read_text().replace(models_hash(bundle), "0" * 64))
     with pytest.raises(BundleError, match="--relearn"):
-        with_enrolled(bundle, tmp_path / "enrolled", "pump")
-    assert with_enrolled(bundle, tmp_path / "enrolled", "fan") == bundle
+        with_enrolled_machine(bundle, tmp_path / "enrolled", "pump")
+    assert with_enrolled_machine(bundle, tmp_path / "enrolled", "fan") == bundle
 
 
 def test_collection_with_a_damaged_note_is_begun_anew(tmp_path: Path) -> None:
-    Collection(tmp_path / "c", "one")
+    CollectedWindows(tmp_path / "c", "one")
     (tmp_path / "c" / "note.json").write_bytes(b"{\xff")
     (tmp_path / "c" / "window-000000.npz").touch()
-    assert len(Collection(tmp_path / "c", "one")) == 0
+    assert len(CollectedWindows(tmp_path / "c", "one")) == 0
 
 
 def test_enrol_damaged_collected_window_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.learn import enrolment
-from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled
+from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled_machine
 from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
-from asd_daemon.run.station import Station, StationCallbacks
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
@@ -42,7 +42,7 @@ def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> LearningJudge:
     def opened() -> Scorer:
-        return Scorer(with_enrolled(bundle, root, model), model)
+        return Scorer(with_enrolled_machine(bundle, root, model), model)
 
     made = LearningJudge(
         EnrolmentTarget(model, "device:default", root, hop_samples), opened, lambda: bundle, lambda: MICROPHONE
@@ -81,15 +81,15 @@ def test_pupil_of_an_unknown_machine_learns_it_and_judges_from_the_next_window_o
     assert hears(one, 1) == ["not learned yet: send the command enroll"]
     assert one.enrol(asked()) is None
     assert one.is_learning
-    assert one.news() == "0 of 16 windows heard"
+    assert one.status_message() == "0 of 16 windows heard"
     assert len(hears(one, 16)) == 16
     wait_for_the_lesson()
     rng = np.random.default_rng(9)
     assert not one.score(healthy_noise(rng, TILT)).anomalous
     assert one.score(failing_noise(rng, TILT)).anomalous
     assert not one.is_learning
-    assert one.news() == "learned from 16 windows"
-    assert one.news() is None
+    assert one.status_message() == "learned from 16 windows"
+    assert one.status_message() is None
     record = read_enrolment(tmp_path, "pump")
     assert record is not None
     assert record.microphone == "usb-id:0d8c:0014"
@@ -114,10 +114,10 @@ def test_pupil_sound_that_is_too_changeable_changes_nothing_and_says_why(bundle:
     hears(one, 24, lambda n: 3.0 * (n // 6))
     wait_for_the_lesson("fan")
     assert one.score(window).score == before
-    news = one.news()
-    assert news is not None
-    assert news.startswith("learning failed: fan: the sound was too changeable")
-    assert news.endswith("what was known before stays")
+    callbacks = one.status_message()
+    assert callbacks is not None
+    assert callbacks.startswith("learning failed: fan: the sound was too changeable")
+    assert callbacks.endswith("what was known before stays")
     assert read_enrolment(tmp_path, "fan") is None
 
 
@@ -133,7 +133,7 @@ def test_pupil_broken_off_keeps_what_was_collected(bundle: Bundle, tmp_path: Pat
     hears(two, 16 - len(list((tmp_path / "pump" / "collecting").glob("window-*"))), seed=1)
     wait_for_the_lesson()
     hears(two, 1, seed=2)
-    assert two.news() == "learned from 16 windows"
+    assert two.status_message() == "learned from 16 windows"
 
 
 def test_pupil_refuses_a_second_lesson_and_one_that_says_not_what_becomes_of_the_first(
@@ -152,7 +152,7 @@ def test_pupil_refuses_a_second_lesson_and_one_that_says_not_what_becomes_of_the
     hears(one, 16, seed=5)
     wait_for_the_lesson()
     hears(one, 1)
-    assert one.news() == "learned from 16 windows"
+    assert one.status_message() == "learned from 16 windows"
 
 
 def test_pupil_windows_that_overlap_are_handed_on_once(bundle: Bundle, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_pupil_windows_that_overlap_are_handed_on_once(bundle: Bundle, tmp_path:
     hears(one, 32)
     wait_for_the_lesson()
     hears(one, 1)
-    assert one.news() == "learned from 16 windows"
+    assert one.status_message() == "learned from 16 windows"
 
 
 def test_command_enroll_has_minutes_of_its_own_and_a_mode() -> None:
@@ -177,20 +177,20 @@ class Quiet:
 
     def __init__(self) -> None:
         self.states: list[tuple[str, str | None]] = []
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
 
     def start(self, failed: Callable[[Exception], None]) -> None: ...
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         self.states.append((state.condition.value, state.reason))
 
-    def score(self, machine: str, told: PublishedScore) -> None: ...
+    def publish_score(self, machine: str, score: PublishedScore) -> None: ...
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None: ...
 
-    def resume(self, machine: str, event: AlertEvent) -> None: ...
+    def republish_alert(self, machine: str, event: AlertEvent) -> None: ...
 
     def close(self, timeout_s: float) -> None: ...
 
@@ -198,7 +198,7 @@ class Quiet:
 def states_of(
     learner: LearningJudge | None, open_judge: Callable[[], Judge], windows: int
 ) -> list[tuple[str, str | None]]:
-    """What a station tells that was asked to learn before its first window."""
+    """What a monitor tells that was asked to learn before its first window."""
     publisher, ended = Quiet(), threading.Event()
     failures: list[Exception] = []
 
@@ -206,17 +206,17 @@ def states_of(
         failures.append(error)
         ended.set()
 
-    news = StationCallbacks(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
+    callbacks = MonitorCallbacks(lambda _: None, lambda _: None, lambda _: ended.set(), failed)
     rng = np.random.default_rng(0)
     source = ScriptedSource([Block(healthy_noise(rng)) for _ in range(windows)])
     rule = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
-    station = Station("fan", source, open_judge, publisher, news, rule=rule, learner=learner)
-    station.command(asked())
-    station.start()
+    monitor = MachineMonitor("fan", source, open_judge, publisher, callbacks, rule=rule, learner=learner)
+    monitor.command(asked())
+    monitor.start()
     assert ended.wait(60)
     assert not failures
-    station.stop()
-    assert station.join(10)
+    monitor.stop()
+    assert monitor.join(10)
     return publisher.states
 
 

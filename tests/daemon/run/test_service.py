@@ -18,9 +18,9 @@ from asd_daemon.errors import BrokerError, BundleError, SourceError
 from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent, SourceHealth, SourceLost, UnreadableRecording
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
 from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationCallbacks
-from asd_daemon.run.window_queue import WindowQueue
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from asd_daemon.watch.systemd import SystemdNotifier
@@ -67,7 +67,7 @@ class RememberingTeller:
         self.alerts: list[tuple[str, AlertEvent]] = []
         self.closed = False
         self.failed: Callable[[Exception], None] = lambda _: None
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
         self.details: list[AlertDetails] = []
         self.resumed: list[AlertEvent] = []
         self.told_states: list[MachineState] = []
@@ -75,13 +75,13 @@ class RememberingTeller:
     def start(self, failed: Callable[[Exception], None]) -> None:
         self.failed = failed
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         self.states.append((machine, state.condition.value, state.reason))
         self.told_states.append(state)
 
-    def score(self, machine: str, told: PublishedScore) -> None:
+    def publish_score(self, machine: str, score: PublishedScore) -> None:
         with self._scored:
-            self.scores.append(told.score)
+            self.scores.append(score.score)
             self._scored.notify_all()
 
     def wait_scores(self, count: int) -> bool:
@@ -89,13 +89,13 @@ class RememberingTeller:
         with self._scored:
             return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         self.alerts.append((machine, event))
         self.details.append(details)
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         self.resumed.append(event)
 
     def close(self, timeout_s: float) -> None:
@@ -137,10 +137,10 @@ class Rig:
         self.judge, self.publisher = LoudnessJudge(), RememberingTeller()
         self.open_judge = open_judge or (lambda: self.judge)
 
-        def stations(news: StationCallbacks) -> Sequence[Station]:
-            return [Station("fan", source, self.open_judge, self.publisher, news, rule=RULE, now=now)]
+        def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+            return [MachineMonitor("fan", source, self.open_judge, self.publisher, callbacks, rule=RULE, now=now)]
 
-        self.service = Service(self.publisher, SystemdNotifier({}), stations)
+        self.service = Service(self.publisher, SystemdNotifier({}), monitors)
 
 
 def play(script: Iterable[SourceEvent]) -> Rig:
@@ -284,7 +284,7 @@ def test_stop_while_a_judge_hangs_accounts_for_the_window_in_its_hands() -> None
     assert counts.dropped >= 1
     assert counts.heard == counts.scored + counts.unusable + counts.dropped
     rig.judge.may_go.set()
-    rig.service.stations[0].join(20)
+    rig.service.monitors[0].join(20)
     assert rig.service.counts == counts, "what comes too late is not counted twice"
 
 
@@ -370,19 +370,21 @@ def test_two_machines_in_one_process_do_not_mix() -> None:
     publisher = RememberingTeller()
     sound = {"fan": (0.1, 0.1, 0.1), "lathe": (0.9, 0.9, 0.9)}
 
-    def stations(news: StationCallbacks) -> Sequence[Station]:
+    def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
         return [
-            Station(name, ScriptedSource([window(v) for v in levels]), LoudnessJudge, publisher, news, rule=RULE)
+            MachineMonitor(
+                name, ScriptedSource([window(v) for v in levels]), LoudnessJudge, publisher, callbacks, rule=RULE
+            )
             for name, levels in sound.items()
         ]
 
-    Service(publisher, SystemdNotifier({}), stations).run()
+    Service(publisher, SystemdNotifier({}), monitors).run()
     assert {machine for machine, _ in publisher.alerts} == {"lathe"}
     assert [s for m, s, _ in publisher.states if m == "fan"] == ["starting", "normal", "stopped"]
 
 
 def test_window_queue_that_may_wait_waits_for_room_and_wakes_when_stopped() -> None:
-    line = WindowQueue(limit=1)
+    line = JudgingQueue(limit=1)
     refused = UnreadableRecording(Path("x"), "y")
     assert line.put(refused, may_wait=True) == 0
     assert line.get() is refused

@@ -22,7 +22,7 @@ from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.dead_man_ping import DeadManPing
 from asd_daemon.watch.metrics import MetricsServer
 from asd_daemon.watch.report import DeliveryReport, MachineReport, StoreReport
-from asd_daemon.watch.status import StatusFile, describe, read_statuses, status_file, status_folder
+from asd_daemon.watch.status import StatusFile, read_statuses, status_file, status_folder, status_lines
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
 
@@ -81,11 +81,11 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     calm = report()
     state = MachineState(Condition.NORMAL, AT, muted_until=AT, drift=Drift(AT, 0.4), score=0.1, threshold=0.5)
     machines = {"fan": MachineReport(state, calm.counts, calm.source_health)}
-    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", telling=lambda: told[0])
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", delivery_report=lambda: told[0])
     status.start(lambda: machines)
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert found.well
-    text = "\n".join(describe(found))
+    text = "\n".join(status_lines(found))
     for words in ("broker b:1883: connected, 0 alerts wait", "muted until 2026-01-01", "drifted 40% of the way"):
         assert words in text
     told[0] = DeliveryReport(
@@ -94,7 +94,7 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     status.progressed()
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
-    assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(describe(found))
+    assert "broker b:1883 can't be reached: no answer, 3 alerts wait" in "\n".join(status_lines(found))
     told[0] = DeliveryReport()
     machines["fan"] = MachineReport(
         MachineState(Condition.NORMAL, AT, troubles=("no clip: full",)), calm.counts, calm.source_health
@@ -102,7 +102,7 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     status.progressed()
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
-    assert "no clip: full" in "\n".join(describe(found))
+    assert "no clip: full" in "\n".join(status_lines(found))
 
 
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asd_daemon.errors import DataSetError, RecordingError
-from asd_daemon.judge.features.views import describe
+from asd_daemon.judge.features.views import view_vectors
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
 from asd_daemon.learn.learning import learn
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip, read_dataset
@@ -59,7 +59,7 @@ def test_views_of_clips_are_those_of_the_edge_and_of_the_runs_embeddings(run: Pa
     assert separates
     sound = normal_sound(hearing, clips, (HEARD, "moments"), changes=True)
     np.testing.assert_allclose(sound.vectors[HEARD][:, 0], run_embeddings(run, clips), atol=2e-5)
-    expected = np.stack([describe(load_clip(clip))["moments"] for clip in clips])
+    expected = np.stack([view_vectors(load_clip(clip))["moments"] for clip in clips])
     np.testing.assert_allclose(sound.vectors["moments"], expected, atol=1e-5)
     assert sound.changed[HEARD].shape == (5, 3, 128)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError, RecordingError
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, describe_normal, learn
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, learn, normal_window_vectors
 from asd_trainer.data.clip import MachineSection, unit_words
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
 from asd_trainer.evaluate.run_models import run_extractor
@@ -77,7 +77,7 @@ def normal_sound(
             unread.append(str(e))
             continue
         if changes and n % every == 0:
-            vectors, after = describe_normal(hearing, waveform, views, np.random.default_rng(n))
+            vectors, after = normal_window_vectors(hearing, waveform, views, np.random.default_rng(n))
             changed.append(after)
         else:
             vectors = hearing.vectors(waveform, views, parts=True)

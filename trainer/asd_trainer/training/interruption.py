@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from asd_daemon.cli.console import Stopped
+from asd_daemon.cli.console import StoppedBySignal
 
 
-class Interrupted(Stopped):
+class Interrupted(StoppedBySignal):
     """A signal asked the work to stop; what was learned so far is on disk."""
 
 

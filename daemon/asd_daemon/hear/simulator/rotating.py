@@ -1,6 +1,6 @@
 """Machines that turn all the time: fan, gearbox, bearing.
 
-Owns their physics only; what they share with others lies in mechanics.py, and simulator.py is the door. Defect rates follow the
+Owns their physics only; what they share with others lies in mechanics.py, and unit.py is what others use. Defect rates follow the
 usual kinematics of rolling bearings (Randall & Antoni, "Rolling element bearing diagnostics – a tutorial", MSSP 25, 2011).
 """
 

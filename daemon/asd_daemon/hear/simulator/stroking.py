@@ -1,6 +1,6 @@
 """Machines that go to and fro or open and close: slider, valve.
 
-Owns their physics only; what they share with others lies in mechanics.py, and simulator.py is the door.
+Owns their physics only; what they share with others lies in mechanics.py, and unit.py is what others use.
 """
 
 from __future__ import annotations

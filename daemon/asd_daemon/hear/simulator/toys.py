@@ -1,6 +1,6 @@
 """Toy vehicles: a car on a roller bench, a train on a loop of track.
 
-Owns their physics only; what they share with others lies in mechanics.py, and simulator.py is the door.
+Owns their physics only; what they share with others lies in mechanics.py, and unit.py is what others use.
 """
 
 from __future__ import annotations

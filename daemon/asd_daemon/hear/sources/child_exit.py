@@ -50,23 +50,23 @@ def has_living_orphans(group: int) -> bool:
     return True
 
 
-def descriptor(pipe: IO[bytes] | None) -> int:
+def file_descriptor(pipe: IO[bytes] | None) -> int:
     """The number of a pipe that was asked for."""
     if pipe is None:
         raise ValueError("a child without a pipe")
     return pipe.fileno()
 
 
-def exit_reason(child: subprocess.Popen[bytes], noise: StderrTail) -> str:
+def exit_reason(child: subprocess.Popen[bytes], stderr_tail: StderrTail) -> str:
     """Why the child ended, as far as it can be known."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_REAP_S)
     if child.returncode is not None:
-        grumble = descriptor(child.stderr)
-        os.set_blocking(grumble, False)
+        stderr = file_descriptor(child.stderr)
+        os.set_blocking(stderr, False)
         with contextlib.suppress(BlockingIOError):
-            noise.feed(os.read(grumble, _CHUNK_BYTES))
+            stderr_tail.feed(os.read(stderr, _CHUNK_BYTES))
     how = "ended" if not child.returncode else f"ended with code {child.returncode}"
     if child.returncode is not None and child.returncode < 0:
         how = f"was killed by {signal.Signals(-child.returncode).name}"
-    return f"{how}: {noise.last()}" if noise.last() else how
+    return f"{how}: {stderr_tail.last()}" if stderr_tail.last() else how

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
-from asd_daemon.hear.sources.child_exit import StderrTail, descriptor, exit_reason, has_living_orphans
+from asd_daemon.hear.sources.child_exit import StderrTail, exit_reason, file_descriptor, has_living_orphans
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -38,9 +38,9 @@ class ChildTimeouts:
     """How long a supervisor waits for what."""
 
     boot_s: float = 20.0
-    """From starting the process to its first word: interpreter and libraries, slow on small boards."""
+    """From starting the process to its first message: interpreter and libraries, slow on small boards."""
     start_s: float = 3.0
-    """From its first word to the first sound."""
+    """From its first message to the first sound."""
     stall_s: float = 2.0
     """From sound to sound."""
     backoff_least_s: float = 0.25
@@ -54,7 +54,7 @@ class ChildTimeouts:
 
 
 @dataclass(frozen=True)
-class Sound:
+class ChildSound:
     """Samples that came out of the child."""
 
     samples: NDArray[np.float32]
@@ -77,7 +77,7 @@ class ChildMessage:
 class Decoder(Protocol):
     """Makes sense of the child's standard output."""
 
-    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
+    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
         """What the bytes say, in order; ValueError when they make no sense."""
 
 
@@ -93,10 +93,10 @@ class SupervisedChild:
         decoder: Callable[[], Decoder],
         *,
         wait: bool,
-        speaks_first: bool,
+        announces_itself: bool,
         env: Mapping[str, str] | None = None,
-        patience: ChildTimeouts = ChildTimeouts(),
-        objection: Callable[[str], str | None] | None = None,
+        timeouts: ChildTimeouts = ChildTimeouts(),
+        device_check: Callable[[str], str | None] | None = None,
     ) -> None:
         """Say what to run; nothing starts before `events` is asked for.
 
@@ -105,27 +105,27 @@ class SupervisedChild:
             command: program and arguments.
             decoder: makes a decoder for each new life.
             wait: keep trying where the first start fails, rather than raise.
-            speaks_first: whether the child says a word before it opens its device, and honours DELAY_VARIABLE.
+            announces_itself: whether the child sends a message before it opens its device, and honours DELAY_VARIABLE.
             env: its environment; None for ours.
-            patience: all waiting times.
-            objection: why a device of some identity must not be heard; None where it may.
+            timeouts: all waiting times.
+            device_check: why a device of some identity must not be heard; None where it may.
         """
         self.name = name
         self.restarts = 0
         self._overruns = 0
         self._identity: str | None = None
-        self._objection, self._is_wrong = objection, False
+        self._device_check, self._is_wrong = device_check, False
         self._clock = SampleClock()
-        self.patience = patience
+        self.timeouts = timeouts
         self._command, self._decoder, self._env = list(command), decoder, env
-        self._wait, self._speaks_first = wait, speaks_first
+        self._wait, self._announces_itself = wait, announces_itself
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._last_end_s: float | None = None
-        self._life_sound_s = 0.0
+        self._sound_since_start_s = 0.0
         self._reason = "has not been started"
-        self._limit_s = self.patience.boot_s
+        self._limit_s = self.timeouts.boot_s
         self._unreaped: list[subprocess.Popen[bytes]] = []
         self._groups: list[int] = []  # process groups whose orphans may have become ours
 
@@ -141,33 +141,33 @@ class SupervisedChild:
             SourceError: the first start failed and waiting was not asked for.
         """
         lost_since_s, said_s, said_wrong = time.monotonic(), float("-inf"), False
-        backoff_s, delay_s = self.patience.backoff_least_s, 0.0
+        backoff_s, delay_s = self.timeouts.backoff_least_s, 0.0
         while not self._stopping.is_set():
-            born_s = time.monotonic()
-            for block in self._one_life(delay_s):
+            started_s = time.monotonic()
+            for block in self._run_once(delay_s):
                 yield block
                 lost_since_s, said_s = time.monotonic(), float("-inf")
             if self._stopping.is_set():
                 break
             if self._last_end_s is None and not self._wait:
-                raise SourceError(self._trouble)
+                raise SourceError(self._failure)
             now_s = time.monotonic()
-            if now_s - said_s >= self.patience.lost_every_s or self._is_wrong != said_wrong:
-                _LOG.warning("%s; trying again", self._trouble)
+            if now_s - said_s >= self.timeouts.lost_every_s or self._is_wrong != said_wrong:
+                _LOG.warning("%s; trying again", self._failure)
                 yield SourceLost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
                 said_s, said_wrong = now_s, self._is_wrong
-            if self._life_sound_s >= self.patience.healthy_s:
-                backoff_s = self.patience.backoff_least_s
+            if self._sound_since_start_s >= self.timeouts.healthy_s:
+                backoff_s = self.timeouts.backoff_least_s
             # A child that speaks first waits by itself, its libraries loaded, so that sound is back sooner after the device is
-            waits_itself = self._speaks_first and time.monotonic() - born_s >= delay_s
+            waits_itself = self._announces_itself and time.monotonic() - started_s >= delay_s
             delay_s = backoff_s if waits_itself else 0.0
             self._stopping.wait(backoff_s - delay_s)
-            backoff_s = min(2 * backoff_s, self.patience.backoff_most_s)
+            backoff_s = min(2 * backoff_s, self.timeouts.backoff_most_s)
             self.restarts += 1
         os.close(self._wake_read)
 
     @property
-    def _trouble(self) -> str:
+    def _failure(self) -> str:
         """What is wrong, and with what, which a child that speaks may have named already."""
         return self._reason if self.name in self._reason else f"{self.name}: {self._reason}"
 
@@ -177,9 +177,9 @@ class SupervisedChild:
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_write, b"x")
 
-    def _one_life(self, delay_s: float) -> Iterator[Block]:
+    def _run_once(self, delay_s: float) -> Iterator[Block]:
         """Start the child once and pass on its sound until it stalls, ends or is no longer wanted."""
-        self._life_sound_s, self._is_wrong = 0.0, False
+        self._sound_since_start_s, self._is_wrong = 0.0, False
         self._reap()
         try:
             child = subprocess.Popen(
@@ -193,84 +193,84 @@ class SupervisedChild:
         except OSError as e:
             self._reason = f"can't start {self._command[0]}: {e.strerror}"
             return
-        noise = StderrTail()
+        stderr_tail = StderrTail()
         try:
-            yield from self._listen(child, noise)
+            yield from self._listen(child, stderr_tail)
         finally:
             self._kill(child)
-            if noise.count:
-                _LOG.debug("%s: %d lines on standard error, last: %s", self.name, noise.count, noise.last())
+            if stderr_tail.count:
+                _LOG.debug("%s: %d lines on standard error, last: %s", self.name, stderr_tail.count, stderr_tail.last())
 
-    def _listen(self, child: subprocess.Popen[bytes], noise: StderrTail) -> Iterator[Block]:
+    def _listen(self, child: subprocess.Popen[bytes], stderr_tail: StderrTail) -> Iterator[Block]:
         """Read the child until it ends, falls silent, talks nonsense or is no longer wanted; `_reason` says which."""
-        decoder, words, grumble = self._decoder(), descriptor(child.stdout), descriptor(child.stderr)
-        self._limit_s = self.patience.boot_s if self._speaks_first else self.patience.start_s
+        decoder, stdout, stderr = self._decoder(), file_descriptor(child.stdout), file_descriptor(child.stderr)
+        self._limit_s = self.timeouts.boot_s if self._announces_itself else self.timeouts.start_s
         self._reason = f"does not start in {self._limit_s:g} s"
         deadline_s = time.monotonic() + self._limit_s
         with selectors.DefaultSelector() as ready:
-            for fd in (words, grumble, self._wake_read):
+            for fd in (stdout, stderr, self._wake_read):
                 ready.register(fd, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 keys = [key.fd for key, _ in ready.select(max(0.0, deadline_s - time.monotonic()))]
                 if not keys or self._wake_read in keys:
                     return
-                if grumble in keys and not noise.feed(os.read(grumble, _CHUNK_BYTES)):
-                    ready.unregister(grumble)
-                if words not in keys:
+                if stderr in keys and not stderr_tail.feed(os.read(stderr, _CHUNK_BYTES)):
+                    ready.unregister(stderr)
+                if stdout not in keys:
                     continue
-                data = os.read(words, _CHUNK_BYTES)
+                data = os.read(stdout, _CHUNK_BYTES)
                 if not data:
-                    self._reason = exit_reason(child, noise)
+                    self._reason = exit_reason(child, stderr_tail)
                     return
-                for item in self._understood(decoder, data):
+                for item in self._decode(decoder, data):
                     if isinstance(item, ChildMessage):
                         self._reason = item.text
                         return
                     yield item
                 deadline_s = time.monotonic() + self._limit_s
 
-    def _understood(self, decoder: Decoder, data: bytes) -> Iterator[Block | ChildMessage]:
-        """The blocks in the child's bytes, and a last word where it gives up; sets what to wait for next."""
+    def _decode(self, decoder: Decoder, data: bytes) -> Iterator[Block | ChildMessage]:
+        """The blocks in the child's bytes, and a last message where it gives up; sets what to wait for next."""
         try:
             for item in decoder.feed(data):
-                if isinstance(item, Sound):
-                    self._limit_s = self.patience.stall_s
+                if isinstance(item, ChildSound):
+                    self._limit_s = self.timeouts.stall_s
                     yield from self._block(item)
                 elif item.gives_up:
                     yield item
                     return
-                elif item.identity is not None and (against := self._against(item.identity)):
+                elif item.identity is not None and (refusal := self._refusal_of(item.identity)):
                     self._is_wrong = True
-                    yield ChildMessage(f"wrong device: {against}", gives_up=True)
+                    yield ChildMessage(f"wrong device: {refusal}", gives_up=True)
                     return
                 else:
-                    self._limit_s = self.patience.start_s
+                    self._limit_s = self.timeouts.start_s
                     _LOG.debug("%s: %s", self.name, item.text)
                 self._reason = f"no sound for {self._limit_s:g} s"
         except ValueError as e:
             yield ChildMessage(f"talks nonsense: {e}", gives_up=True)
 
-    def _against(self, identity: str) -> str | None:
+    def _refusal_of(self, identity: str) -> str | None:
         """What there is to say against hearing a device; it is remembered as the one that is heard if nothing."""
-        against = self._objection(identity) if self._objection else None
-        if against is None:
+        refusal = self._device_check(identity) if self._device_check else None
+        if refusal is None:
             self._identity = identity
-        return against
+        return refusal
 
-    def _block(self, sound: Sound) -> Iterator[Block]:
+    def _block(self, sound: ChildSound) -> Iterator[Block]:
         """The sound with the gap before it, in samples, by the clock that parent and child share."""
         if sound.samples.shape[0] == 0:
             return
         length_s = sound.samples.shape[0] / SAMPLE_RATE_HZ
         gap = sound.lost_samples
         self._overruns += int(gap > 0)
-        if self._life_sound_s == 0.0 and self._last_end_s is not None:
+        if self._sound_since_start_s == 0.0 and self._last_end_s is not None:
             away_s = sound.ended_s - length_s - self._last_end_s
             gap = max(1, round(away_s * SAMPLE_RATE_HZ))
             _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
-        self._life_sound_s += length_s
+        self._sound_since_start_s += length_s
         self._last_end_s = sound.ended_s
-        if gap or self._life_sound_s == length_s:
+        if gap or self._sound_since_start_s == length_s:
             self._clock.restart()
         yield Block(sound.samples, gap, rate_error=self._clock.count(sound.samples.shape[0], sound.ended_s))
 

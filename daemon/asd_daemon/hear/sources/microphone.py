@@ -20,9 +20,9 @@ import numpy as np
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import ChildMessage, ChildTimeouts, Sound, SupervisedChild
+from asd_daemon.hear.sources.child_process import ChildMessage, ChildSound, ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.devices import Device
-from asd_daemon.hear.sources.recorder_protocol import FrameReader, Kind
+from asd_daemon.hear.sources.recorder_protocol import FrameKind, FrameReader
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LIST_TIMEOUT_S = 20.0
@@ -35,16 +35,16 @@ class RecorderDecoder:
     def __init__(self, channels: int = 1) -> None:
         self._frames, self._channels = FrameReader(), channels
 
-    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
+    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
         """What the frames say; ValueError where they are none."""
         for frame in self._frames.feed(data):
-            if frame.kind is Kind.SOUND:
+            if frame.kind is FrameKind.SOUND:
                 samples = np.frombuffer(frame.payload, np.float32)
                 samples = samples if self._channels == 1 else samples.reshape(-1, self._channels)
-                yield Sound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
-            elif frame.kind is Kind.FAILED:
+                yield ChildSound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
+            elif frame.kind is FrameKind.FAILED:
                 yield ChildMessage(str(json.loads(frame.payload)["reason"]), gives_up=True)
-            elif frame.kind is Kind.OPENED:
+            elif frame.kind is FrameKind.OPENED:
                 yield ChildMessage(
                     f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity")
                 )
@@ -58,13 +58,13 @@ class RawDecoder:
     def __init__(self) -> None:
         self._odd = b""
 
-    def feed(self, data: bytes) -> Iterator[Sound | ChildMessage]:
+    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
         """All whole samples; half a sample waits for its other half."""
         data = self._odd + data
         whole = len(data) & ~1
         self._odd = data[whole:]
         samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) * _S16_SCALE
-        yield Sound(samples, 0, time.monotonic())
+        yield ChildSound(samples, 0, time.monotonic())
 
 
 def recorder_command(request: dict[str, Any]) -> list[str]:
@@ -92,13 +92,13 @@ def channel_of(spec: SourceSpec) -> int:
     return int(channel)
 
 
-def open_microphone(spec: SourceSpec, *, wait: bool, patience: ChildTimeouts | None = None) -> SupervisedChild:
+def open_microphone(spec: SourceSpec, *, wait: bool, timeouts: ChildTimeouts | None = None) -> SupervisedChild:
     """A microphone by name, USB identity or port, or `default`; one channel of it.
 
     Raises:
         UsageError: a channel or rate out of range.
     """
-    return open_channels(spec, [channel_of(spec)], wait=wait, patience=patience)
+    return open_channels(spec, [channel_of(spec)], wait=wait, timeouts=timeouts)
 
 
 def open_channels(
@@ -106,8 +106,8 @@ def open_channels(
     channels: Sequence[int],
     *,
     wait: bool,
-    patience: ChildTimeouts | None = None,
-    objection: Callable[[str], str | None] | None = None,
+    timeouts: ChildTimeouts | None = None,
+    device_check: Callable[[str], str | None] | None = None,
 ) -> SupervisedChild:
     """A microphone whose blocks hold several channels, (N, C); (N,) where it is one.
 
@@ -115,8 +115,8 @@ def open_channels(
         spec: the device.
         channels: which, counted from 0, in the order of the blocks' columns.
         wait: keep trying when it isn't there at the start.
-        patience: all waiting times.
-        objection: why a device of some identity must not be heard; None where it may.
+        timeouts: all waiting times.
+        device_check: why a device of some identity must not be heard; None where it may.
 
     Raises:
         UsageError: a rate out of range.
@@ -128,14 +128,14 @@ def open_channels(
         recorder_command(request),
         lambda: RecorderDecoder(len(channels)),
         wait=wait,
-        speaks_first=True,
+        announces_itself=True,
         env=recorder_environment(),
-        patience=patience or ChildTimeouts(),
-        objection=objection,
+        timeouts=timeouts or ChildTimeouts(),
+        device_check=device_check,
     )
 
 
-def open_command(spec: SourceSpec, *, wait: bool, patience: ChildTimeouts | None = None) -> SupervisedChild:
+def open_command(spec: SourceSpec, *, wait: bool, timeouts: ChildTimeouts | None = None) -> SupervisedChild:
     """A program that writes raw s16le mono at 16 kHz to its standard output; run without a shell.
 
     Raises:
@@ -148,8 +148,10 @@ def open_command(spec: SourceSpec, *, wait: bool, patience: ChildTimeouts | None
     if not words:
         raise UsageError(f"source {spec}: names no program")
     # A program that opens its device first says nothing until there is sound: allow it as long as a start may take
-    limits = patience or ChildTimeouts(start_s=10.0)
-    return SupervisedChild(f"command {words[0]!r}", words, RawDecoder, wait=wait, speaks_first=False, patience=limits)
+    limits = timeouts or ChildTimeouts(start_s=10.0)
+    return SupervisedChild(
+        f"command {words[0]!r}", words, RawDecoder, wait=wait, announces_itself=False, timeouts=limits
+    )
 
 
 def list_microphones() -> list[Device]:
@@ -171,9 +173,9 @@ def list_microphones() -> list[Device]:
         raise SourceError(f"the sound system does not answer in {_LIST_TIMEOUT_S:g} s") from e
     for frame in FrameReader().feed(done.stdout):
         content: Any = json.loads(frame.payload or b"{}")
-        if frame.kind is Kind.FAILED:
+        if frame.kind is FrameKind.FAILED:
             raise SourceError(f"the devices can't be listed: {content['reason']}")
-        if frame.kind is Kind.OPENED:
+        if frame.kind is FrameKind.OPENED:
             return [Device(**entry) for entry in content]
     last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
     raise SourceError(f"the devices can't be listed: the recorder ended with code {done.returncode}: {last[0]}")

@@ -1,6 +1,6 @@
 """Which source of a sound server a process records from: PulseAudio, and PipeWire in its manner, move streams without a word.
 
-Runs inside the recorder. It asks `pactl`, where that is installed, and listens to its news: at rest it costs nothing. Without pactl
+Runs inside the recorder. It asks `pactl`, where that is installed, and subscribes to its changes: at rest it costs nothing. Without pactl
 nothing is known and nothing is claimed.
 """
 
@@ -25,58 +25,59 @@ class PulseRoute:
     """Watches where one process records from."""
 
     def __init__(self, process_id: int) -> None:
-        """Ask once."""
+        """Find out once."""
         self._process_id = process_id
         self._pactl = shutil.which("pactl")
-        self._news: subprocess.Popen[str] | None = None
+        self._subscription: subprocess.Popen[str] | None = None
         self.identity: str | None = None
         """pulse:NAME of the source; None where it can't be known."""
-        self._ask()
+        self._read_route()
 
-    def listen(self, changed: Callable[[str | None], None]) -> None:
+    def watch(self, changed: Callable[[str | None], None]) -> None:
         """Call, from a thread of its own, with each new identity. Where nothing is known now, nothing will be."""
         if self.identity is not None:
-            threading.Thread(target=self._listen, args=(changed,), name="pulse-route", daemon=True).start()
+            threading.Thread(target=self._watch, args=(changed,), name="pulse-route", daemon=True).start()
 
     def close(self) -> None:
-        """End the process that brings the news."""
-        if self._news is not None:
+        """End the subscription."""
+        if self._subscription is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._news.kill()
+                self._subscription.kill()
 
-    def _listen(self, changed: Callable[[str | None], None]) -> None:
+    def _watch(self, changed: Callable[[str | None], None]) -> None:
         with contextlib.suppress(OSError):
-            self._news = subprocess.Popen(
+            self._subscription = subprocess.Popen(
                 [str(self._pactl), "subscribe"],
-                env=_plain(),
+                env=_english_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
             known = self.identity
-            for line in itertools.chain(["source-output"], self._news.stdout or ()):  # first what happened meanwhile
+            lines = self._subscription.stdout or ()
+            for line in itertools.chain(["source-output"], lines):  # first what happened meanwhile
                 if "source-output" not in line:
                     continue
-                self._ask()
+                self._read_route()
                 if self.identity != known:
                     known = self.identity
                     changed(known)
 
-    def _ask(self) -> None:
+    def _read_route(self) -> None:
         if self._pactl is None:
             return
-        source = source_of(self._process_id, self._say("list", "source-outputs"))
-        name = source and source_name(source, self._say("list", "short", "sources"))
+        source = source_of(self._process_id, self._pactl_output("list", "source-outputs"))
+        name = source and source_name(source, self._pactl_output("list", "short", "sources"))
         if name:
             self.identity = f"pulse:{name}"
 
-    def _say(self, *words: str) -> str:
+    def _pactl_output(self, *words: str) -> str:
         """What pactl answers; nothing where it fails or hangs, as with a frozen server."""
         try:
             done = subprocess.run(
                 [str(self._pactl), *words],
-                env=_plain(),
+                env=_english_environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -103,6 +104,6 @@ def source_name(number: str, listing: str) -> str | None:
     return next((row[1] for row in rows if len(row) > 1 and row[0] == number), None)
 
 
-def _plain() -> dict[str, str]:
+def _english_environment() -> dict[str, str]:
     """Our environment, in which programs speak English."""
     return {**os.environ, "LC_ALL": "C"}

@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from asd_daemon.hear.sources.devices import Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.sources.pulse_route import PulseRoute
-from asd_daemon.hear.sources.recorder_protocol import Frame, Kind
+from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FIRST_BLOCK_S = 0.1  # the news that there is sound again shall not wait
+FIRST_BLOCK_S = 0.1  # that there is sound again shall be known soon
 BLOCK_S = 0.5
 DEVICE_BUFFER_S = (
     0.5  # PortAudio's own choice is some 35 ms, which wakes the processor 60 times a second and overflows easily
 )
-LEAVE_CODE = 3
+FAILED_EXIT_CODE = 3
 
 Send = Callable[[Frame], None]
-_AT_LEAVING: list[Callable[[], None]] = []  # this process ends by os._exit, which calls nobody else
+_AT_EXIT: list[Callable[[], None]] = []  # this process ends by os._exit, which calls nobody else
 
 
 def _private_stdout() -> int:
@@ -44,16 +44,16 @@ def _private_stdout() -> int:
     return frames
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     """End at once when standard input ends, whatever the main thread is stuck in: the supervisor is gone."""
     while os.read(0, 4096):
         pass
-    _leave(0)
+    _exit_now(0)
 
 
-def _leave(code: int) -> None:
+def _exit_now(code: int) -> None:
     """End without a tidy end: closing a dead stream may hang for ever."""
-    for last in _AT_LEAVING:
+    for last in _AT_EXIT:
         last()
     os._exit(code)
 
@@ -175,15 +175,15 @@ def record(request: dict[str, Any], send: Send) -> None:
     stream, device, rate_hz = _open(request)
     route = None if device.is_hardware else PulseRoute(os.getpid())
     if route is not None:
-        _AT_LEAVING.append(route.close)
+        _AT_EXIT.append(route.close)
 
-    def introduce(identity: str | None) -> None:
+    def announce(identity: str | None) -> None:
         about = {"name": device.name, "rate_hz": rate_hz, "usb_id": device.usb_id, "identity": identity}
-        send(Frame(Kind.OPENED, json.dumps(about).encode()))
+        send(Frame(FrameKind.OPENED, json.dumps(about).encode()))
 
-    introduce(route.identity if route else device.identity)
+    announce(route.identity if route else device.identity)
     if route is not None:
-        route.listen(introduce)  # the server may move us to another microphone, which may say nothing at all
+        route.watch(announce)  # the server may move us to another microphone, which may say nothing at all
     target_hz, channels = int(request["target_hz"]), [int(c) for c in request["channels"]]
     columns = channels[0] if len(channels) == 1 else channels
     resample, losses = Resampler(rate_hz, target_hz, len(channels)), LossMeter(rate_hz, time.monotonic())
@@ -196,7 +196,7 @@ def record(request: dict[str, Any], send: Send) -> None:
             resample.restart()
         samples = resample(np.ascontiguousarray(data[:, columns]))
         sent += lost
-        send(Frame(Kind.SOUND, samples.tobytes(), sent, lost, now_ns))
+        send(Frame(FrameKind.SOUND, samples.tobytes(), sent, lost, now_ns))
         sent += samples.shape[0]
         block = round(rate_hz * BLOCK_S)
 
@@ -207,7 +207,7 @@ def main() -> int:
     out = _private_stdout()
     request = json.loads(sys.argv[1])
     if not request.get("list"):
-        threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+        threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
 
     sending = threading.Lock()
 
@@ -220,13 +220,13 @@ def main() -> int:
 
     delay_s = float(os.environ.get("ASD_CHILD_DELAY_S", "0"))
     time.sleep(max(0.0, delay_s - (time.monotonic() - born_s)))
-    send(Frame(Kind.READY))
+    send(Frame(FrameKind.READY))
     try:
         import sounddevice  # starts PortAudio, which asks the sound server and may wait for it
 
         try:
             if request.get("list"):
-                send(Frame(Kind.OPENED, json.dumps([asdict(d) for d in list_devices()]).encode()))
+                send(Frame(FrameKind.OPENED, json.dumps([asdict(d) for d in list_devices()]).encode()))
                 return 0
             record(request, send)
         except (NoSuchDeviceError, ValueError, sounddevice.PortAudioError) as e:
@@ -234,11 +234,11 @@ def main() -> int:
     except OSError as e:  # libportaudio2 is missing, or the pipe is gone
         reason = f"{e}; install libportaudio2" if "PortAudio library" in str(e) else str(e)
     try:
-        send(Frame(Kind.FAILED, json.dumps({"reason": reason}).encode()))
+        send(Frame(FrameKind.FAILED, json.dumps({"reason": reason}).encode()))
     except BrokenPipeError:
         return 0
-    _leave(LEAVE_CODE)
-    return LEAVE_CODE
+    _exit_now(FAILED_EXIT_CODE)
+    return FAILED_EXIT_CODE
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ _MAGIC = b"asd1"
 MAX_PAYLOAD_BYTES = 4 * 2**20  # 65 s of float32 at 16 kHz: nothing honest is longer
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame tells."""
 
     READY = 1
@@ -33,7 +33,7 @@ class Kind(IntEnum):
 class Frame:
     """One message of the recorder."""
 
-    kind: Kind
+    kind: FrameKind
     payload: bytes = b""
     first_sample: int = 0
     """Index of the payload's first sample since the recorder opened its device, lost ones counted."""
@@ -72,4 +72,4 @@ class FrameReader:
                 return
             payload = bytes(self._pending[_HEADER.size : end])
             del self._pending[:end]
-            yield Frame(Kind(kind), payload, first, lost, at_ns)
+            yield Frame(FrameKind(kind), payload, first, lost, at_ns)

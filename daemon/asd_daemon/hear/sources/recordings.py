@@ -48,7 +48,7 @@ class RecordingsSource:
 
     def __init__(self, paths: Sequence[Path], channel: int, speed: float) -> None:
         self._paths, self._channel = paths, channel
-        self._pace = PlaybackClock(speed)
+        self._clock = PlaybackClock(speed)
 
     def events(self) -> Iterator[SourceEvent]:
         """Each recording in blocks of up to a second."""
@@ -60,13 +60,13 @@ class RecordingsSource:
                 continue
             for start in range(0, samples.shape[0], _BLOCK_SAMPLES):
                 block = samples[start : start + _BLOCK_SAMPLES]
-                if not self._pace.wait(block.shape[0]):
+                if not self._clock.wait(block.shape[0]):
                     return
                 yield Block(block, last=start + _BLOCK_SAMPLES >= samples.shape[0])
 
     def close(self) -> None:
         """Stop playing."""
-        self._pace.stop()
+        self._clock.stop()
 
 
 def sound_files(folder: Path) -> list[Path]:

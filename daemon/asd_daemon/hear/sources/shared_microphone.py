@@ -20,7 +20,7 @@ from asd_daemon.hear.sources.microphone import channel_of, open_channels
 _LOG = logging.getLogger(__name__)
 _MOST_BLOCKS = 120  # a minute: whoever listens never waits for longer than that, or it is a gap
 
-Objection = Callable[[str], str | None]
+DeviceCheck = Callable[[str], str | None]
 
 
 class SharedMicrophone:
@@ -29,7 +29,7 @@ class SharedMicrophone:
     def __init__(self, child: SupervisedChild, channels: Sequence[int]) -> None:
         self._child, self._channels = child, list(channels)
         self._lock = threading.Lock()
-        self._taps: list[SharedChannel] = []
+        self._listeners: list[SharedChannel] = []
         self._thread: threading.Thread | None = None
 
     @property
@@ -37,10 +37,10 @@ class SharedMicrophone:
         """How the one recorder has done."""
         return self._child.source_health
 
-    def tap(self, channel: int) -> SharedChannel:
+    def open_channel(self, channel: int) -> SharedChannel:
         """A source of one of the channels."""
         made = SharedChannel(self, self._channels.index(channel))
-        self._taps.append(made)
+        self._listeners.append(made)
         return made
 
     def start(self) -> None:
@@ -50,12 +50,12 @@ class SharedMicrophone:
                 self._thread = threading.Thread(target=self._run, name="shared-microphone", daemon=True)
                 self._thread.start()
 
-    def leave(self, tap: SharedChannel) -> None:
+    def release(self, listener: SharedChannel) -> None:
         """One listens no more."""
         with self._lock:
-            if tap in self._taps:
-                self._taps.remove(tap)
-            if not self._taps:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            if not self._listeners:
                 self._child.close()
 
     def _run(self) -> None:
@@ -63,15 +63,15 @@ class SharedMicrophone:
         try:
             for heard in self._child.events():
                 with self._lock:
-                    taps = list(self._taps)
-                for tap in taps:
-                    tap.put(heard)
+                    listeners = list(self._listeners)
+                for listener in listeners:
+                    listener.put(heard)
         except Exception as e:  # noqa: BLE001  # raised by those who listen, each in its own thread
             end = e
         with self._lock:
-            taps = list(self._taps)
-        for tap in taps:
-            tap.end(end)
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.end(end)
 
 
 class SharedChannel:
@@ -119,18 +119,18 @@ class SharedChannel:
     def close(self) -> None:
         """Listen no more; the last one ends the recorder."""
         self._items.put(None)
-        self._shared.leave(self)
+        self._shared.release(self)
 
 
 def open_microphones(
-    specs: Mapping[str, SourceSpec], *, wait: bool, objections: Mapping[str, Objection]
+    specs: Mapping[str, SourceSpec], *, wait: bool, device_checks: Mapping[str, DeviceCheck]
 ) -> dict[str, Source]:
     """The microphones of several machines; those that name the same device in the same words share one recorder.
 
     Args:
         specs: machine → its source, of kind device.
         wait: keep trying when a device isn't there at the start.
-        objections: machine → what it has against a device.
+        device_checks: machine → what it has against a device.
 
     Raises:
         UsageError: a channel or rate out of range.
@@ -140,18 +140,18 @@ def open_microphones(
         groups.setdefault((spec.target, spec.options.get("rate_hz")), []).append(name)
     opened: dict[str, Source] = {}
     for names in groups.values():
-        own = [objections[name] for name in names if name in objections]
+        own = [device_checks[name] for name in names if name in device_checks]
         channels = {name: channel_of(specs[name]) for name in names}
         wanted = sorted(set(channels.values()))
-        child = open_channels(specs[names[0]], wanted, wait=wait, objection=_any_of(own))
+        child = open_channels(specs[names[0]], wanted, wait=wait, device_check=_first_refusal(own))
         if len(names) == 1:
             opened[names[0]] = child
             continue
         _LOG.info("%s is shared by %s", child.name, ", ".join(f"{n} (channel {c})" for n, c in channels.items()))
         shared = SharedMicrophone(child, wanted)
-        opened |= {name: shared.tap(channel) for name, channel in channels.items()}
+        opened |= {name: shared.open_channel(channel) for name, channel in channels.items()}
     return opened
 
 
-def _any_of(objections: Sequence[Objection]) -> Objection:
-    return lambda identity: next((o for o in (ask(identity) for ask in objections) if o), None)
+def _first_refusal(device_checks: Sequence[DeviceCheck]) -> DeviceCheck:
+    return lambda identity: next((o for o in (ask(identity) for ask in device_checks) if o), None)

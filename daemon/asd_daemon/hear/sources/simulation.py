@@ -48,7 +48,7 @@ class SimulationSource:
             UsageError: a failure or severity that the machine does not have.
         """
         self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
-        self._pace = PlaybackClock(speed)
+        self._clock = PlaybackClock(speed)
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
             stream.fail(timetable.failure, timetable.severity)
             stream.repair()
@@ -62,14 +62,14 @@ class SimulationSource:
         while second < self._timetable.end_after_s:
             self._change(second)
             block = next(self._stream)
-            if not self._pace.wait(_BLOCK_SAMPLES):
+            if not self._clock.wait(_BLOCK_SAMPLES):
                 return
             second += 1
             yield Block(block, last=second >= self._timetable.end_after_s)
 
     def close(self) -> None:
         """Stop the machine."""
-        self._pace.stop()
+        self._clock.stop()
 
     def _change(self, second: int) -> None:
         """Let it fail or be repaired when its time has come."""

@@ -36,7 +36,7 @@ class SourceMemory:
         self.level_dbfs = level_dbfs
         self._write()
 
-    def objection(self, identity: str) -> str | None:
+    def check_device(self, identity: str) -> str | None:
         """Why this device must not be heard in the place of the one that is remembered; the first one ever is remembered."""
         if self.identity is None:
             self.keep_identity(identity)

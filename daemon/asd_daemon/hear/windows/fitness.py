@@ -35,7 +35,7 @@ class FitnessLimits:
     """So long without a usable window is an event of its own."""
 
 
-class Fitness:
+class WindowFitness:
     """One machine's."""
 
     def __init__(self, limits: FitnessLimits | None = None, memory: SourceMemory | None = None) -> None:
@@ -45,7 +45,7 @@ class Fitness:
         self._deaf_since: datetime | None = None
         self._told = False
 
-    def reason(self, window: Window) -> UnfitReason | None:
+    def check(self, window: Window) -> UnfitReason | None:
         """Why a window can't be judged; None where it can.
 
         Learns the usual level from the first windows that can be, and anew from as many in a row that are much louder: the machine was
@@ -58,7 +58,7 @@ class Fitness:
             return UnfitReason.RATE
         if self._memory is None:
             return None
-        level_dbfs = level_of(window.sound)
+        level_dbfs = rms_level_dbfs(window.sound)
         if self._memory.level_dbfs is None:
             self._learn(self._memory, level_dbfs)
             return None
@@ -69,11 +69,11 @@ class Fitness:
             self._levels_dbfs.clear()
         return UnfitReason.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
 
-    def hears(self) -> None:
+    def mark_usable(self) -> None:
         """A window was fit: deafness is over."""
         self._deaf_since, self._told = None, False
 
-    def is_deaf(self, at: datetime) -> bool:
+    def mark_unusable(self, at: datetime) -> bool:
         """Note that there is nothing usable at a time; True once, when that has lasted too long."""
         if self._deaf_since is None or at < self._deaf_since:  # it begins now, or the clock was set back
             self._deaf_since = at
@@ -95,7 +95,7 @@ class Fitness:
             _LOG.info("the usual level is %.1f dBFS", memory.level_dbfs)
 
 
-def level_of(samples: NDArray[np.float32]) -> float:
+def rms_level_dbfs(samples: NDArray[np.float32]) -> float:
     """Root mean square of float32 (N,) in dB below full scale; silence is -200."""
     power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.shape[0] else 0.0
     return 10 * float(np.log10(max(power, 1e-20)))

@@ -158,7 +158,7 @@ class Alarm:
             self._relapses,
         )
 
-    def judge(self, score: float, threshold: float, at: datetime, usable: bool = True) -> AlertEvent | None:
+    def update(self, score: float, threshold: float, at: datetime, usable: bool = True) -> AlertEvent | None:
         """Take in one window; what there is to tell, if anything.
 
         Args:
@@ -173,10 +173,10 @@ class Alarm:
         is_quiet = score <= self._rule.close_threshold(threshold)
         self._quiet_in_a_row = self._quiet_in_a_row + 1 if is_quiet else 0
         if self._open is None:
-            return self._consider(judged, threshold)
-        return self._continue(self._open, judged, threshold)
+            return self._open_if_due(judged, threshold)
+        return self._follow(self._open, judged, threshold)
 
-    def _consider(self, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
+    def _open_if_due(self, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Open an alert when enough of the last windows are anomalous."""
         self._recent.append(judged)
         first = next((i for i, v in enumerate(self._recent) if v.anomalous), None)
@@ -201,7 +201,7 @@ class Alarm:
         )
         return self._tell(event)
 
-    def _continue(self, alert: AlertEvent, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
+    def _follow(self, alert: AlertEvent, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Close or update the open alert."""
         alert = replace(
             alert,

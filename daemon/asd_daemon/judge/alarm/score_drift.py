@@ -59,13 +59,13 @@ class ScoreDrift:
     @property
     def drift(self) -> float | None:
         """Which fraction of the way from reference to threshold the level has gone; None until there is a reference."""
-        known = self._memory
-        room = known.threshold - known.reference
-        if known.windows < self._rule.reference_windows or room <= 0:
+        memory = self._memory
+        room = memory.threshold - memory.reference
+        if memory.windows < self._rule.reference_windows or room <= 0:
             return None
-        return (known.level - known.reference) / room
+        return (memory.level - memory.reference) / room
 
-    def take(self, score: float, threshold: float, at: datetime) -> bool:
+    def update(self, score: float, threshold: float, at: datetime) -> bool:
         """Take in a window that was judged; whether drifting began or ended with it.
 
         Args:
@@ -84,13 +84,13 @@ class ScoreDrift:
         return (before is None) != (self.drifted_since is None)
 
     def _learn(self, score: float) -> None:
-        known = self._memory
-        if known.windows < self._rule.reference_windows:
-            windows = known.windows + 1
-            mean = known.reference + (score - known.reference) / windows
-            self._memory = replace(known, windows=windows, reference=mean, level=mean)
+        memory = self._memory
+        if memory.windows < self._rule.reference_windows:
+            windows = memory.windows + 1
+            mean = memory.reference + (score - memory.reference) / windows
+            self._memory = replace(memory, windows=windows, reference=mean, level=mean)
         else:
-            self._memory = replace(known, level=known.level + (score - known.level) / self._rule.mean_windows)
+            self._memory = replace(memory, level=memory.level + (score - memory.level) / self._rule.mean_windows)
 
     def _decide(self, drift: float, at: datetime) -> None:
         if self._memory.drifted_since is None and drift >= self._rule.drifted:

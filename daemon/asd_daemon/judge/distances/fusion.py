@@ -1,7 +1,7 @@
 """Several views of a window → one score.
 
 Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, and its file. A view
-is any vector of a window; where it comes from, and which views a machine is judged by (choice.py), is not known here. NumPy only.
+is any vector of a window; where it comes from, and which views a machine is judged by (view_selection.py), is not known here. NumPy only.
 """
 
 from __future__ import annotations
@@ -131,17 +131,17 @@ class Fusion:
         held_out = _weighted([scores for _, scores in fitted], weights)
         return cls(tuple(view for view, _ in fitted), weights), held_out
 
-    def each(self, vectors: Mapping[str, F32]) -> tuple[F32, ...]:
+    def view_scores(self, vectors: Mapping[str, F32]) -> tuple[F32, ...]:
         """Every view's own scores (Q,), in the order of `views`."""
         return tuple(view.score(vectors[view.view]) for view in self.views)
 
     def score(self, vectors: Mapping[str, F32]) -> F32:
         """Scores (Q,) ≥ 0 of windows, view → (Q, D); about 1 is normal, higher is more abnormal."""
-        return self.join(self.each(vectors))
+        return self.combine(self.view_scores(vectors))
 
-    def join(self, each: Sequence[F32]) -> F32:
-        """What `each` gave, (Q,) a view, as one score (Q,)."""
-        return _weighted(each, self.weights)
+    def combine(self, view_scores: Sequence[F32]) -> F32:
+        """What `view_scores` gave, (Q,) a view, as one score (Q,)."""
+        return _weighted(view_scores, self.weights)
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Everything but names, as plain arrays: <position>/<name>."""

@@ -63,7 +63,7 @@ class RecentNormalWindows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def take(self, waveform: F32) -> None:
+    def add(self, waveform: F32) -> None:
         """Remember a normal window, float32 (160 000,), if it is its turn."""
         self._passed += 1
         if len(self._windows) < (self._windows.maxlen or 0) // 2 or self._passed % self._every == 0:

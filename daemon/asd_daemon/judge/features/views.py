@@ -102,7 +102,7 @@ VIEW_NAMES = (*VIEWS, FINE_FLOOR)
 FRAMES_NEEDED = 100  # of a log-mel, so that each third still holds a quarter of a second
 
 
-def describe(
+def view_vectors(
     waveform: F32, features: F32 | None = None, *, views: Collection[str] = VIEW_NAMES, parts: bool = True
 ) -> dict[str, F32]:
     """Views of a window: name → (1 + PARTS, D), the whole window first and then its thirds.
@@ -119,13 +119,13 @@ def describe(
     mel = log_mel(waveform) if features is None else features
     if mel.shape[0] < FRAMES_NEEDED:
         raise ValueError(f"a view needs {FRAMES_NEEDED} frames of 10 ms, got {mel.shape[0]}")
-    hearing = mel.copy()
-    hearing[:, DEAF_BAND] = mel[:, DEAF_BAND + 1]
+    audible_mel = mel.copy()
+    audible_mel[:, DEAF_BAND] = mel[:, DEAF_BAND + 1]
     count = 1 + PARTS if parts else 1
     described: dict[str, F32] = {}
     wanted = [name for name in VIEWS if name in views]
     if wanted:
-        pieces = [Spectrogram.of(part) for part in _whole_and_parts(hearing)[:count]]
+        pieces = [Spectrogram.of(part) for part in _whole_and_parts(audible_mel)[:count]]
         described = {name: np.stack([VIEWS[name](piece) for piece in pieces]) for name in wanted}
     if FINE_FLOOR in views:
         power = _whole_and_parts(_fine_power(waveform))[:count]
@@ -137,7 +137,7 @@ def describe(
 def view_sizes() -> Mapping[str, int]:
     """D of every view."""
     noise = np.random.default_rng(0).normal(size=FRAMES_NEEDED * HOP_SAMPLES + FRAME_SAMPLES).astype(np.float32)
-    return {name: int(vectors.shape[1]) for name, vectors in describe(noise, parts=False).items()}
+    return {name: int(vectors.shape[1]) for name, vectors in view_vectors(noise, parts=False).items()}
 
 
 def _whole_and_parts(spectrogram: F32) -> list[F32]:

@@ -27,7 +27,7 @@ from asd_daemon.judge.bundle.onnx_sessions import (
 )
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
-from asd_daemon.judge.features.views import VIEW_NAMES, describe, view_sizes
+from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.thresholds.calibration import window_exceedance
 from asd_daemon.waveform import WINDOW_S, read_waveform
 
@@ -72,17 +72,17 @@ class FeatureExtractor:
             BundleError: a view that needs a model which is not there, or a model that gives numbers which are not finite.
         """
         mel = log_mel(check_window(waveform))
-        described: dict[str, F32] = {}
+        vectors_of_views: dict[str, F32] = {}
         if HEARD in views:
-            described[HEARD] = self._embed(eat_input(mel))
+            vectors_of_views[HEARD] = self._embed(eat_input(mel))
         if SEPARATED in views:
             if self._separator is None:
                 raise BundleError("the bundle has no separator, but a machine is scored with its separated sound")
-            described[SEPARATED] = self._embed(window_features(self._separator.separate(waveform)))
+            vectors_of_views[SEPARATED] = self._embed(window_features(self._separator.separate(waveform)))
         spectral = [view for view in VIEW_NAMES if view in views]
         if spectral:
-            described |= describe(waveform, mel, views=spectral, parts=parts)
-        return described
+            vectors_of_views |= view_vectors(waveform, mel, views=spectral, parts=parts)
+        return vectors_of_views
 
     def _embed(self, features: F32) -> F32:
         if self._embedder is None:
@@ -135,7 +135,7 @@ class Scorer:
             separator = separator or open_separator(bundle)
         if HEARD in self.views or SEPARATED in self.views:
             session = session or open_embedder(bundle)
-        self._hearing = FeatureExtractor(session, separator)
+        self._extractor = FeatureExtractor(session, separator)
         self.models = (session, separator)
         """What is open, for the next machine of the same bundle."""
 
@@ -145,14 +145,14 @@ class Scorer:
         Raises:
             RecordingError: not a finite window of that length.
         """
-        return self.judge(self._hearing.vectors(waveform, self.views))
+        return self.judge(self._extractor.vectors(waveform, self.views))
 
     def judge(self, vectors: Mapping[str, F32]) -> WindowScore:
         """Score the vectors (1, D) of one window, which hold at least the machine's `views`."""
         if self._fusion is not None:
-            each = self._fusion.each(vectors)
-            score = float(self._fusion.join(each)[0])
-            views = tuple((name, float(s[0])) for name, s in zip(self._fusion.names(), each, strict=True))
+            view_scores = self._fusion.view_scores(vectors)
+            score = float(self._fusion.combine(view_scores)[0])
+            views = tuple((name, float(s[0])) for name, s in zip(self._fusion.names(), view_scores, strict=True))
             return WindowScore(score, self.threshold, score > self.threshold, heard=None, views=views)
         heard = self._distance(self._index, vectors[HEARD])
         separated = self._distance(self._separated_index, vectors[SEPARATED]) if SEPARATED in self.views else None

@@ -128,17 +128,17 @@ def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) ->
         BrokerError: it can't be reached, or refuses.
     """
     client = make_client(address)
-    verdicts: list[ReasonCode] = []
+    answers: list[ReasonCode] = []
     answered = threading.Event()
 
-    def note(_client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _more: Any) -> None:
-        verdicts.append(code)
+    def on_connect(_client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _more: Any) -> None:
+        answers.append(code)
         answered.set()
 
-    def note_end(*_: Any) -> None:
+    def on_disconnect(*_: Any) -> None:
         answered.set()
 
-    client.on_connect, client.on_disconnect = note, note_end
+    client.on_connect, client.on_disconnect = on_connect, on_disconnect
     try:
         client.connect(address.host, address.port, keepalive=address.keepalive_s)
     except (OSError, ValueError) as e:
@@ -150,7 +150,7 @@ def try_broker(address: BrokerAddress, timeout_s: float = _CONNECT_TIMEOUT_S) ->
     finally:
         client.disconnect()
         client.loop_stop()
-    if not verdicts:
+    if not answers:
         raise BrokerError(f"broker {address} {CLOSED_SILENTLY}")
-    if verdicts[0].is_failure:
-        raise BrokerError(f"broker {address} refuses us: {verdicts[0]}; check username, password and rights")
+    if answers[0].is_failure:
+        raise BrokerError(f"broker {address} refuses us: {answers[0]}; check username, password and rights")

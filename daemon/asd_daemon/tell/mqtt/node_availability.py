@@ -47,13 +47,13 @@ class NodeAvailability:
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
         if not code.is_failure:
             self._backoff.succeeded()
-            self._say_online(client)
+            self._publish_online(client)
             client.subscribe(self._topic, qos=1)
 
     def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         if message.payload.decode(errors="replace") != Availability.ONLINE.value:
-            self._say_online(client)
+            self._publish_online(client)
 
-    def _say_online(self, client: paho.Client) -> None:
+    def _publish_online(self, client: paho.Client) -> None:
         if not self._closing.is_set():
             client.publish(self._topic, Availability.ONLINE.value, qos=0, retain=True)

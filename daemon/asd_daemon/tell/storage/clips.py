@@ -2,8 +2,8 @@
 
 The last seconds are held in memory. When an alert opens they and the seconds after it become one file, written in a thread of its
 own: first under another name, renamed when it is on the disk. Old clips go when they are older than the budget's days, larger
-together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and a trouble that is
-told. An alert never waits for its clip.
+together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and `write_error`
+says why. An alert never waits for its clip.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BYTES_PER_SAMPLE = 2  # FLAC never needs much more than the samples themselves
 
 
 @dataclass(frozen=True)
-class Budget:
+class ClipBudget:
     """How much may be kept."""
 
     most_bytes: float
@@ -62,17 +62,17 @@ class ClipStore:
         now_s: Unix time.
     """
 
-    def __init__(self, folder: Path, budget: Budget, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, budget: ClipBudget, *, now_s: Callable[[], float] = time.time) -> None:
         self.folder, self._budget, self._now_s = folder, budget, now_s
         self._work: queue.Queue[_Clip | None] = queue.Queue(maxsize=4)
         self._thread = threading.Thread(target=self._run, name="tell-clips", daemon=True)
-        self._trouble: str | None = None
+        self._write_error: str | None = None
         self.written = self.failed = 0
 
     @property
-    def trouble(self) -> str | None:
+    def write_error(self) -> str | None:
         """Why the last clip could not be written, in words; None where it could."""
-        return self._trouble
+        return self._write_error
 
     def start(self) -> None:
         """Begin to write, and to delete what is too old."""
@@ -101,7 +101,7 @@ class ClipStore:
                 if isinstance(clip, _Clip):
                     self._write(clip)
                     self.written += 1
-                    self._trouble = None
+                    self._write_error = None
                 else:
                     self._tidy()
             except (OSError, soundfile.LibsndfileError) as e:
@@ -111,11 +111,11 @@ class ClipStore:
             except queue.Empty:
                 clip = "none came"
 
-    def _fail(self, trouble: str) -> None:
+    def _fail(self, write_error: str) -> None:
         self.failed += 1
-        if self._trouble is None:
-            _LOG.error("no clip: %s", trouble)
-        self._trouble = f"no clip: {trouble}"
+        if self._write_error is None:
+            _LOG.error("no clip: %s", write_error)
+        self._write_error = f"no clip: {write_error}"
 
     def _write(self, clip: _Clip) -> None:
         clip.path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,22 +157,22 @@ class ClipStore:
         kept = self._kept()
         total = sum(size for _, size, _ in kept) + needed_bytes
         for _, size, path in kept:
-            if total <= self._budget.most_bytes and not self._lacks(needed_bytes):
+            if total <= self._budget.most_bytes and not self._is_short_of_space(needed_bytes):
                 break
             path.unlink(missing_ok=True)
             total -= size
         if total > self._budget.most_bytes:
             raise OSError(0, f"the budget of {self._budget.most_bytes / 1e6:g} MB is less than one clip")
-        if self._lacks(needed_bytes):
+        if self._is_short_of_space(needed_bytes):
             raise OSError(0, f"the disk has less than {LEAST_FREE:.0%} left")
 
-    def _lacks(self, needed_bytes: int) -> bool:
+    def _is_short_of_space(self, needed_bytes: int) -> bool:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize - needed_bytes < LEAST_FREE * disk.f_blocks * disk.f_frsize
 
 
 @dataclass
-class _Begun:
+class _UnfinishedClip:
     path: Path
     parts: list[I16]
     missing_samples: int
@@ -191,12 +191,12 @@ class ClipSpan:
 class ClipRecorder:
     """One machine's last seconds in memory, and the clip that is being made; from one thread."""
 
-    shelf: ClipStore
+    store: ClipStore
     machine: str
     span: ClipSpan
     _ring: deque[I16] = field(default_factory=deque)
     _held_samples: int = 0
-    _begun: _Begun | None = None
+    _unfinished: _UnfinishedClip | None = None
 
     def feed(self, samples: F32) -> None:
         """Take in what was heard since the last time, float32 (N,) in [-1, 1]."""
@@ -208,26 +208,28 @@ class ClipRecorder:
         most = round(self.span.before_s * SAMPLE_RATE_HZ)
         while self._ring and self._held_samples - len(self._ring[0]) >= most:
             self._held_samples -= len(self._ring.popleft())
-        if self._begun is not None:
-            self._begun.parts.append(part[: self._begun.missing_samples])
-            self._begun.missing_samples -= len(part)
-            if self._begun.missing_samples <= 0:
+        if self._unfinished is not None:
+            self._unfinished.parts.append(part[: self._unfinished.missing_samples])
+            self._unfinished.missing_samples -= len(part)
+            if self._unfinished.missing_samples <= 0:
                 self.finish()
 
     def begin(self, event_id: str, at: datetime) -> Path:
         """Begin a clip of what is held and what follows; where it will be once it is complete."""
         self.finish()
         stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = self.shelf.folder / self.machine / f"{stamp}-{event_id}{_SUFFIX}"
+        path = self.store.folder / self.machine / f"{stamp}-{event_id}{_SUFFIX}"
         most = round(self.span.before_s * SAMPLE_RATE_HZ)
         held = np.concatenate(list(self._ring)) if self._ring else np.empty(0, np.int16)
-        self._begun = _Begun(path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ))
-        if self._begun.missing_samples <= 0:
+        self._unfinished = _UnfinishedClip(
+            path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ)
+        )
+        if self._unfinished.missing_samples <= 0:
             self.finish()
         return path
 
     def finish(self) -> None:
         """Hand over what there is of the clip that is being made."""
-        if self._begun is not None:
-            self.shelf.put(self._begun.path, np.concatenate(self._begun.parts))
-            self._begun = None
+        if self._unfinished is not None:
+            self.store.put(self._unfinished.path, np.concatenate(self._unfinished.parts))
+            self._unfinished = None

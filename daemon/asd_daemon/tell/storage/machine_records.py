@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.tell.storage.clips import ClipRecorder
+from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.outbox import Outbox
-from asd_daemon.tell.storage.score_log import KeptScore, ScoreLog
-from asd_daemon.tell.storage.station_memory import StationMemory, memory_from
+from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
 
 
 @dataclass(frozen=True)
@@ -27,38 +27,40 @@ class MachineRecords:
     scores: ScoreLog | None = None
     clips: ClipRecorder | None = None
 
-    def memory(self) -> StationMemory:
-        """What the station knew when it last ran."""
-        return memory_from(self.outbox.memory(self.machine) if self.outbox is not None else None, self.machine)
+    def memory(self) -> MachineMemory:
+        """What the monitor knew when it last ran."""
+        return parse_memory(self.outbox.memory(self.machine) if self.outbox is not None else None, self.machine)
 
-    def remember(self, memory: StationMemory) -> None:
-        """Keep what the station knows."""
+    def remember(self, memory: MachineMemory) -> None:
+        """Keep what the monitor knows."""
         if self.outbox is not None:
             self.outbox.remember(self.machine, memory.to_bytes())
 
-    def hear(self, samples: NDArray[np.float32]) -> None:
+    def record_sound(self, samples: NDArray[np.float32]) -> None:
         """Take in sound that was not heard before, float32 (N,)."""
         if self.clips is not None:
             self.clips.feed(samples)
 
-    def keep_score(self, at: datetime, score: float | None, threshold: float | None, unfit: str | None = None) -> None:
+    def log_score(self, at: datetime, score: float | None, threshold: float | None, unfit: str | None = None) -> None:
         """Keep a window's score, or why there is none."""
         if self.scores is not None:
-            self.scores.add(KeptScore(self.machine, at, score, threshold, unfit))
+            self.scores.add(LoggedScore(self.machine, at, score, threshold, unfit))
 
     def begin_clip(self, event: AlertEvent) -> str | None:
         """Begin the clip of an alert; its file below the state folder, None where there will be none."""
         if self.clips is None:
             return None
         path = self.clips.begin(event.event_id, event.started_at)
-        shelf = self.clips.shelf
-        return None if shelf.trouble else f"{shelf.folder.name}/{path.relative_to(shelf.folder).as_posix()}"
+        clip_store = self.clips.store
+        if clip_store.write_error:
+            return None
+        return f"{clip_store.folder.name}/{path.relative_to(clip_store.folder).as_posix()}"
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def write_errors(self) -> tuple[str, ...]:
         """What can't be kept at present, in words."""
-        stores = (self.outbox, self.scores, self.clips.shelf if self.clips else None)
-        found = [store.trouble for store in stores if store is not None and store.trouble is not None]
+        stores = (self.outbox, self.scores, self.clips.store if self.clips else None)
+        found = [store.write_error for store in stores if store is not None and store.write_error is not None]
         if self.outbox is not None and self.outbox.dropped:
             found.append(f"{self.outbox.dropped} messages were given up: too many waited for the broker")
         return tuple(found)

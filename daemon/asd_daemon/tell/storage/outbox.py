@@ -75,7 +75,7 @@ class Outbox:
         self._unsaved_memories: set[str] = set()
         self._database: sqlite3.Connection | None = None
         self._is_loaded = False
-        self._trouble: str | None = None
+        self._write_error: str | None = None
         self.dropped = 0
         """Messages that were given up because too many waited."""
         self.set_aside = 0
@@ -85,14 +85,14 @@ class Outbox:
                 self._guarded(self._load)
 
     @property
-    def trouble(self) -> str | None:
+    def write_error(self) -> str | None:
         """Why nothing can be written to disk at present, in words; None where it can."""
-        return self._trouble
+        return self._write_error
 
     @property
     def is_durable(self) -> bool:
         """Whether what waits is on disk."""
-        return self._is_on_disk and self._trouble is None
+        return self._is_on_disk and self._write_error is None
 
     def put(
         self,
@@ -114,7 +114,7 @@ class Outbox:
                 self._memories[machine] = memory
                 self._unsaved_memories.add(machine)
             if len(self._alerts) > self._limit:
-                self._give_one_up()
+                self._drop_one()
             self._save()
             return self._alerts.get(alert.key, alert)
 
@@ -152,10 +152,10 @@ class Outbox:
             if not self._alerts:
                 self._lock.notify_all()
 
-    def tend(self) -> None:
+    def retry_writing(self) -> None:
         """Try again to write what could not be written; cheap when there is nothing."""
         with self._lock:
-            if self._trouble is not None:
+            if self._write_error is not None:
                 self._save()
 
     def wait_empty(self, timeout_s: float) -> bool:
@@ -167,14 +167,14 @@ class Outbox:
         """Let go of the file; what comes later stays in memory."""
         with self._lock:
             self._save()
-            self._hang_up()
+            self._close_database()
             self._is_on_disk = False
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._alerts)
 
-    def _give_one_up(self) -> None:
+    def _drop_one(self) -> None:
         updates = (key for key, alert in self._alerts.items() if alert.kind is AlertKind.UPDATE)
         key = next(updates, next(iter(self._alerts)))
         given_up = self._alerts.pop(key)
@@ -187,11 +187,11 @@ class Outbox:
         self._unsaved.discard(alert.key)
 
     def _save(self) -> None:
-        if self._is_on_disk and (self._unsaved or self._undeleted or self._unsaved_memories or self._trouble):
+        if self._is_on_disk and (self._unsaved or self._undeleted or self._unsaved_memories or self._write_error):
             self._guarded(self._write)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do something with the disk; what goes wrong becomes a trouble, and a broken file is set aside once."""
+        """Do something with the disk; what goes wrong becomes `write_error`, and a broken file is set aside once."""
         try:
             try:
                 work()
@@ -201,15 +201,15 @@ class Outbox:
                 self._put_aside(e)
                 work()
         except (sqlite3.Error, OSError) as e:
-            self._hang_up()
-            trouble = f"{self._path} can't be written: {e}"
-            if self._trouble is None:
-                _LOG.error("%s; alerts wait in memory only", trouble)
-            self._trouble = trouble
+            self._close_database()
+            write_error = f"{self._path} can't be written: {e}"
+            if self._write_error is None:
+                _LOG.error("%s; alerts wait in memory only", write_error)
+            self._write_error = write_error
         else:
-            if self._trouble is not None:
+            if self._write_error is not None:
                 _LOG.info("%s can be written again", self._path)
-            self._trouble = None
+            self._write_error = None
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -269,13 +269,13 @@ class Outbox:
 
     def _put_aside(self, error: Exception) -> None:
         """Make room for a fresh file, to which all that is known in memory is written."""
-        self._hang_up()
+        self._close_database()
         set_aside(self._path, error, self._now_s())
         self.set_aside += 1
         self._unsaved, self._undeleted = set(self._alerts), set()
         self._unsaved_memories = set(self._memories)
 
-    def _hang_up(self) -> None:
+    def _close_database(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -2,7 +2,7 @@
 
 One SQLite file for all machines. Scores are collected in memory and written every few minutes in one transaction, because a card wears
 by writes and not by bytes; a kill costs the batch at hand, and no alert. Nothing here may stop the daemon: a disk that does not take
-scores is a trouble that is told, and the oldest of those that wait are given up and counted.
+scores is told as `write_error`, and the oldest of those that wait are given up and counted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PAGE_BYTES = 1024  # a batch of thirty scores fills one; larger pages are writt
 
 
 @dataclass(frozen=True)
-class KeptScore:
+class LoggedScore:
     """One window."""
 
     machine: str
@@ -71,24 +71,24 @@ class ScoreLog:
     ) -> None:
         self._file, self._every_s, self._days, self._clock_s, self._now_s = file, every_s, days, clock_s, now_s
         self._lock = threading.Lock()
-        self._waiting: deque[KeptScore] = deque()
+        self._waiting: deque[LoggedScore] = deque()
         self._most_waiting = most_waiting
         self._written_s = clock_s()
         self._tidied_s = clock_s() - _TIDY_EVERY_S
         self._database: sqlite3.Connection | None = None
-        self._trouble: str | None = None
+        self._write_error: str | None = None
         self.dropped = 0
         """Scores that could not be written and were given up."""
 
     @property
-    def trouble(self) -> str | None:
+    def write_error(self) -> str | None:
         """Why nothing can be written at present, in words; None where it can."""
-        return self._trouble
+        return self._write_error
 
-    def add(self, kept: KeptScore) -> None:
+    def add(self, score: LoggedScore) -> None:
         """Take in a window; now and then this writes a batch."""
         with self._lock:
-            self._waiting.append(kept)
+            self._waiting.append(score)
             if len(self._waiting) > self._most_waiting:
                 self._waiting.popleft()
                 self.dropped += 1
@@ -104,9 +104,9 @@ class ScoreLog:
         """Write what waits, and let go of the file."""
         with self._lock:
             self._flush()
-            self._hang_up()
+            self._close_database()
 
-    def _hang_up(self) -> None:
+    def _close_database(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -119,18 +119,18 @@ class ScoreLog:
             try:
                 self._write()
             except sqlite3.DatabaseError as e:
-                self._hang_up()
+                self._close_database()
                 if not is_broken(e):
                     raise
                 set_aside(self._file, e, self._now_s())
                 self._write()
         except (sqlite3.Error, OSError) as e:
-            self._hang_up()
-            if self._trouble is None:
+            self._close_database()
+            if self._write_error is None:
                 _LOG.error("%s can't be written: %s; scores wait in memory", self._file, e)
-            self._trouble = f"{self._file} can't be written: {e}"
+            self._write_error = f"{self._file} can't be written: {e}"
         else:
-            self._trouble = None
+            self._write_error = None
 
     def _write(self) -> None:
         # Kept open: closing would copy the write-ahead log into the file after every batch, six times as many bytes
@@ -149,7 +149,7 @@ class ScoreLog:
         self._waiting.clear()
 
     def _insert(self, database: sqlite3.Connection) -> None:
-        names = {(kept.machine,) for kept in self._waiting}
+        names = {(score.machine,) for score in self._waiting}
         database.executemany("insert or ignore into machine (name) values (?)", sorted(names))
         numbers = dict(database.execute("select name, number from machine").fetchall())
         database.executemany(
@@ -165,7 +165,7 @@ class ScoreLog:
             database.execute("delete from score where at_ms < ?", (oldest_ms,))
 
 
-def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[KeptScore]:
+def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[LoggedScore]:
     """The kept windows of a machine in the order in which they were heard, whatever the clock did meanwhile.
 
     Raises:
@@ -186,7 +186,7 @@ def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iter
                 "select at_ms, score, threshold, unfit from score where machine = ? and at_ms >= ? order by number",
                 (numbers[machine], least_ms),
             ):
-                yield KeptScore(machine, datetime.fromtimestamp(at_ms / 1000, UTC), score, threshold, unfit)
+                yield LoggedScore(machine, datetime.fromtimestamp(at_ms / 1000, UTC), score, threshold, unfit)
         finally:
             database.close()
     except sqlite3.Error as e:

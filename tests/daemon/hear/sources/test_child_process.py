@@ -20,13 +20,13 @@ from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
-from asd_daemon.hear.sources.recorder_protocol import Frame, FrameReader, Kind
+from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind, FrameReader
 
 QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
 
 
-def command(script: str, *, wait: bool = True, patience: ChildTimeouts = QUICK) -> SupervisedChild:
-    return open_command(SourceSpec("command", f"sh -c {shlex.quote(script)}"), wait=wait, patience=patience)
+def command(script: str, *, wait: bool = True, timeouts: ChildTimeouts = QUICK) -> SupervisedChild:
+    return open_command(SourceSpec("command", f"sh -c {shlex.quote(script)}"), wait=wait, timeouts=timeouts)
 
 
 @contextmanager
@@ -39,9 +39,9 @@ def hearing(source: SupervisedChild) -> Iterator[Iterator[SourceEvent]]:
         assert list(heard) == []
 
 
-def python_child(code: str, decoder: type = RecorderDecoder, patience: ChildTimeouts = QUICK) -> SupervisedChild:
+def python_child(code: str, decoder: type = RecorderDecoder, timeouts: ChildTimeouts = QUICK) -> SupervisedChild:
     return SupervisedChild(
-        "child", [sys.executable, "-c", code], decoder, wait=True, speaks_first=True, patience=patience
+        "child", [sys.executable, "-c", code], decoder, wait=True, announces_itself=True, timeouts=timeouts
     )
 
 
@@ -121,7 +121,7 @@ def test_command_that_does_not_exist_is_a_source_error_or_waited_for() -> None:
     spec = SourceSpec("command", "no-such-program-here")
     with pytest.raises(SourceError, match="can't start no-such-program-here: No such file"):
         next(open_command(spec, wait=False).events())
-    with hearing(open_command(spec, wait=True, patience=QUICK)) as heard:
+    with hearing(open_command(spec, wait=True, timeouts=QUICK)) as heard:
         first, second = next(heard), next(heard)
     assert isinstance(first, SourceLost)
     assert isinstance(second, SourceLost)
@@ -135,7 +135,7 @@ def test_standard_error_in_masses_neither_blocks_nor_is_kept(caplog: pytest.LogC
 
 
 def test_close_from_another_thread_ends_a_silent_source() -> None:
-    source = command("exec sleep 600", patience=ChildTimeouts())
+    source = command("exec sleep 600", timeouts=ChildTimeouts())
     thread = threading.Thread(target=lambda: list(source.events()))
     thread.start()
     source.close()
@@ -156,8 +156,8 @@ def test_fifty_lives_leak_no_descriptor_and_no_zombie() -> None:
 
 
 def test_child_that_never_speaks_is_given_up_after_its_boot_time() -> None:
-    patience = ChildTimeouts(boot_s=0.2, backoff_least_s=0.01)
-    with hearing(python_child("import time; time.sleep(600)", patience=patience)) as heard:
+    timeouts = ChildTimeouts(boot_s=0.2, backoff_least_s=0.01)
+    with hearing(python_child("import time; time.sleep(600)", timeouts=timeouts)) as heard:
         lost = next(heard)
     assert lost == SourceLost("does not start in 0.2 s", getattr(lost, "for_s", 0.0))
 
@@ -172,7 +172,7 @@ def test_child_that_talks_nonsense_is_lost_and_not_believed() -> None:
 def test_child_that_gives_up_says_why() -> None:
     code = (
         "import sys; from asd_daemon.hear.sources.recorder_protocol import *\n"
-        'sys.stdout.buffer.write(Frame(Kind.READY).pack() + Frame(Kind.FAILED, b\'{"reason": "busy"}\').pack())'
+        'sys.stdout.buffer.write(Frame(FrameKind.READY).pack() + Frame(FrameKind.FAILED, b\'{"reason": "busy"}\').pack())'
     )
     with hearing(python_child(code)) as heard:
         lost = next(heard)
@@ -185,7 +185,7 @@ def test_loss_inside_a_life_is_a_gap_of_that_many_samples() -> None:
         "import sys, time; from asd_daemon.hear.sources.recorder_protocol import *\n"
         "sound = bytes(4 * 160)\n"
         "for lost in (0, 0, 77):\n"
-        "    sys.stdout.buffer.write(Frame(Kind.SOUND, sound, 0, lost, time.monotonic_ns()).pack())\n"
+        "    sys.stdout.buffer.write(Frame(FrameKind.SOUND, sound, 0, lost, time.monotonic_ns()).pack())\n"
         "sys.stdout.flush(); time.sleep(600)"
     )
     with hearing(python_child(code)) as heard:
@@ -194,7 +194,7 @@ def test_loss_inside_a_life_is_a_gap_of_that_many_samples() -> None:
 
 
 def test_frames_when_cut_anywhere_are_put_together() -> None:
-    frames = [Frame(Kind.SOUND, os.urandom(n), n, 2 * n, 3 * n) for n in (0, 1, 500)] + [Frame(Kind.READY)]
+    frames = [Frame(FrameKind.SOUND, os.urandom(n), n, 2 * n, 3 * n) for n in (0, 1, 500)] + [Frame(FrameKind.READY)]
     data = b"".join(frame.pack() for frame in frames)
     for step in (1, 7, 33, len(data)):
         reader = FrameReader()
@@ -203,7 +203,7 @@ def test_frames_when_cut_anywhere_are_put_together() -> None:
 
 
 def test_frame_that_claims_to_be_endless_is_refused() -> None:
-    data = bytearray(Frame(Kind.SOUND, b"1234").pack())
+    data = bytearray(Frame(FrameKind.SOUND, b"1234").pack())
     data[8:12] = b"\xff\xff\xff\xff"
     with pytest.raises(ValueError, match="not a frame"):
         list(FrameReader().feed(bytes(data)))
@@ -220,7 +220,7 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
         "from asd_daemon.hear.sources.microphone import open_command\n"
         "quick = ChildTimeouts(start_s=5, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
         "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
-        "source = open_command(spec, wait=True, patience=quick)\n"
+        "source = open_command(spec, wait=True, timeouts=quick)\n"
         "heard = source.events()\n"
         "for _ in range(4):\n"
         "    next(item for item in heard if isinstance(item, SourceLost))\n"

@@ -17,7 +17,7 @@ from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder
 from asd_daemon.hear.sources.pulse_route import source_name, source_of
-from asd_daemon.hear.sources.recorder_protocol import Frame, Kind
+from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.hear.sources.shared_microphone import SharedChannel, SharedMicrophone
 from asd_daemon.hear.sources.source_memory import SourceMemory
 
@@ -25,11 +25,11 @@ QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=5.0, backoff_least_s=0.01
 
 
 def sound(channels: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
-    return Frame(Kind.SOUND, channels.tobytes(), monotonic_ns=10**9).pack()
+    return Frame(FrameKind.SOUND, channels.tobytes(), monotonic_ns=10**9).pack()
 
 
 def opened(identity: str) -> bytes:
-    return Frame(Kind.OPENED, json.dumps({"identity": identity}).encode()).pack()
+    return Frame(FrameKind.OPENED, json.dumps({"identity": identity}).encode()).pack()
 
 
 def child(said: bytes, folder: Path, *, then: str = "sleep", channels: int = 2, **more: object) -> SupervisedChild:
@@ -42,8 +42,8 @@ def child(said: bytes, folder: Path, *, then: str = "sleep", channels: int = 2, 
         [sys.executable, "-c", code],
         lambda: RecorderDecoder(channels),
         wait=more.pop("wait", True),  # type: ignore[arg-type]
-        speaks_first=False,
-        patience=QUICK,
+        announces_itself=False,
+        timeouts=QUICK,
         **more,  # type: ignore[arg-type]
     )
 
@@ -51,7 +51,7 @@ def child(said: bytes, folder: Path, *, then: str = "sleep", channels: int = 2, 
 def test_each_tap_hears_its_own_channel_as_contiguous_mono(tmp_path: Path) -> None:
     both = np.random.default_rng(0).uniform(-1, 1, (8000, 2)).astype(np.float32)
     shared = SharedMicrophone(child(sound(both), tmp_path), [1, 3])
-    taps = [shared.tap(3), shared.tap(1), shared.tap(3)]
+    taps = [shared.open_channel(3), shared.open_channel(1), shared.open_channel(3)]
     heard = [next(tap.events()) for tap in taps]
     for item, column in zip(heard, (1, 0, 1), strict=True):
         assert isinstance(item, Block)
@@ -64,7 +64,7 @@ def test_each_tap_hears_its_own_channel_as_contiguous_mono(tmp_path: Path) -> No
 def test_last_tap_that_closes_ends_the_recorder_and_not_before(tmp_path: Path) -> None:
     recorder = child(sound(np.zeros((10, 2), np.float32)), tmp_path)
     shared = SharedMicrophone(recorder, [0, 1])
-    one, other = shared.tap(0), shared.tap(1)
+    one, other = shared.open_channel(0), shared.open_channel(1)
     first, second = one.events(), other.events()
     next(first), next(second)
     one.close()
@@ -77,7 +77,7 @@ def test_last_tap_that_closes_ends_the_recorder_and_not_before(tmp_path: Path) -
 
 
 def test_recorder_that_cannot_start_is_an_error_for_every_machine(tmp_path: Path) -> None:
-    failed = Frame(Kind.FAILED, json.dumps({"reason": "no such device"}).encode()).pack()
+    failed = Frame(FrameKind.FAILED, json.dumps({"reason": "no such device"}).encode()).pack()
     shared = SharedMicrophone(child(failed, tmp_path, wait=False), [0, 1])
     errors: list[str] = []
 
@@ -86,7 +86,7 @@ def test_recorder_that_cannot_start_is_an_error_for_every_machine(tmp_path: Path
             next(tap.events())
         errors.append(str(raised.value))
 
-    threads = [threading.Thread(target=listen, args=(shared.tap(c),)) for c in (0, 1)]
+    threads = [threading.Thread(target=listen, args=(shared.open_channel(c),)) for c in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,7 +96,7 @@ def test_recorder_that_cannot_start_is_an_error_for_every_machine(tmp_path: Path
 
 def test_tap_that_nobody_listens_to_stays_small_and_counts_what_it_missed(tmp_path: Path) -> None:
     shared = SharedMicrophone(child(b"", tmp_path), [0, 1])
-    tap = shared.tap(0)
+    tap = shared.open_channel(0)
     for _ in range(200):
         tap.put(Block(np.zeros((8000, 2), np.float32)))
     heard = tap.events()
@@ -112,7 +112,7 @@ def test_device_that_another_took_the_place_of_is_lost_as_wrong_and_never_heard(
     memory = SourceMemory()
     memory.keep_identity("usb-id:0d8c:0014:A1")
     said = opened("usb-id:0d8c:0014:B2") + sound(np.ones((10, 2), np.float32))
-    source = child(said, tmp_path, objection=memory.objection)
+    source = child(said, tmp_path, device_check=memory.check_device)
     heard = source.events()
     first = next(heard)
     assert isinstance(first, SourceLost)
@@ -125,7 +125,7 @@ def test_device_that_another_took_the_place_of_is_lost_as_wrong_and_never_heard(
 
 def test_stream_that_is_moved_while_it_sounds_is_told_at_once(tmp_path: Path) -> None:
     said = opened("pulse:mine") + sound(np.ones((10, 2), np.float32)) + opened("pulse:other")
-    source = child(said, tmp_path, objection=SourceMemory().objection)
+    source = child(said, tmp_path, device_check=SourceMemory().check_device)
     heard = source.events()
     assert isinstance(next(heard), Block)
     lost = next(heard)
@@ -143,7 +143,7 @@ def test_machines_that_name_the_same_device_share_it_and_others_do_not() -> None
         "saw": SourceSpec("device", "other"),
         "mill": SourceSpec("simulate", "fan"),
     }
-    opened_sources = open_sources(specs, wait=True, objections={})
+    opened_sources = open_sources(specs, wait=True, device_checks={})
     assert list(opened_sources) == list(specs)
     assert isinstance(opened_sources["fan"], SharedChannel)
     assert isinstance(opened_sources["pump"], SharedChannel)
@@ -154,7 +154,7 @@ def test_machines_that_name_the_same_device_share_it_and_others_do_not() -> None
 
 def test_channel_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match=r"channel must be a whole number"):
-        open_sources({"fan": SourceSpec("device", "card", {"channel": "0.5"})}, wait=True, objections={})
+        open_sources({"fan": SourceSpec("device", "card", {"channel": "0.5"})}, wait=True, device_checks={})
 
 
 OUTPUTS = """Source Output #4

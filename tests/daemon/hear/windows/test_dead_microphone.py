@@ -1,4 +1,4 @@
-"""A station that hears nothing it can judge: what it says, counts, and that nothing makes a hanging judge look alive."""
+"""A monitor that hears nothing it can judge: what it says, counts, and that nothing makes a hanging judge look alive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
-from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits
+from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
-from asd_daemon.run.station import Station, StationCallbacks
 from asd_daemon.tell.payloads import MachineState
 from asd_daemon.tell.publisher import JsonLinesPublisher
 from asd_daemon.watch.systemd import SystemdNotifier
@@ -58,15 +58,15 @@ class States(JsonLinesPublisher):
     def start(self, *_: object) -> None:
         """Nothing to begin."""
 
-    def state(self, machine: str, state: MachineState) -> None:
+    def publish_state(self, machine: str, state: MachineState) -> None:
         with self._changed:
             self.told.append((state.condition.value, state.reason))
             self._changed.notify_all()
 
-    def score(self, *_: object) -> None:
+    def publish_score(self, *_: object) -> None:
         """Of no interest here."""
 
-    def alert(self, *_: object) -> None:
+    def publish_alert(self, *_: object) -> None:
         """None can come."""
 
     def close(self, timeout_s: float) -> None:
@@ -104,21 +104,21 @@ class Rig:
         self.source, self.judge, self.states = LiveSource(), SlowJudge(), States()
         self.at = START
 
-        def stations(news: StationCallbacks) -> Sequence[Station]:
-            fitness = Fitness(FitnessLimits(deaf_after_s=60))
-            made = Station(
+        def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+            fitness = WindowFitness(FitnessLimits(deaf_after_s=60))
+            made = MachineMonitor(
                 "fan",
                 self.source,
                 lambda: self.judge,
                 self.states,
-                news,
+                callbacks,
                 rule=RULE,
                 fitness=fitness,
                 now=lambda: self.at,
             )
             return [made]
 
-        self.service = Service(self.states, notifier or SystemdNotifier({}), stations)
+        self.service = Service(self.states, notifier or SystemdNotifier({}), monitors)
         self._thread = threading.Thread(target=self.service.run)
 
     def __enter__(self) -> Rig:

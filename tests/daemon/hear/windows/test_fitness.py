@@ -14,7 +14,7 @@ from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceE
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
-from asd_daemon.hear.windows.fitness import Fitness, FitnessLimits, level_of
+from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness, rms_level_dbfs
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 
@@ -33,74 +33,74 @@ def window(level_dbfs: float = -30, **more: float) -> Window:
 def test_level_is_the_root_mean_square_in_db_below_full_scale() -> None:
     t = np.arange(16_000) / 16_000
     sine = np.sin(2 * np.pi * 100 * t).astype(np.float32)
-    assert level_of(sine) == pytest.approx(-3.01, abs=0.01)
-    assert level_of(np.zeros(10, np.float32)) == -200
+    assert rms_level_dbfs(sine) == pytest.approx(-3.01, abs=0.01)
+    assert rms_level_dbfs(np.zeros(10, np.float32)) == -200
 
 
 def test_level_far_from_what_was_usual_is_unfit_and_near_it_is_not() -> None:
-    fitness = Fitness(FitnessLimits(below_db=20, above_db=30), SourceMemory())
-    assert [fitness.reason(window(level)) for level in (-31, -29) * 6] == [None] * 12
-    assert fitness.reason(window(-48)) is None
-    assert fitness.reason(window(-52)) is UnfitReason.LEVEL
-    assert fitness.reason(window(-5)) is None
+    fitness = WindowFitness(FitnessLimits(below_db=20, above_db=30), SourceMemory())
+    assert [fitness.check(window(level)) for level in (-31, -29) * 6] == [None] * 12
+    assert fitness.check(window(-48)) is None
+    assert fitness.check(window(-52)) is UnfitReason.LEVEL
+    assert fitness.check(window(-5)) is None
 
 
 def test_level_learned_while_the_machine_was_off_is_learned_anew_when_it_runs() -> None:
     memory = SourceMemory()
-    fitness = Fitness(FitnessLimits(below_db=20, above_db=40), memory)
+    fitness = WindowFitness(FitnessLimits(below_db=20, above_db=40), memory)
     for _ in range(12):
-        fitness.reason(window(-75))
-    assert [fitness.reason(window(-30)) for _ in range(13)] == [UnfitReason.LEVEL] * 12 + [None]
+        fitness.check(window(-75))
+    assert [fitness.check(window(-30)) for _ in range(13)] == [UnfitReason.LEVEL] * 12 + [None]
     assert memory.level_dbfs == pytest.approx(-30, abs=0.1)
-    assert [fitness.reason(window(-60)) for _ in range(30)] == [UnfitReason.LEVEL] * 30, "softer teaches nothing"
+    assert [fitness.check(window(-60)) for _ in range(30)] == [UnfitReason.LEVEL] * 30, "softer teaches nothing"
 
 
 def test_level_without_memory_is_not_judged() -> None:
-    fitness = Fitness()
-    assert [fitness.reason(window(level)) for level in (-20, -70, *(-20,) * 12, -70)] == [None] * 15
+    fitness = WindowFitness()
+    assert [fitness.check(window(level)) for level in (-20, -70, *(-20,) * 12, -70)] == [None] * 15
 
 
 def test_usual_level_is_remembered_from_run_to_run(tmp_path: Path) -> None:
     file = tmp_path / "machines" / "fan" / "source.json"
-    first = Fitness(None, SourceMemory(file))
+    first = WindowFitness(None, SourceMemory(file))
     for _ in range(12):
-        first.reason(window(-30))
+        first.check(window(-30))
     assert json.loads(file.read_text())["level_dbfs"] == pytest.approx(-30, abs=0.1)
-    assert Fitness(None, SourceMemory(file)).reason(window(-55)) is UnfitReason.LEVEL
+    assert WindowFitness(None, SourceMemory(file)).check(window(-55)) is UnfitReason.LEVEL
     assert [p.name for p in file.parent.iterdir()] == ["source.json"]
 
 
 def test_unfit_windows_do_not_teach_a_level() -> None:
     memory = SourceMemory()
-    fitness = Fitness(None, memory)
+    fitness = WindowFitness(None, memory)
     for _ in range(20):
-        assert fitness.reason(Window(np.zeros(160_000, np.float32), START)) is UnfitReason.SILENCE
+        assert fitness.check(Window(np.zeros(160_000, np.float32), START)) is UnfitReason.SILENCE
     assert memory.level_dbfs is None
 
 
 def test_samples_at_another_rate_than_promised_are_unfit() -> None:
-    assert Fitness().reason(window(rate_error=0.088)) is UnfitReason.RATE  # 48 kHz that say 44.1
-    assert Fitness().reason(window(rate_error=-0.088)) is UnfitReason.RATE
-    assert Fitness().reason(window(rate_error=0.02)) is None
+    assert WindowFitness().check(window(rate_error=0.088)) is UnfitReason.RATE  # 48 kHz that say 44.1
+    assert WindowFitness().check(window(rate_error=-0.088)) is UnfitReason.RATE
+    assert WindowFitness().check(window(rate_error=0.02)) is None
 
 
 def test_deafness_is_told_also_when_the_clock_was_set_back_meanwhile() -> None:
-    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    fitness = WindowFitness(FitnessLimits(deaf_after_s=60))
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    assert not fitness.is_deaf(start)
+    assert not fitness.mark_unusable(start)
     a_year_before = start - timedelta(days=365)
-    assert not fitness.is_deaf(a_year_before)
-    assert fitness.is_deaf(a_year_before + timedelta(seconds=60))
+    assert not fitness.mark_unusable(a_year_before)
+    assert fitness.mark_unusable(a_year_before + timedelta(seconds=60))
 
 
 def test_deafness_is_told_once_a_spell() -> None:
-    fitness = Fitness(FitnessLimits(deaf_after_s=60))
+    fitness = WindowFitness(FitnessLimits(deaf_after_s=60))
     minutes = [START + timedelta(seconds=20 * n) for n in range(8)]
-    assert [fitness.is_deaf(at) for at in minutes] == [False, False, False, True, False, False, False, False]
+    assert [fitness.mark_unusable(at) for at in minutes] == [False, False, False, True, False, False, False, False]
     assert fitness.deaf_text == ", and nothing usable for 60 s"
-    fitness.hears()
+    fitness.mark_usable()
     assert fitness.deaf_text == ""
-    assert [fitness.is_deaf(at) for at in minutes].count(True) == 1
+    assert [fitness.mark_unusable(at) for at in minutes].count(True) == 1
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"identity": 3, "level_dbfs": "x"}', '{"level_dbfs": NaN}'])
@@ -123,10 +123,10 @@ def test_memory_that_cannot_be_written_costs_only_itself(tmp_path: Path, caplog:
 
 def test_another_device_is_objected_to_and_the_first_is_remembered(tmp_path: Path) -> None:
     file = tmp_path / "source.json"
-    assert SourceMemory(file).objection("usb-id:0d8c:0014:A1") is None
+    assert SourceMemory(file).check_device("usb-id:0d8c:0014:A1") is None
     again = SourceMemory(file)
-    assert again.objection("usb-id:0d8c:0014:A1") is None
-    against = again.objection("usb-id:0d8c:0014:B2")
+    assert again.check_device("usb-id:0d8c:0014:A1") is None
+    against = again.check_device("usb-id:0d8c:0014:B2")
     assert against is not None
     assert "usb-id:0d8c:0014:B2, not usb-id:0d8c:0014:A1" in against
     assert str(file) in against

@@ -29,7 +29,7 @@ def play(scores: Scores, rule: AlarmRule) -> list[tuple[int, AlertEvent]]:
     alarm = Alarm(rule, new_id=lambda: f"event-{next(numbers)}")
     told = []
     for number, score in enumerate(scores):
-        event = alarm.judge(score or 0.0, THRESHOLD, at(number), usable=score is not None)
+        event = alarm.update(score or 0.0, THRESHOLD, at(number), usable=score is not None)
         if event is not None:
             told.append((number, event))
     return told
@@ -87,7 +87,7 @@ def test_windows_that_cannot_be_judged_neither_open_nor_close() -> None:
 def test_event_id_when_none_is_given_is_unique() -> None:
     ids = set()
     for _ in range(20):
-        event = Alarm(AlarmRule(1, 1, 1)).judge(1.0, 0.5, START)
+        event = Alarm(AlarmRule(1, 1, 1)).update(1.0, 0.5, START)
         assert event is not None
         ids.add(event.event_id)
     assert len(ids) == 20
@@ -151,9 +151,9 @@ def test_level_that_creeps_through_the_threshold_is_drift_and_a_few_alerts_and_n
     opens = [0] * days
     drifted_on = None
     for number, score in enumerate(scores.tolist()):
-        event = alarm.judge(score, 1.33, at(number))
+        event = alarm.update(score, 1.33, at(number))
         opens[number // 8640] += event is not None and event.kind is AlertKind.OPEN
-        if level.take(score, 1.33, at(number)) and drifted_on is None:
+        if level.update(score, 1.33, at(number)) and drifted_on is None:
             drifted_on = number // 8640
     assert 0 < sum(opens) <= 8
     assert max(opens) <= 5
@@ -175,7 +175,7 @@ def test_clock_that_is_set_back_holds_nothing_up() -> None:
             (0.9, at(3) - 2 * a_year),  # and again: the cool-down is over
             (0.1, at(4) + a_year),
         ]
-        if (event := alarm.judge(score, THRESHOLD, when)) is not None
+        if (event := alarm.update(score, THRESHOLD, when)) is not None
     ]
     assert told == ["open", "update", "close", "open", "close"]
 
@@ -232,7 +232,7 @@ def test_property_an_alarm_that_is_taken_up_again_goes_on_as_if_nothing_had_been
     scores: Scores, rule: AlarmRule, cut: int
 ) -> None:
     def events(alarm: Alarm, part: list[tuple[int, float | None]]) -> list[AlertEvent | None]:
-        return [alarm.judge(s or 0.0, THRESHOLD, at(n), usable=s is not None) for n, s in part]
+        return [alarm.update(s or 0.0, THRESHOLD, at(n), usable=s is not None) for n, s in part]
 
     numbered = list(enumerate(scores))
     whole = Alarm(rule, new_id=lambda: "e")

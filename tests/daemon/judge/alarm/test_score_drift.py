@@ -15,7 +15,7 @@ RULE = ScoreDriftRule(reference_windows=10, mean_windows=10, drifted=0.5, back=0
 
 def take(level: ScoreDrift, scores: list[float], threshold: float = 1.0) -> list[int]:
     """The numbers of the windows at which drifting began or ended."""
-    return [n for n, s in enumerate(scores) if level.take(s, threshold, START + timedelta(seconds=10 * n))]
+    return [n for n, s in enumerate(scores) if level.update(s, threshold, START + timedelta(seconds=10 * n))]
 
 
 def test_level_that_creeps_up_drifts_once_and_comes_back_once() -> None:
@@ -60,5 +60,5 @@ def test_property_a_level_that_is_taken_up_again_goes_on_as_if_nothing_had_been(
     take(first, scores[:cut])
     second = ScoreDrift(RULE, first.memory)
     for number, score in enumerate(scores[cut:], start=min(cut, len(scores))):
-        second.take(score, 1.0, START + timedelta(seconds=10 * number))
+        second.update(score, 1.0, START + timedelta(seconds=10 * number))
     assert second.memory == whole.memory

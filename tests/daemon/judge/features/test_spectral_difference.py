@@ -24,7 +24,7 @@ def tone(hz: float, level: float = 0.2) -> F32:
 def memory(*windows: F32) -> RecentNormalWindows:
     made = RecentNormalWindows()
     for window in windows:
-        made.take(window)
+        made.add(window)
     return made
 
 
@@ -74,7 +74,7 @@ def test_seconds_that_differ_are_those_of_the_knock() -> None:
 def test_memory_is_bounded_and_thins_out() -> None:
     normal = RecentNormalWindows(most=4, every=3)
     for seed in range(30):
-        normal.take(hiss(seed % 3))
+        normal.add(hiss(seed % 3))
     assert len(normal) == 4
 
 

@@ -12,9 +12,9 @@ from asd_daemon.judge.features.views import (
     VIEW_NAMES,
     Spectrogram,
     Whitening,
-    describe,
     euclidean,
     floor,
+    view_vectors,
 )
 
 
@@ -38,7 +38,7 @@ def test_floor_of_steady_sound_under_passing_noise_is_that_of_the_sound(rng: np.
 
 def test_describe_of_a_louder_recording_gives_the_same_vectors(rng: np.random.Generator) -> None:
     waveform = (0.1 * rng.standard_normal(160_000)).astype(np.float32)
-    quiet, loud = describe(waveform), describe(np.float32(4) * waveform)
+    quiet, loud = view_vectors(waveform), view_vectors(np.float32(4) * waveform)
     assert tuple(quiet) == VIEW_NAMES
     for name in VIEW_NAMES:
         assert quiet[name].shape[0] == 1 + PARTS
@@ -47,12 +47,12 @@ def test_describe_of_a_louder_recording_gives_the_same_vectors(rng: np.random.Ge
 
 
 def test_describe_of_silence_is_finite() -> None:
-    assert all(np.isfinite(vectors).all() for vectors in describe(np.zeros(160_000, np.float32)).values())
+    assert all(np.isfinite(vectors).all() for vectors in view_vectors(np.zeros(160_000, np.float32)).values())
 
 
 def test_describe_of_a_short_piece_raises_value_error() -> None:
     with pytest.raises(ValueError, match=str(FRAMES_NEEDED)):
-        describe(np.zeros(8_000, np.float32))
+        view_vectors(np.zeros(8_000, np.float32))
 
 
 def test_quantiles_of_a_spectrogram_equal_numpys(rng: np.random.Generator) -> None:
@@ -65,7 +65,7 @@ def test_rhythm_of_two_knocking_rates_differs_where_floors_do_not(rng: np.random
     noise = 0.01 * rng.standard_normal(160_000)
     seconds = np.arange(160_000) / 16_000
     slow, fast = (
-        describe((noise * (1 + 3 * (np.sin(2 * np.pi * hz * seconds) > 0.9))).astype(np.float32)) for hz in (3, 7)
+        view_vectors((noise * (1 + 3 * (np.sin(2 * np.pi * hz * seconds) > 0.9))).astype(np.float32)) for hz in (3, 7)
     )
     apart = {name: float(np.abs(slow[name][0] - fast[name][0]).mean()) for name in ("rhythm", "quiet")}
     assert apart["rhythm"] > 5 * apart["quiet"]

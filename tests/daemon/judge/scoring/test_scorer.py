@@ -15,7 +15,7 @@ from asd_daemon.judge.bundle.bundle import Bundle, ModelEntry, file_entry, load_
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, open_embedder, window_features
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
-from asd_daemon.learn.learning import NormalSound, describe_normal, learn, separation_improves, write_machine
+from asd_daemon.learn.learning import NormalSound, learn, normal_window_vectors, separation_improves, write_machine
 from rig.bundles import (
     DIM,
     failing_noise,
@@ -110,7 +110,9 @@ def separating(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     rng = np.random.default_rng(0)
     fan = [hearing.vectors(healthy_noise(rng), (HEARD, SEPARATED)) for _ in range(24)]
     views = (HEARD, SEPARATED, "moments")
-    press = NormalSound.joined([describe_normal(hearing, healthy_noise(rng, 1.0), views, rng) for _ in range(16)])
+    press = NormalSound.from_windows(
+        [normal_window_vectors(hearing, healthy_noise(rng, 1.0), views, rng) for _ in range(16)]
+    )
     shutil.rmtree(folder / "machines")
     manifest = read_manifest(folder)
     entries: dict[str, object] = {}

@@ -60,9 +60,9 @@ POST = Topics("line-3", ["fan"])
 
 
 def start(
-    address: BrokerAddress, topics: Topics = POST, waiting: Outbox | None = None, *, patient: bool = False
+    address: BrokerAddress, topics: Topics = POST, outbox: Outbox | None = None, *, wait_for_broker: bool = False
 ) -> tuple[MqttPublisher, Failures]:
-    publisher, failures = MqttPublisher(address, topics, waiting=waiting, patient=patient), Failures()
+    publisher, failures = MqttPublisher(address, topics, outbox=outbox, wait_for_broker=wait_for_broker), Failures()
     publisher.start(failures)
     return publisher, failures
 
@@ -71,9 +71,9 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
     with Subscriber(broker.port) as heard:
         publisher, _ = start(address_of(broker))
         assert publisher.wait_connected(10)
-        publisher.state("fan", NORMAL)
-        publisher.score("fan", PublishedScore(AT, 0.1, 0.4, False))
-        publisher.alert("fan", alert(1))
+        publisher.publish_state("fan", NORMAL)
+        publisher.publish_score("fan", PublishedScore(AT, 0.1, 0.4, False))
+        publisher.publish_alert("fan", alert(1))
         told = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/alert")
         assert heard.wait_for(lambda m: m.topic == "asd/line-3/availability").payload == "online"
         state = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/state").payload
@@ -105,7 +105,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
 def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
     publisher, _ = start(address_of(broker))
     assert publisher.wait_connected(10)
-    publisher.state("fan", NORMAL)
+    publisher.publish_state("fan", NORMAL)
     publisher.close(4)
     with Subscriber(broker.port) as heard:
         assert heard.wait_for(lambda m: m.topic.endswith("fan/state")).retained
@@ -129,15 +129,15 @@ def test_alerts_when_broker_is_down_at_start_wait_and_come_in_order(tmp_path: Pa
         broker.kill()
         publisher, failures = start(address_of(broker))
         for number in range(50):
-            publisher.alert("fan", alert(number))
-        publisher.state("fan", NORMAL)
+            publisher.publish_alert("fan", alert(number))
+        publisher.publish_state("fan", NORMAL)
         broker.up()
         with Subscriber(broker.port) as heard:
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-49", 60)
             assert [a["event_id"] for a in heard.of("alert")] == [f"event-{n}" for n in range(50)]
             heard.wait_for(lambda m: m.topic.endswith("fan/state"))
         publisher.close(4)
-        assert len(publisher.waiting) == 0
+        assert len(publisher.outbox) == 0
         assert failures.errors == []
 
 
@@ -145,18 +145,18 @@ def test_everything_when_broker_is_killed_and_comes_back_is_said_again(tmp_path:
     with Broker(tmp_path / "broker") as broker:
         publisher, failures = start(address_of(broker))
         assert publisher.wait_connected(10)
-        publisher.state("fan", NORMAL)
-        publisher.alert("fan", alert(1))
-        assert publisher.waiting.wait_empty(10)
+        publisher.publish_state("fan", NORMAL)
+        publisher.publish_alert("fan", alert(1))
+        assert publisher.outbox.wait_empty(10)
         broker.kill()
-        publisher.alert("fan", alert(2))
-        publisher.alert("fan", alert(3))
-        publisher.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
+        publisher.publish_alert("fan", alert(2))
+        publisher.publish_alert("fan", alert(3))
+        publisher.publish_state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
         broker.up()
         with Subscriber(broker.port) as heard:
             heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["state"] == "alert", 60)
             heard.wait_for(lambda m: m.payload == "online")
-            assert publisher.waiting.wait_empty(30)
+            assert publisher.outbox.wait_empty(30)
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-3")
             states = [s["state"] for s in heard.of("fan/state")]
         publisher.close(4)
@@ -169,12 +169,12 @@ def test_alert_when_broker_freezes_arrives_after_thaw(broker: Broker) -> None:
     assert publisher.wait_connected(10)
     with Subscriber(broker.port) as heard:
         broker.freeze()
-        publisher.alert("fan", alert(1))
-        publisher.alert("fan", alert(2))
-        assert not publisher.waiting.wait_empty(1.0)
+        publisher.publish_alert("fan", alert(1))
+        publisher.publish_alert("fan", alert(2))
+        assert not publisher.outbox.wait_empty(1.0)
         broker.thaw()
         heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-2", 40)
-        assert publisher.waiting.wait_empty(20)
+        assert publisher.outbox.wait_empty(20)
     publisher.close(4)
 
 
@@ -191,9 +191,9 @@ def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Pat
 def test_refusal_at_the_start_is_waited_out_by_a_box_that_nobody_attends(tmp_path: Path) -> None:
     """A broker that is set up anew while the power fails must not keep the box from listening."""
     with Broker(tmp_path / "broker", password=True) as broker:
-        publisher, failures = start(address_of(broker, username="asd", password=PASSWORD[::-1]), patient=True)
-        publisher.alert("fan", alert(1))
-        assert not publisher.waiting.wait_empty(2.0)
+        publisher, failures = start(address_of(broker, username="asd", password=PASSWORD[::-1]), wait_for_broker=True)
+        publisher.publish_alert("fan", alert(1))
+        assert not publisher.outbox.wait_empty(2.0)
         assert "refuses us" in str(publisher.broker_status.trouble)
         broker.kill()
         conf = broker.folder / "mosquitto.conf"
@@ -201,7 +201,7 @@ def test_refusal_at_the_start_is_waited_out_by_a_box_that_nobody_attends(tmp_pat
             conf.read_text().replace("allow_anonymous false", "allow_anonymous true").split("password_file")[0]
         )
         broker.up()
-        assert publisher.waiting.wait_empty(60)
+        assert publisher.outbox.wait_empty(60)
         assert publisher.broker_status.connected
         assert publisher.broker_status.trouble is None
         publisher.close(4)
@@ -216,12 +216,12 @@ def test_refusal_after_a_good_start_is_no_failure(tmp_path: Path) -> None:
         conf = broker.folder / "mosquitto.conf"
         conf.write_text(conf.read_text().replace("allow_anonymous true", "allow_anonymous false"))
         broker.up()
-        publisher.alert("fan", alert(1))
-        assert not publisher.waiting.wait_empty(3.0)
+        publisher.publish_alert("fan", alert(1))
+        assert not publisher.outbox.wait_empty(3.0)
         broker.kill()
         conf.write_text(conf.read_text().replace("allow_anonymous false", "allow_anonymous true"))
         broker.up()
-        assert publisher.waiting.wait_empty(60)
+        assert publisher.outbox.wait_empty(60)
         publisher.close(4)
         assert failures.errors == []
 
@@ -241,8 +241,8 @@ def test_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
         ours = {"cert_file": broker.folder / "client.crt", "key_file": broker.folder / "client.key"}
         known = address_of(broker, tls=True, ca_file=broker.ca_file, **ours)
         publisher, _ = start(known)
-        publisher.alert("fan", alert(1))
-        assert publisher.waiting.wait_empty(20)
+        publisher.publish_alert("fan", alert(1))
+        assert publisher.outbox.wait_empty(20)
         publisher.close(4)
         try_broker(known)
 
@@ -277,14 +277,14 @@ def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_
         broker.kill()
         write_certificates(broker.folder)  # of an authority that has the same name and another key
         broker.up()
-        publisher.alert("fan", alert(1))
-        assert not publisher.waiting.wait_empty(3.0)
+        publisher.publish_alert("fan", alert(1))
+        assert not publisher.outbox.wait_empty(3.0)
         assert "certificate is not trusted" in caplog.text
         broker.kill()
         for file, content in zip(files, own, strict=True):
             file.write_bytes(content)
         broker.up()
-        assert publisher.waiting.wait_empty(60)
+        assert publisher.outbox.wait_empty(60)
         publisher.close(4)
         assert failures.errors == []
 
@@ -309,7 +309,7 @@ def test_ca_file_that_is_missing_or_no_certificate_is_named(tmp_path: Path) -> N
 
 def test_close_when_broker_is_unreachable_returns(caplog: pytest.LogCaptureFixture) -> None:
     publisher, failures = start(BrokerAddress(HOST, free_port(), "x"))
-    publisher.alert("fan", alert(1))
+    publisher.publish_alert("fan", alert(1))
     publisher.close(2)
     assert "1 alerts were not confirmed" in caplog.text
     assert failures.errors == []
@@ -329,15 +329,15 @@ def test_alerts_that_were_not_confirmed_are_sent_by_the_next_run(tmp_path: Path)
     with Broker(tmp_path / "broker") as broker:
         broker.kill()
         box = Outbox(tmp_path / "alerts.sqlite", ["fan"])
-        first, _ = start(address_of(broker), waiting=box)
+        first, _ = start(address_of(broker), outbox=box)
         for number in range(3):
-            first.alert("fan", alert(number), memory=b"{}")
+            first.publish_alert("fan", alert(number), memory=b"{}")
         first.close(1)
         box.close()
         broker.up()
         with Subscriber(broker.port) as heard:
             again = Outbox(tmp_path / "alerts.sqlite", ["fan"])
-            second, _ = start(address_of(broker), waiting=again)
+            second, _ = start(address_of(broker), outbox=again)
             assert again.wait_empty(30)
             second.close(4)
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-2")
@@ -351,9 +351,9 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         gate.open()
         publisher, _ = start(address_of(broker, port=gate.port), topics)
         assert publisher.wait_connected(10)
-        publisher.alert("fan", alert(1))
-        publisher.state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
-        assert publisher.waiting.wait_empty(10)
+        publisher.publish_alert("fan", alert(1))
+        publisher.publish_state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
+        assert publisher.outbox.wait_empty(10)
         heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] == "event-1")
         gate.shut()
         heard.wait_for(lambda m: m.payload == "offline")
@@ -365,7 +365,7 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         assert "asd/line-3/fan/state" in said
         config = next(m for m in heard.messages[told:] if m.topic == "homeassistant/device/asd_line-3_fan/config")
         assert config.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
-        publisher.alert("fan", alert(1, AlertKind.CLOSE))
+        publisher.publish_alert("fan", alert(1, AlertKind.CLOSE))
         heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
         publisher.close(4)
 
@@ -375,11 +375,11 @@ def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker
     with Subscriber(broker.port) as heard:
         publisher = MqttPublisher(address_of(broker), POST)
         if is_early:
-            publisher.resume("fan", alert(7))
+            publisher.republish_alert("fan", alert(7))
         publisher.start(Failures())
         assert publisher.wait_connected(10)
         if not is_early:
-            publisher.resume("fan", alert(7))
+            publisher.republish_alert("fan", alert(7))
         said = heard.wait_for(lambda m: m.topic.endswith("alert")).payload
         publisher.close(4)
     assert (said["event_id"], said["repeated"]) == ("event-7", True)
@@ -388,7 +388,7 @@ def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker
 def test_commands_are_heeded_where_the_configuration_allows_it(broker: Broker) -> None:
     commands: queue.SimpleQueue[tuple[str, Command]] = queue.SimpleQueue()
     publisher, _ = start(address_of(broker), replace(POST, machines=["fan", "lathe"], takes_commands=True))
-    publisher.commanded = lambda machine, command: commands.put((machine, command))
+    publisher.on_command = lambda machine, command: commands.put((machine, command))
     assert publisher.wait_connected(10)
     with Subscriber(broker.port) as speaker:
         speaker.say("asd/line-3/lathe/command", b"nonsense")

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from asd_daemon.tell.storage.clips import Budget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
 from rig.disk import fill, small_disk
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 RATE = 16_000
-PLENTY = Budget(most_bytes=1e9, most_days=30)
+PLENTY = ClipBudget(most_bytes=1e9, most_days=30)
 
 
 def second(number: int) -> NDArray[np.float32]:
@@ -37,7 +37,7 @@ def seconds_in(file: Path) -> list[int]:
 class Shelf:
     """`with Shelf(folder) as shelf`: ended in order."""
 
-    def __init__(self, folder: Path, budget: Budget = PLENTY) -> None:
+    def __init__(self, folder: Path, budget: ClipBudget = PLENTY) -> None:
         self.shelf = ClipStore(folder, budget, now_s=lambda: 1e9)
 
     def __enter__(self) -> ClipStore:
@@ -98,7 +98,7 @@ def clip_of(shelf: ClipStore, name: str, made_s: float, folder: Path, seconds: f
 
 
 def test_clips_over_the_budget_go_oldest_first(folder: Path) -> None:
-    with Shelf(folder, Budget(most_bytes=150_000, most_days=1e6)) as shelf:
+    with Shelf(folder, ClipBudget(most_bytes=150_000, most_days=1e6)) as shelf:
         old, newer = (clip_of(shelf, name, made_s, folder) for name, made_s in (("a", 1.0), ("b", 2.0)))
         recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
         recorder.feed(noise(2))
@@ -116,13 +116,13 @@ def test_clips_older_than_the_budget_go_at_the_start(folder: Path) -> None:
 
 
 def test_budget_smaller_than_a_clip_is_a_trouble_and_no_clip(folder: Path) -> None:
-    with Shelf(folder, Budget(most_bytes=1000, most_days=1)) as shelf:
+    with Shelf(folder, ClipBudget(most_bytes=1000, most_days=1)) as shelf:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
         recorder.feed(noise(2))
         path = recorder.begin("e", AT)
     assert not path.exists()
-    assert shelf.trouble is not None
-    assert "budget" in shelf.trouble
+    assert shelf.write_error is not None
+    assert "budget" in shelf.write_error
 
 
 def test_last_free_part_of_the_disk_is_never_taken(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_full_disk_is_a_trouble_and_leaves_no_half_clip(tmp_path: Path) -> None:
         recorder.feed(noise(2))
         recorder.begin("e", AT)
         shelf.close(10)
-        assert shelf.trouble is not None
+        assert shelf.write_error is not None
         assert list((disk / "clips").rglob("*.flac*")) == []
 
 
@@ -158,5 +158,5 @@ def test_folder_that_cannot_be_made_is_a_trouble(tmp_path: Path) -> None:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(1, 0))
         recorder.feed(noise(1))
         recorder.begin("e", AT)
-    assert shelf.trouble is not None
+    assert shelf.write_error is not None
     assert shelf.failed == 1

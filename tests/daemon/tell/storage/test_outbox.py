@@ -53,7 +53,7 @@ def test_put_alert_and_memory_are_one_transaction(file: Path) -> None:
         database.execute("create trigger fails before insert on memory begin select raise(abort, 'no'); end")
     database.close()
     put(outbox, 2, memory=b"closed")
-    assert outbox.trouble is not None
+    assert outbox.write_error is not None
     late = Outbox(file, MACHINES)
     assert (late.memory("fan"), len(late)) == (b"open", 1)
 
@@ -83,7 +83,7 @@ def test_file_that_is_no_database_is_set_aside_and_alerts_go_on(file: Path) -> N
     file.write_bytes(b"this was a database once" * 100)
     outbox = Outbox(file, MACHINES, now_s=lambda: 0.0)
     put(outbox, 1)
-    assert outbox.trouble is None
+    assert outbox.write_error is None
     assert outbox.set_aside == 1
     assert (file.parent / "alerts.sqlite.broken-19700101T000000Z").read_bytes().startswith(b"this was")
     assert contents(Outbox(file, MACHINES)) == [1]
@@ -93,7 +93,7 @@ def test_file_that_breaks_while_in_use_is_set_aside_and_nothing_that_waits_is_lo
     outbox = Outbox(file, MACHINES)
     for number in range(3):
         put(outbox, number, memory=b"m")
-    outbox._hang_up()  # as if the connection had been lost with the page cache
+    outbox._close_database()  # as if the connection had been lost with the page cache
     file.write_bytes(os.urandom(8192))
     put(outbox, 3)
     assert outbox.set_aside == 1
@@ -109,8 +109,8 @@ def test_database_of_a_later_version_is_left_alone(file: Path) -> None:
     database.close()
     outbox = Outbox(file, MACHINES)
     put(outbox, 1)
-    assert outbox.trouble is not None
-    assert "later version (99)" in outbox.trouble
+    assert outbox.write_error is not None
+    assert "later version (99)" in outbox.write_error
     assert contents(outbox) == [1]
 
 
@@ -119,11 +119,11 @@ def test_folder_that_cannot_be_made_keeps_alerts_in_memory_until_it_can(tmp_path
     blocked.write_text("a file where the folder should be")
     outbox = Outbox(blocked / "alerts.sqlite", MACHINES)
     put(outbox, 1)
-    assert outbox.trouble is not None
+    assert outbox.write_error is not None
     assert not outbox.is_durable
     blocked.unlink()
-    outbox.tend()
-    assert outbox.trouble is None
+    outbox.retry_writing()
+    assert outbox.write_error is None
     assert contents(Outbox(blocked / "alerts.sqlite", MACHINES)) == [1]
 
 
@@ -140,7 +140,7 @@ def test_what_an_earlier_run_left_comes_first_when_the_disk_is_late(file: Path) 
     file.parent.unlink()
     hidden.rename(file.parent)
     put(late, 4)
-    assert late.trouble is None
+    assert late.write_error is None
     assert contents(Outbox(file, MACHINES)) == [1, 2, 3, 4]
 
 
@@ -152,11 +152,11 @@ def test_full_disk_keeps_alerts_in_memory_and_writes_them_when_there_is_room(tmp
         numbers = list(range(1, 100))
         for number in numbers:
             put(outbox, number)
-        assert outbox.trouble is not None
+        assert outbox.write_error is not None
         assert len(outbox) == 100
         (disk / "filler").unlink()
-        outbox.tend()
-        assert outbox.trouble is None
+        outbox.retry_writing()
+        assert outbox.write_error is None
         assert contents(Outbox(disk / "alerts.sqlite", MACHINES)) == [0, *numbers]
 
 
@@ -172,7 +172,7 @@ def test_box_without_a_file_keeps_everything_in_memory() -> None:
     outbox = Outbox(machines=MACHINES)
     put(outbox, 1, memory=b"m")
     assert not outbox.is_durable
-    assert outbox.trouble is None
+    assert outbox.write_error is None
     assert outbox.waits_for("fan")
     assert contents(outbox) == [1]
     assert outbox.wait_empty(0)

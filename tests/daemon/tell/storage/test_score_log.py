@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from asd_daemon.cli.replay import describe_replay, parse_since, play
+from asd_daemon.cli.replay import describe_replay, parse_since
 from asd_daemon.errors import UsageError
 from asd_daemon.judge.alarm.alarm import AlarmRule
-from asd_daemon.tell.storage.score_log import KeptScore, ScoreLog, read_scores
+from asd_daemon.run.score_replay import replay_scores
+from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog, read_scores
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -28,14 +29,14 @@ class Clock:
         return self.at_s
 
 
-def windows(scores: Sequence[float | None], machine: str = "fan", start: datetime = START) -> list[KeptScore]:
+def windows(scores: Sequence[float | None], machine: str = "fan", start: datetime = START) -> list[LoggedScore]:
     return [
-        KeptScore(machine, start + timedelta(seconds=10 * n), s, None if s is None else 0.5, None if s else "silence")
+        LoggedScore(machine, start + timedelta(seconds=10 * n), s, None if s is None else 0.5, None if s else "silence")
         for n, s in enumerate(scores)
     ]
 
 
-def log_of(file: Path, kept: Sequence[KeptScore], clock: Clock | None = None, **more: float) -> ScoreLog:
+def log_of(file: Path, kept: Sequence[LoggedScore], clock: Clock | None = None, **more: float) -> ScoreLog:
     log = ScoreLog(
         file, every_s=60, days=more.get("days", 90), clock_s=clock or Clock(), now_s=lambda: START.timestamp() + 3600
     )
@@ -78,10 +79,10 @@ def test_scores_that_cannot_be_written_wait_and_are_written_later(tmp_path: Path
     blocked.write_text("in the way")
     log = log_of(blocked / "s.sqlite", windows([0.1, 0.2]))
     log.flush()
-    assert log.trouble is not None
+    assert log.write_error is not None
     blocked.unlink()
     log.flush()
-    assert log.trouble is None
+    assert log.write_error is None
     assert len(list(read_scores(blocked / "s.sqlite", "fan"))) == 2
 
 
@@ -112,22 +113,27 @@ def test_machine_or_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_play_tells_what_fired_and_what_would_have_by_another_threshold() -> None:
     kept = windows([0.1, 0.6, 0.7, None, 0.1, 0.1, 0.3, 0.4, 0.1, 0.1])
-    as_it_was = play(kept, RULE)
+    as_it_was = replay_scores(kept, RULE)
     assert [(e.kind.value, e.peak_score, e.threshold) for e in as_it_was.events] == [
         ("open", 0.7, 0.5),
         ("close", 0.7, 0.5),
     ]
     assert (as_it_was.windows, as_it_was.unusable, as_it_was.alerts) == (10, 1, 1)
-    assert play(kept, RULE, threshold=0.2).alerts == 2
-    assert play(kept, RULE, threshold=0.8).alerts == 0
-    assert play([], RULE).alerts_per_week is None
+    assert replay_scores(kept, RULE, threshold=0.2).alerts == 2
+    assert replay_scores(kept, RULE, threshold=0.8).alerts == 0
+    assert replay_scores([], RULE).alerts_per_week is None
 
 
 def test_replay_as_json_is_events_and_a_summary() -> None:
-    lines = [json.loads(line) for line in describe_replay(play(windows([0.9, 0.9]), RULE), "box", "fan", as_json=True)]
+    lines = [
+        json.loads(line)
+        for line in describe_replay(replay_scores(windows([0.9, 0.9]), RULE), "box", "fan", as_json=True)
+    ]
     assert [line.get("kind") for line in lines] == ["open", None]
     assert lines[-1]["alerts"] == 1
-    assert "1 alerts" in list(describe_replay(play(windows([0.9, 0.9]), RULE), "box", "fan", as_json=False))[-1]
+    assert (
+        "1 alerts" in list(describe_replay(replay_scores(windows([0.9, 0.9]), RULE), "box", "fan", as_json=False))[-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import pytest
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
-from asd_daemon.run.attention import Attention, AttentionRule
+from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, PublishedScore
+from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
-from asd_daemon.tell.storage.station_memory import StationMemory, memory_from
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -43,20 +43,20 @@ class Publisher:
 
     def __init__(self, records: MachineRecords) -> None:
         self._records = records
-        self.commanded: Callable[[str, Command], None] = lambda *_: None
+        self.on_command: Callable[[str, Command], None] = lambda *_: None
         self.told: list[tuple[str, str]] = []
         self.details: list[AlertDetails] = []
         self.resumed: list[str] = []
 
     def start(self, failed: Callable[[Exception], None]) -> None: ...
 
-    def state(self, machine: str, state: MachineState) -> None: ...
+    def publish_state(self, machine: str, state: MachineState) -> None: ...
 
-    def score(self, machine: str, told: PublishedScore) -> None: ...
+    def publish_score(self, machine: str, score: PublishedScore) -> None: ...
 
     def close(self, timeout_s: float) -> None: ...
 
-    def alert(
+    def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         self.told.append((event.kind.value, event.event_id))
@@ -64,12 +64,12 @@ class Publisher:
         if self._records.outbox is not None and memory is not None:
             self._records.outbox.remember(machine, memory)
 
-    def resume(self, machine: str, event: AlertEvent) -> None:
+    def republish_alert(self, machine: str, event: AlertEvent) -> None:
         self.resumed.append(event.event_id)
 
 
 class Desk:
-    """An attention on a state folder, and a clock that goes 10 s a window."""
+    """The alerts of a machine on a state folder, and a clock that goes 10 s a window."""
 
     def __init__(
         self, folder: Path, at: datetime = START, keep: KeepSettings | None = None, resumes: bool = True
@@ -77,22 +77,22 @@ class Desk:
         self.stores = Stores(folder, keep or KeepSettings(clips="none"), ["fan"])
         records = self.stores.records("fan")
         self.publisher = Publisher(records)
-        self.attention = Attention("fan", AttentionRule(RULE, LEVEL), self.publisher, records, resumes=resumes)
+        self.alerts = MachineAlerts("fan", AlertRules(RULE, LEVEL), self.publisher, records, resumes=resumes)
         self.at = at
-        self.attention.begin()
+        self.alerts.resume()
 
     def hear(self, *scores: float | None, sound: np.ndarray[tuple[int], np.dtype[np.float32]] = SOUND) -> None:
         for score in scores:
             window = Window(sound, self.at)
             self.at += timedelta(seconds=10)
-            self.attention.hear(window)
+            self.alerts.record_sound(window)
             if score is None:
-                self.attention.unfit(window.ended_at, "silence")
+                self.alerts.handle_unusable_window(window.ended_at, "silence")
             else:
-                self.attention.judged(window, Scored(score))
+                self.alerts.handle_verdict(window, Scored(score))
 
     def ask(self, kind: CommandKind, **more: float | str) -> None:
-        self.attention.heed(Command(command=kind, **more), self.at)
+        self.alerts.handle_command(Command(command=kind, **more), self.at)
 
     @property
     def kinds(self) -> list[str]:
@@ -100,7 +100,7 @@ class Desk:
 
     @property
     def state(self) -> MachineState:
-        return self.attention.describe(MachineState(Condition.NORMAL, START), self.at)
+        return self.alerts.describe(MachineState(Condition.NORMAL, START), self.at)
 
 
 def test_open_alert_after_a_kill_goes_on_under_its_name_and_closes(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_open_alert_after_a_kill_goes_on_under_its_name_and_closes(tmp_path: Pat
 def test_windows_before_an_orderly_stop_count_after_it(tmp_path: Path) -> None:
     before = Desk(tmp_path)
     before.hear(0.1, 0.9)
-    before.attention.end()
+    before.alerts.close()
     after = Desk(tmp_path, before.at)
     after.hear(0.9)
     assert after.kinds == ["open"]
@@ -130,7 +130,7 @@ def test_recordings_do_not_go_on_with_the_alert_of_another_run(tmp_path: Path) -
     recording = Desk(tmp_path, resumes=False)
     assert recording.state.event_id is None
     recording.hear(0.1, 0.1)
-    recording.attention.end()
+    recording.alerts.close()
     assert Desk(tmp_path).state.event_id == before.state.event_id, "nor do they change what is known of the machine"
 
 
@@ -144,9 +144,9 @@ def test_memory_that_cannot_be_understood_begins_anew(tmp_path: Path, caplog: py
 def test_memory_as_bytes_and_back_is_the_same() -> None:
     alarm = Alarm(RULE)
     for number in range(3):
-        alarm.judge(0.9, 0.5, START + timedelta(seconds=number))
-    memory = StationMemory(alarm.memory)
-    assert memory_from(memory.to_bytes(), "fan") == memory
+        alarm.update(0.9, 0.5, START + timedelta(seconds=number))
+    memory = MachineMemory(alarm.memory)
+    assert parse_memory(memory.to_bytes(), "fan") == memory
 
 
 def test_alert_that_opens_while_muted_is_told_when_the_time_is_over(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
     desk = Desk(tmp_path, keep=KeepSettings(clip_before_s=20, clip_after_s=10, scores_days=36_500))
     desk.stores.start()
     desk.hear(0.1, 0.9, 0.9, 0.9)
-    desk.attention.end()
+    desk.alerts.close()
     desk.stores.close(10)
     (clip,) = (tmp_path / "clips" / "fan").iterdir()
     assert desk.publisher.details[0].clip == f"clips/fan/{clip.name}"
@@ -264,7 +264,7 @@ def test_no_sound_is_written_where_it_is_not_wanted(tmp_path: Path, keep: KeepSe
     desk = Desk(tmp_path, keep=keep)
     desk.stores.start()
     desk.hear(0.1, 0.9, 0.9, None, 0.1, 0.1)
-    desk.attention.end()
+    desk.alerts.close()
     desk.stores.close(10)
     assert desk.publisher.details[0].clip is None
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["alerts.sqlite", "scores.sqlite"]

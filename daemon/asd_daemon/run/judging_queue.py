@@ -1,6 +1,7 @@
-"""What lies between a station's two threads: windows up to a limit, and the news that is no window.
+"""What waits for a machine's judging thread: windows up to a limit, with events of the source and commands in their order.
 
-A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. News is never dropped.
+A live source never waits: the oldest window is dropped for the newest, and whoever puts it in is told to count it. Nothing else is ever
+dropped.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from asd_daemon.hear.source import DeadMicrophone, SoundReturned, SourceLost, Un
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.tell.commands import Command
 
-Item = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | Command
+QueueItem = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | Command
 
 
-class WindowQueue:
-    """Between the threads: windows up to a limit, and the news that is no window."""
+class JudgingQueue:
+    """What waits to be handled, in order; put in by the hearing thread, taken by the judging one."""
 
     def __init__(self, limit: int = 6) -> None:
         self._limit = limit
-        self._items: deque[Item] = deque()
+        self._items: deque[QueueItem] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
 
-    def put(self, item: Item, *, may_wait: bool) -> int:
+    def put(self, item: QueueItem, *, may_wait: bool) -> int:
         """Add an item; how many windows were dropped for it. Waits for room where it may."""
         with self._changed:
             if may_wait:
@@ -41,7 +42,7 @@ class WindowQueue:
             self._changed.notify_all()
         return dropped
 
-    def get(self) -> Item | None:
+    def get(self) -> QueueItem | None:
         """The oldest item, waiting for one; None after the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._stopped)

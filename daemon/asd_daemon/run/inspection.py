@@ -15,9 +15,11 @@ from asd_daemon.errors import AsdError, SourceError
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.windows.fitness import level_of
+from asd_daemon.hear.windows.fitness import rms_level_dbfs
 from asd_daemon.hear.windows.quality import unfit_reason
-from asd_daemon.run.assembly import SharedBundle, broker_address, memory_of
+from asd_daemon.run.publishing import broker_address
+from asd_daemon.run.shared_bundle import SharedBundle
+from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import Plan
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -32,33 +34,35 @@ class Finding:
     detail: str
 
 
-def inspect(plan: Plan, listen_s: float) -> Iterator[Finding]:
+def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
     """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
     names = ", ".join(plan.machines)
     yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
-    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
-    yield _try("bundle", lambda: _bundle(shelf))
-    yield _try("state folder", _state_folder)
+    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
+    yield _finding("bundle", lambda: _bundle(shared_bundle))
+    yield _finding("state folder", _state_folder)
     for name, machine in plan.machines.items():
-        yield _try(
+        yield _finding(
             f"{name}: model",
-            lambda n=name, m=machine: f"threshold {shelf.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}",  # type: ignore[misc]
+            lambda n=name, m=machine: (
+                f"threshold {shared_bundle.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}"
+            ),  # type: ignore[misc]
         )
-        yield _try(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
-    yield _try("broker", lambda: _broker(plan))
+        yield _finding(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
+    yield _finding("broker", lambda: _broker(plan))
 
 
-def _try(what: str, look: Callable[[], str]) -> Finding:
+def _finding(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
     except AsdError as e:
         return Finding(what, False, " ".join(str(e).split()))
 
 
-def _bundle(shelf: SharedBundle) -> str:
+def _bundle(shared_bundle: SharedBundle) -> str:
     from asd_daemon.judge.scoring.scorer import self_test
 
-    bundle = shelf.bundle()
+    bundle = shared_bundle.bundle()
     compared = self_test(bundle)
     tested = f", {compared} reference scores reached" if compared else ""
     return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
@@ -78,10 +82,10 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     Raises:
         SourceError: no sound, none that is fit to judge, or that of another device than the one remembered.
     """
-    memory = memory_of(machine, spec)
+    memory = source_memory_of(machine, spec)
     # Without an identity the first one would be remembered, and a look leaves nothing behind
-    objections = {machine: memory.objection} if memory is not None and memory.identity else {}
-    source = open_sources({machine: spec}, wait=False, objections=objections)[machine]
+    device_checks = {machine: memory.check_device} if memory is not None and memory.identity else {}
+    source = open_sources({machine: spec}, wait=False, device_checks=device_checks)[machine]
     parts, missing = [], 0
     try:
         for heard in source.events():
@@ -100,7 +104,9 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
         raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
     usual = "" if memory is None or memory.level_dbfs is None else f", usually {memory.level_dbfs:.0f}"
     device = f", {source.source_health.identity}" if source.source_health.identity else ""
-    return f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {level_of(samples):.0f} dBFS{usual}{device}"
+    return (
+        f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {rms_level_dbfs(samples):.0f} dBFS{usual}{device}"
+    )
 
 
 def _broker(plan: Plan) -> str:

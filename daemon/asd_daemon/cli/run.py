@@ -1,0 +1,59 @@
+"""`asd-daemon run`: listen until told to stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from asd_daemon.cli.options import (
+    broker_option,
+    bundle_option,
+    config_option,
+    machine_option,
+    no_mqtt_option,
+    node_option,
+    plan_from,
+    source_option,
+)
+
+
+@click.command()
+@machine_option
+@config_option
+@bundle_option
+@source_option
+@broker_option
+@no_mqtt_option
+@node_option
+@click.option(
+    "--wait-for-device",
+    is_flag=True,
+    help="Wait for a microphone that isn't there, and a broker that refuses us.",
+)
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), help="Form of the log on stderr.  [default: configured, text]"
+)
+@click.option("--verbose", is_flag=True, help="Log what is usually of no interest.")
+def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -> None:
+    """Listen, judge and publish until told to stop.
+
+    A microphone that goes away later is waited for in any case; --wait-for-device, for unattended boxes, also waits for one that is
+    missing at the start and for a broker that refuses us. Recordings end the run when they are played. Without a broker, events are
+    printed as JSON lines.
+
+    \b
+    Examples:
+      asd-daemon run --machine fan --source simulate:fan --no-mqtt
+      asd-daemon run --machine fan --source 'simulate:fan?fail=rubbing&fail_after=60&speed=10' --no-mqtt
+      asd-daemon run --machine fan --source device:default --broker broker.local
+      asd-daemon run --config asd-daemon.yaml
+    """
+    from asd_daemon.watch.log import log_to_stderr
+
+    log_to_stderr(as_json=log == "json", verbose=verbose)
+    plan = plan_from(options)
+    log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
+    from asd_daemon.run.assembly import make_service
+
+    make_service(plan, wait_for_device=wait_for_device).run()

@@ -1,0 +1,107 @@
+"""One machine's judging thread: takes what waits in the queue, in order, and gives each to whoever handles it.
+
+Windows go to `WindowJudging`, commands to the alerts or the learner, all else changes the machine's condition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from asd_daemon.hear.source import DeadMicrophone, SoundReturned, SourceLost, UnreadableRecording
+from asd_daemon.hear.windows.window import Window
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.machine_alerts import MachineAlerts
+from asd_daemon.run.machine_status import MachineStatus, Outage
+from asd_daemon.run.window_judging import Learner, WindowJudging
+from asd_daemon.tell.commands import Command, CommandKind
+from asd_daemon.tell.payloads import Condition
+from asd_daemon.watch.counters import Counters
+
+_LOG = logging.getLogger(__name__)
+
+
+class JudgingLoop:
+    """Handles one machine's queue until its end.
+
+    Args:
+        machine: whose.
+        queue: what waits.
+        windows: judges windows.
+        status: the machine's state.
+        alerts: the machine's alerts.
+        outage: told where there is nothing to judge.
+        counters: where unreadable recordings are counted.
+        learner: where the machine can be learned; None where it can't.
+        now: UTC time at which what is no window is handled.
+        command_time: UTC time at which a command holds.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        queue: JudgingQueue,
+        windows: WindowJudging,
+        status: MachineStatus,
+        alerts: MachineAlerts,
+        outage: Outage,
+        counters: Counters,
+        learner: Learner | None,
+        now: Callable[[], datetime],
+        command_time: Callable[[], datetime],
+    ) -> None:
+        self._machine, self._queue, self._windows, self._status = machine, queue, windows, status
+        self._alerts, self._outage, self._counters, self._learner = alerts, outage, counters, learner
+        self._now, self._command_time = now, command_time
+
+    def run(self, judge: Judge, progressed: Callable[[], None]) -> None:
+        """Handle all that comes.
+
+        Args:
+            judge: scores the windows.
+            progressed: called after each window, and each sign that there is none.
+        """
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, Window):
+                self._windows.judge(judge, item)
+            elif isinstance(item, Command):
+                self._handle_command(item)
+            else:
+                self._handle_event(item)
+            if isinstance(item, Window | SourceLost | UnreadableRecording):  # nothing else shows that windows flow
+                progressed()
+
+    def _handle_event(self, event: SourceLost | SoundReturned | DeadMicrophone | UnreadableRecording) -> None:
+        """Change the condition by what has happened to the source."""
+        if isinstance(event, SourceLost):
+            condition = Condition.WRONG_DEVICE if event.wrong_device else Condition.MIC_LOST
+            self._outage.report(condition, event.reason, self._now())
+        elif isinstance(event, SoundReturned):
+            condition = Condition.ALERT if self._alerts.open_alert else Condition.STARTING
+            self._status.change(condition, "sound is back", self._now())
+        elif isinstance(event, DeadMicrophone):
+            self._outage.report(Condition.UNUSABLE, event.reason, self._now())
+        else:
+            self._counters.add(refused=1)
+            _LOG.error("%s: %s", self._machine, event.reason)
+
+    def _handle_command(self, command: Command) -> None:
+        if command.command is CommandKind.ENROLL:
+            self._enrol(command)
+            return
+        at = self._command_time()
+        self._alerts.handle_command(command, at)
+        self._status.change(self._status.state.condition, self._status.state.reason, at)
+
+    def _enrol(self, command: Command) -> None:
+        """Begin to learn the machine, or say why that can't be."""
+        refused = "mqtt.enrolment is not set" if self._learner is None else self._learner.enrol(command)
+        condition = self._status.state.condition
+        if refused is None and self._learner is not None:
+            learning = condition if condition is Condition.ALERT else Condition.LEARNING
+            self._status.change(learning, self._learner.status_message(), self._now())
+        else:
+            _LOG.warning("%s: command enroll refused: %s", self._machine, refused)
+            self._status.change(condition, f"enroll refused: {refused}", self._now())

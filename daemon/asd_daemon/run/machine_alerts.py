@@ -1,0 +1,183 @@
+"""One machine's alerts: which are published and which are withheld, with what explanation, and what survives a restart.
+
+Owns the order in which score log, drift, alarm, silence and publisher are asked for each window. It is asked from one thread, the judging
+one; it knows no microphone and no broker.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from asd_daemon.hear.windows.fresh_sound import FreshSound
+from asd_daemon.hear.windows.window import Window
+from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
+from asd_daemon.judge.scoring.verdict import Verdict
+from asd_daemon.run.alert_explanation import AlertExplanation
+from asd_daemon.run.score_drift_watch import ScoreDriftWatch
+from asd_daemon.tell.commands import Command, CommandKind
+from asd_daemon.tell.payloads import AlertDetails, MachineState
+from asd_daemon.tell.publisher import Publisher
+from asd_daemon.tell.storage.machine_memory import MachineMemory
+from asd_daemon.tell.storage.machine_records import MachineRecords
+from asd_daemon.watch.counters import Counters
+from asd_daemon.waveform import WINDOW_SAMPLES
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AlertRules:
+    """By which rules one machine's windows become alerts."""
+
+    alarm: AlarmRule
+    drift: ScoreDriftRule = field(default_factory=ScoreDriftRule)
+    hop_samples: int = WINDOW_SAMPLES
+    """From the start of one window to the start of the next."""
+
+
+class MachineAlerts:
+    """All alerts of one machine.
+
+    Args:
+        machine: whose.
+        rules: what makes an alert.
+        publisher: whom alerts are given to.
+        records: what is kept; its memory is taken up where the run before ended, if `resumes`.
+        counters: where opened alerts are counted.
+        resumes: whether the sound is the same machine's as in the run before, which recordings need not be; if not, nothing is remembered.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        rules: AlertRules,
+        publisher: Publisher,
+        records: MachineRecords | None = None,
+        counters: Counters | None = None,
+        *,
+        resumes: bool = False,
+    ) -> None:
+        self._machine, self._rules, self._publisher = machine, rules, publisher
+        self._records = records or MachineRecords(machine)
+        self._counters = counters or Counters()
+        self._resumes = resumes
+        memory = self._records.memory() if resumes else MachineMemory()
+        self._alarm = Alarm(rules.alarm, memory=memory.alarm)
+        self._silence, self._drift = memory.silence, ScoreDriftWatch(machine, rules.drift, memory.level)
+        self._explanation, self._fresh_sound = AlertExplanation(), FreshSound(rules.hop_samples)
+        self._clip: str | None = None
+
+    @property
+    def open_alert(self) -> AlertEvent | None:
+        """The alert that is open, published or not."""
+        return self._alarm.open_alert
+
+    def resume(self) -> None:
+        """Publish again what an earlier run has left open."""
+        alert = self.open_alert
+        if alert is not None:
+            _LOG.info("%s: alert %s is still open from an earlier run", self._machine, alert.event_id)
+            if not self._silence.held:
+                self._publisher.republish_alert(self._machine, alert)
+
+    def close(self) -> None:
+        """Remember everything; nothing more is heard."""
+        self._records.finish()
+        self._remember()
+
+    def describe(self, state: MachineState, now: datetime) -> MachineState:
+        """A state with all that is to be said of alerts, drift and stores."""
+        alert, silence = self.open_alert, self._silence
+        return replace(
+            state,
+            event_id=alert.event_id if alert else None,
+            acknowledged=alert is not None and alert.event_id == silence.acknowledged,
+            muted_until=silence.muted_until(now),
+            drift=self._drift.drift,
+            troubles=self._records.write_errors,
+        )
+
+    def record_sound(self, window: Window) -> None:
+        """Take in a window's sound for clips, fit to judge or not."""
+        self._records.record_sound(self._fresh_sound.of(window))
+
+    def handle_unusable_window(self, at: datetime, reason: str) -> None:
+        """A window could not be judged."""
+        self._records.log_score(at, None, None, reason)
+        self._end_expired_silence(at)
+
+    def handle_verdict(self, window: Window, verdict: Verdict) -> None:
+        """Take in what the judge says of a window, and publish what there is to publish."""
+        at = window.ended_at
+        self._records.log_score(at, verdict.score, verdict.threshold)
+        if self._drift.update(verdict, at):
+            self._remember()
+        self._end_expired_silence(at)
+        event = self._alarm.update(verdict.score, verdict.threshold, at)
+        alert = self.open_alert
+        if event is not None and event.kind is AlertKind.OPEN:
+            self._explanation.begin(window.samples)
+        elif alert is not None and verdict.score == alert.peak_score:  # what is told is how the worst window differs
+            self._explanation.replace_worst(window.samples)
+        if event is not None:
+            self._handle_event(event)
+        elif alert is None and verdict.score <= self._rules.alarm.close_threshold(verdict.threshold):
+            self._explanation.add_normal(window.samples)
+
+    def handle_command(self, command: Command, now: datetime) -> None:
+        """Mute, unmute or acknowledge, as people ask."""
+        alert = self.open_alert
+        if command.command is CommandKind.MUTE:
+            self._silence = self._silence.muted(now, command.minutes * 60)
+        elif command.command is CommandKind.UNMUTE:
+            self._unmute()
+        elif alert is None or command.event_id not in (None, alert.event_id):
+            _LOG.warning("%s: there is no open alert %s to acknowledge", self._machine, command.event_id or "")
+        else:
+            self._silence = self._silence.acknowledging(alert.event_id)
+        self._remember()
+
+    def _handle_event(self, event: AlertEvent) -> None:
+        """Publish an event unless it is withheld; what the alarm knows is kept with it in any case."""
+        _LOG.info("%s: alert %s, score %.4g of %.4g", self._machine, event.kind, event.score, event.threshold)
+        if event.kind is AlertKind.OPEN:
+            self._counters.add(opened=1)
+            self._silence = self._silence.when_opened(event.at)
+            self._clip = self._records.begin_clip(event)
+        is_withheld = self._silence.withholds(event)
+        if event.kind is AlertKind.CLOSE:
+            self._silence = self._silence.when_closed()
+        if is_withheld:
+            self._remember()
+        else:
+            self._publish(event)
+
+    def _publish(self, event: AlertEvent) -> None:
+        """Give an event away, together with what is known after it."""
+        memory = self._memory().to_bytes() if self._resumes else None
+        details = AlertDetails(self._explanation.difference, self._clip)
+        self._publisher.publish_alert(self._machine, event, details, memory)
+
+    def _end_expired_silence(self, now: datetime) -> None:
+        if self._silence.has_expired(now):
+            _LOG.info("%s: no longer muted", self._machine)
+            self._unmute()
+
+    def _unmute(self) -> None:
+        """Publish alerts again; the one that was held back and is still open is published now."""
+        was_held, alert = self._silence.held, self.open_alert
+        self._silence = self._silence.unmuted()
+        if was_held and alert is not None:
+            self._publish(replace(alert, kind=AlertKind.OPEN))
+        else:
+            self._remember()
+
+    def _memory(self) -> MachineMemory:
+        return MachineMemory(self._alarm.memory, self._silence, self._drift.memory)
+
+    def _remember(self) -> None:
+        if self._resumes:
+            self._records.remember(self._memory())

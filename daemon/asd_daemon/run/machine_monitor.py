@@ -1,0 +1,166 @@
+"""The monitor of one machine: its hearing thread, its judging thread and the queue between them.
+
+Owns the two threads. What happens when either fails is the service's business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from asd_daemon.hear.source import Source, SourceHealth
+from asd_daemon.hear.windows.fitness import WindowFitness
+from asd_daemon.hear.windows.window import WindowCutter
+from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.hearing_loop import HearingLoop
+from asd_daemon.run.judging_loop import JudgingLoop
+from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
+from asd_daemon.run.machine_status import MachineStatus, Outage
+from asd_daemon.run.window_judging import Learner, WindowJudging
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.payloads import Condition, MachineState
+from asd_daemon.tell.publisher import Publisher
+from asd_daemon.tell.storage.machine_records import MachineRecords
+from asd_daemon.watch.counters import Counters
+from asd_daemon.waveform import WINDOW_SAMPLES
+
+
+@dataclass(frozen=True)
+class MonitorCallbacks:
+    """Whom a monitor tells how it goes; all are called from its threads."""
+
+    running: Callable[[str], None]
+    """Once: the judge is open, and there is sound, or it is known that there is none."""
+    progressed: Callable[[str], None]
+    """A window, or the lack of one, went all the way."""
+    ended: Callable[[str], None]
+    """The source has nothing more and all of it is judged."""
+    failed: Callable[[str, Exception], None]
+    """A thread can't go on."""
+
+
+class MachineMonitor:
+    """Monitors one machine.
+
+    Args:
+        machine: its name.
+        source: its sound.
+        open_judge: opens what scores its windows; called in the judging thread.
+        publisher: who publishes states, scores and alerts.
+        callbacks: whom it tells how it goes.
+        rule: what makes an alert.
+        records: what is kept of it; None keeps nothing.
+        fitness: whether its windows can be judged.
+        learner: where it can be learned while it is heard; None where it can't.
+        hop_samples: from the start of one window to the start of the next.
+        resumes: whether the sound is the same machine's as in the run before; None: where it is live.
+        now: UTC time.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        source: Source,
+        open_judge: Callable[[], Judge],
+        publisher: Publisher,
+        callbacks: MonitorCallbacks,
+        *,
+        rule: AlarmRule,
+        records: MachineRecords | None = None,
+        fitness: WindowFitness | None = None,
+        learner: Learner | None = None,
+        hop_samples: int = WINDOW_SAMPLES,
+        resumes: bool | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.machine = machine
+        self.counters = Counters()
+        self._source, self._open_judge, self._callbacks = source, open_judge, callbacks
+        self._learner, self._now = learner, now
+        resumes = source.live if resumes is None else resumes
+        rules = AlertRules(rule, hop_samples=hop_samples)
+        self._alerts = MachineAlerts(machine, rules, publisher, records, self.counters, resumes=resumes)
+        fitness = fitness or WindowFitness()
+        self._queue = JudgingQueue()
+        cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
+        self._hearing = HearingLoop(machine, source, cutter, self._queue, self.counters)
+        self._status = MachineStatus(machine, publisher, self._alerts, now())
+        outage = Outage(machine, fitness, self._status, self.counters)
+        self._windows = WindowJudging(
+            machine, fitness, self._status, self._alerts, outage, publisher, self.counters, learner, now()
+        )
+        self._judging = JudgingLoop(
+            machine,
+            self._queue,
+            self._windows,
+            self._status,
+            self._alerts,
+            outage,
+            self.counters,
+            learner,
+            now,
+            command_time=now if source.live else lambda: self._windows.judged_until,
+        )
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{machine}", daemon=True)
+            for name, work in (("hear", self._hearing.run), ("judge", self._judge))
+        ]
+
+    @property
+    def state(self) -> MachineState:
+        """How the machine is."""
+        return self._status.state
+
+    @property
+    def source_health(self) -> SourceHealth:
+        """How its source has done."""
+        return self._source.source_health
+
+    def start(self) -> None:
+        """Begin to listen; the judge is opened while the first window fills."""
+        self._status.publish(self._now())
+        self._alerts.resume()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End soon: the window in progress is judged, the rest is dropped and counted."""
+        self._source.close()
+        self.counters.add(dropped=self._queue.stop())
+        if self._learner is not None:
+            self._learner.close()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for both threads; whether they are over. A window that a judge does not let go of is dropped and counted."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+        if not any(thread.is_alive() for thread in self._threads):
+            return True
+        self._windows.in_progress.abandon()
+        return False
+
+    def command(self, command: Command) -> None:
+        """Do what people ask for, soon; from any thread."""
+        self._queue.put(command, may_wait=False)
+
+    def publish_stopped(self) -> None:
+        """Remember everything, and publish that nobody listens any more."""
+        self._alerts.close()
+        self._status.change(Condition.STOPPED, None, self._now())
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, the service must hear of it
+            self._callbacks.failed(self.machine, e)
+
+    def _judge(self) -> None:
+        judge = self._open_judge()
+        if self._hearing.wait_for_first_event():
+            self._callbacks.running(self.machine)
+        self._judging.run(judge, lambda: self._callbacks.progressed(self.machine))
+        self._callbacks.ended(self.machine)

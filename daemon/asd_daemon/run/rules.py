@@ -1,0 +1,25 @@
+"""What the settings say of alarms and windows, as the rules that judge by it."""
+
+from __future__ import annotations
+
+from asd_daemon.hear.windows.fitness import FitnessLimits
+from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.settings.keys import AlarmSettings, QualitySettings
+
+
+def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
+    """The alarm that the settings describe."""
+    return AlarmRule(
+        alarm.open_after,
+        alarm.of,
+        alarm.close_after,
+        alarm.update_every_s,
+        alarm.hysteresis,
+        alarm.cool_down_s,
+        alarm.relapse_s,
+    )
+
+
+def fitness_limits(quality: QualitySettings) -> FitnessLimits:
+    """Where usable ends, as the settings say."""
+    return FitnessLimits(quality.below_db, quality.above_db, deaf_after_s=quality.deaf_after_s)

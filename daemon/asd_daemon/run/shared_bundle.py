@@ -1,0 +1,71 @@
+"""The bundle that all machines of a process share: loaded once, its models opened once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asd_daemon.settings.file import state_folder
+from asd_daemon.settings.keys import AlarmSettings
+from asd_daemon.waveform import WINDOW_S
+
+if TYPE_CHECKING:
+    from asd_daemon.judge.bundle.bundle import Bundle
+    from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
+    from asd_daemon.judge.scoring.scorer import Scorer
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class SharedBundle:
+    """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
+
+    def __init__(self, path: Path, key: Path | None = None) -> None:
+        self._path, self._key = path, key
+        self._lock = threading.Lock()
+        self._bundle: Bundle | None = None
+        self._embedder: EmbedderSession | None = None
+        self._separator: SeparatorSession | None = None
+
+    def bundle(self) -> Bundle:
+        """The verified and tested bundle; where the installed one can't be used, the one before it.
+
+        Raises:
+            BundleError: it can't be used.
+        """
+        from asd_daemon.judge.scoring.installed_bundles import load_or_roll_back
+
+        with self._lock:
+            if self._bundle is None:
+                self._bundle, reason = load_or_roll_back(self._path, self._key)
+                if reason is not None:
+                    _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
+            return self._bundle
+
+    def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
+        """A machine's scorer with the threshold that its alarm needs.
+
+        Raises:
+            BundleError: it can't be used.
+            UnknownMachineError: it does not know the machine.
+        """
+        from asd_daemon.judge.scoring.scorer import Scorer
+        from asd_daemon.judge.thresholds.calibration import window_exceedance
+        from asd_daemon.learn.enrolled_machines import with_enrolled_machine
+
+        exceedance = window_exceedance(
+            false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
+        )
+        bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model)
+        with self._lock:
+            scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
+            self._embedder, self._separator = scorer.models
+        return scorer
+
+
+def enrolled_folder() -> Path:
+    """Where the machines lie that were learned on this box."""
+    return state_folder() / "enrolled"

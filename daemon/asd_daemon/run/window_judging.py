@@ -1,0 +1,111 @@
+"""What becomes of one window: it is not fit, its machine is not known yet, or it gets a score and the machine a condition.
+
+Asked from the judging thread only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from asd_daemon.errors import UnknownMachineError
+from asd_daemon.hear.windows.fitness import WindowFitness
+from asd_daemon.hear.windows.window import Window
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.machine_alerts import MachineAlerts
+from asd_daemon.run.machine_status import MachineStatus, Outage
+from asd_daemon.run.window_in_progress import WindowInProgress
+from asd_daemon.tell.commands import Command
+from asd_daemon.tell.payloads import Condition, PublishedScore
+from asd_daemon.tell.publisher import Publisher
+from asd_daemon.watch.counters import Counters
+
+
+class Learner(Protocol):
+    """Learns the machine from the windows that are judged, when it is asked to."""
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether it is at it."""
+
+    def enrol(self, command: Command) -> str | None:
+        """Begin; why not, where it can't."""
+
+    def status_message(self) -> str | None:
+        """How far it is; or, once, what came of it."""
+
+    def close(self) -> None:
+        """Leave it at that, soon."""
+
+
+class WindowJudging:
+    """Judges one machine's windows.
+
+    Args:
+        machine: whose.
+        fitness: whether a window can be judged.
+        status: the machine's state.
+        alerts: the machine's alerts.
+        outage: told where a window can't be judged.
+        publisher: told every score.
+        counters: of all windows.
+        learner: where the machine can be learned; None where it can't.
+        at: UTC time of the start.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        fitness: WindowFitness,
+        status: MachineStatus,
+        alerts: MachineAlerts,
+        outage: Outage,
+        publisher: Publisher,
+        counters: Counters,
+        learner: Learner | None,
+        at: datetime,
+    ) -> None:
+        self._machine, self._fitness, self._status, self._alerts = machine, fitness, status, alerts
+        self._outage, self._publisher, self._counters, self._learner = outage, publisher, counters, learner
+        self.in_progress = WindowInProgress(counters)
+        self.judged_until = at
+        """UTC time of the end of the last window."""
+        self._dropped_reported = 0  # of the windows that were dropped, how many have been told
+
+    def judge(self, judge: Judge, window: Window) -> None:
+        """Judge one window and publish all there is to publish."""
+        self.in_progress.begin()
+        self.judged_until = at = window.ended_at
+        self._alerts.record_sound(window)
+        reason = self._fitness.check(window)
+        if reason is not None:
+            self.in_progress.settle(unusable=1)
+            self._alerts.handle_unusable_window(at, reason.value)
+            self._outage.report(Condition.UNUSABLE, reason.value, at)
+            return
+        self._fitness.mark_usable()
+        try:
+            verdict = judge.score(window.samples)
+        except UnknownMachineError as e:  # it waits to be learned, or is being learned
+            self.in_progress.settle(unusable=1)
+            self._status.change(Condition.LEARNING, str(e), at)
+            return
+        self.in_progress.settle(scored=1)
+        score = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
+        self._publisher.publish_score(self._machine, score)
+        self._alerts.handle_verdict(window, verdict)
+        self._status.set_score(verdict)
+        self._status.change(*self._condition(), at)
+
+    def _condition(self) -> tuple[Condition, str | None]:
+        """The machine's condition after a window that was scored, and the reason."""
+        has_alert = self._alerts.open_alert is not None
+        condition, reason = Condition.ALERT if has_alert else Condition.NORMAL, None
+        dropped = self._counters.now.dropped
+        if dropped > self._dropped_reported:
+            reason, self._dropped_reported = "cannot keep up: windows are dropped", dropped
+            condition = Condition.ALERT if has_alert else Condition.OVERLOADED
+        if self._learner is not None and condition is Condition.NORMAL:
+            reason = self._learner.status_message()
+            condition = Condition.LEARNING if self._learner.is_learning else Condition.NORMAL
+        return condition, reason
