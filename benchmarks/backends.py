@@ -19,13 +19,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
 import numpy as np  # noqa: E402
+from asd_daemon.learn.view_selection import select_views  # noqa: E402
 
 from asd_daemon.judge.distances.fusion import Candidate, Fusion  # noqa: E402
 from asd_daemon.judge.distances.local_density import NORMALISATIONS  # noqa: E402
 from asd_daemon.judge.features.log_mel import log_mel  # noqa: E402
 from asd_daemon.judge.features.views import F32, VIEW_NAMES, euclidean, view_vectors  # noqa: E402
 from asd_daemon.learn.pseudo_anomalies import pseudo_anomalies  # noqa: E402
-from asd_daemon.learn.view_selection import select_views  # noqa: E402
 from asd_trainer.data.dataset import Clip, load_clip, read_dataset  # noqa: E402
 from asd_trainer.evaluate.backend import ScoredClip  # noqa: E402
 from asd_trainer.evaluate.evaluation import machine_results, omega  # noqa: E402

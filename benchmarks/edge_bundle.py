@@ -19,7 +19,7 @@ import numpy as np
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, file_entry, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.learning import write_machine
+from asd_daemon.learn.machine_files import write_machine
 from asd_trainer.data.dataset import load_clip, read_dataset
 
 MACHINES = ("fan", "valve", "bearing")

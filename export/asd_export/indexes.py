@@ -18,14 +18,10 @@ from asd_daemon.errors import DataSetError, ExportError, RecordingError
 from asd_daemon.judge.bundle.bundle import MachineEntry
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.learning import (
-    LEAST_WINDOWS,
-    LearnedMachine,
-    NormalSound,
-    learn,
-    separation_improves,
-    write_machine,
-)
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, learn
+from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.learn.separation_gain import separation_improves
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
 from asd_trainer.evaluate.views import normal_sound
 
@@ -115,7 +111,7 @@ def _heard(
             hearing,
             clips,
             views,
-            changes=separates or scoring == "views",
+            changes=separates and scoring == "nearest",
             unread=unread,
             progress=lambda done: progress(machine, done, len(clips)),
         )

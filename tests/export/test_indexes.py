@@ -10,7 +10,7 @@ import pytest
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex
 from asd_daemon.judge.thresholds.calibration import Calibration, calibrate
-from asd_daemon.learn.learning import measure_recall, write_machine
+from asd_daemon.learn.machine_files import measure_recall, write_machine
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:

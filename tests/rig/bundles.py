@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, ModelEntry, file_entry, load_bundle
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, FEATURE, MEL_BINS
 from asd_daemon.judge.scoring.scorer import EmbedderSession, Scorer
-from asd_daemon.learn.learning import write_machine
+from asd_daemon.learn.machine_files import write_machine
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, read_waveform
 
 F32 = NDArray[np.float32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
 from asd_daemon.errors import UsageError
 
 DEFAULT_MINUTES = 20.0
+
+MOSTLY = 0.2  # a family of less is not worth a word
 
 
 @click.command()
@@ -75,7 +78,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
     click.echo(
         f"{model}: learned from {record.windows} windows; threshold {done.threshold:.3f} (normal windows score about 1)"
     )
-    click.echo(f"judged by {views}; tells {record.pseudo_auc:.0%} of made-up changes from normal sound")
+    click.echo(f"judged by {_families(record.weights)} ({views})")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")
     if record.drift > DRIFT_TO_WARN_OF:
         click.echo(
@@ -83,6 +86,16 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
             err=True,
         )
     click.echo(f"next: asd-daemon run --machine {name}")
+
+
+def _families(weights: Sequence[tuple[str, float]]) -> str:
+    """By what of its sound a machine is judged, in words."""
+    moving = sum(weight for view, weight in weights if view.startswith("moving"))
+    if moving < MOSTLY:
+        return "its steady sound: its movements could not be told from those of other machines"
+    if moving > 1 - MOSTLY:
+        return "its movements: strokes, rhythm, texture"
+    return "its steady sound and its movements"
 
 
 class _ProgressDisplay:

@@ -32,7 +32,7 @@ from asd_daemon.judge.bundle.bundle import (
     file_entry,
     verify_file,
 )
-from asd_daemon.learn.learning import NormalSound
+from asd_daemon.learn.normal_sound import NormalSound
 
 RECORD = "enrolled.json"
 SOUND = "sound.npz"
@@ -58,7 +58,8 @@ class EnrolmentRecord(BaseModel):
     microphone: str | None = Field(description="identity of the microphone, where it is one")
     level_dbfs: tuple[Finite, Finite, Finite] = Field(description="10th, 50th and 90th percentile of the windows' RMS")
     drift: Finite
-    pseudo_auc: Finite
+    pseudo_auc: Finite | None = None  # up to version 0.2, where views were chosen by made-up changes
+    contrast: Finite | None = None
     weights: tuple[tuple[str, Finite], ...]
 
 

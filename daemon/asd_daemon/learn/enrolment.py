@@ -33,14 +33,9 @@ from asd_daemon.learn.enrolled_machines import (
     save_enrolment,
     write_vectors,
 )
-from asd_daemon.learn.learning import (
-    LEAST_WINDOWS,
-    LearnedMachine,
-    NormalSound,
-    learn,
-    normal_window_vectors,
-    write_machine,
-)
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, learn
+from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.normal_sound import NormalSound
 
 COLLECTING = "collecting"
 MODELS_FILE = "note.json"
@@ -136,11 +131,11 @@ class CollectedWindows:
             BundleError: the disk refuses.
         """
         number = len(self._files)
-        own, changed = normal_window_vectors(extractor, samples, views, np.random.default_rng(number))
+        own = extractor.vectors(samples, views, parts=True)
         level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
         try:
-            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, changed)
+            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, {})
         except OSError as e:
             raise BundleError(f"{file}: can't be written: {e.strerror}; what was collected stays") from e
         self._files.append(file)
@@ -299,6 +294,6 @@ def _write(
         microphone=microphone,
         level_dbfs=(round(low, 2), round(middle, 2), round(high, 2)),
         drift=round(learned.drift, 4),
-        pseudo_auc=round(learned.pseudo_auc, 4),
+        contrast=None if learned.contrast is None else round(learned.contrast, 4),
         weights=learned.weights,
     )

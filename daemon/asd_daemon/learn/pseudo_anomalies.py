@@ -1,8 +1,7 @@
-"""Normal windows changed as failing machines change: what views are chosen by where no anomaly was ever recorded.
+"""Normal windows changed as failing machines change: what separation is tried by where no anomaly was ever recorded.
 
-The change is made to what is steady in the window, which noise can't be: its share of the sound is found from the least power of every
-band over time (minimum statistics: Martin, IEEE Trans. Speech and Audio Processing 9(5), 2001). Changing the noise that a machine is
-buried in would reward views that hear the noise. NumPy only; it knows no view and no score.
+The change is made to what is steady in the window, which noise can't be. Changing the noise that a machine is buried in would reward what
+hears the noise. NumPy only; it knows no view and no score.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from asd_daemon.judge.features.steady_part import steady_part
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 F32 = NDArray[np.float32]
 TINY = 1e-9
-FRAME_SAMPLES, HOP_SAMPLES = 512, 256
-SMOOTHING_FRAMES = 5
-STEADY_BIAS = 2.0  # the least of smoothed powers lies below their mean even where the sound is steady
 
 
 def pseudo_anomalies(waveform: F32, rng: np.random.Generator) -> dict[str, F32]:
@@ -29,30 +25,6 @@ def pseudo_anomalies(waveform: F32, rng: np.random.Generator) -> dict[str, F32]:
     changed = {kind: rest + change(steady, rng) for kind, change in CHANGES.items()}
     changed["muffled"] = _muffled(waveform, rng)  # blows are what is not steady
     return {kind: np.asarray(window, np.float32) for kind, window in changed.items()}
-
-
-def steady_part(waveform: F32) -> F32:
-    """What of a window (N,) sounds all the time: a Wiener mask of each band's least power over its power; (N,)."""
-    window = np.sqrt(np.hanning(FRAME_SAMPLES + 1)[:-1]).astype(
-        np.float32
-    )  # squares add up to one at half a frame's hop
-    pad = FRAME_SAMPLES
-    frames = sliding_window_view(np.pad(waveform, (pad, 2 * pad)), FRAME_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(frames * window, axis=1)  # (T, F)
-    power = spectrum.real**2 + spectrum.imag**2
-    total = np.cumsum(np.pad(power, ((1, 0), (0, 0))), axis=0)
-    smooth = (total[SMOOTHING_FRAMES:] - total[:-SMOOTHING_FRAMES]) / SMOOTHING_FRAMES
-    inside = smooth[2 * pad // HOP_SAMPLES : -4 * pad // HOP_SAMPLES]  # frames that hold no padding
-    least = STEADY_BIAS * inside.min(axis=0) if inside.shape[0] else np.zeros(power.shape[1])
-    edge = SMOOTHING_FRAMES // 2
-    smooth = np.pad(smooth, ((edge, edge), (0, 0)), mode="edge")[: power.shape[0]]
-    mask = np.minimum(1, np.sqrt(least / np.maximum(smooth, TINY * TINY)))
-    pieces = np.fft.irfft(spectrum * mask, FRAME_SAMPLES, axis=1) * window
-    out = np.zeros(HOP_SAMPLES * (frames.shape[0] + 1), np.float64)
-    blocks = out.reshape(-1, HOP_SAMPLES)
-    blocks[:-1] += pieces[:, :HOP_SAMPLES]
-    blocks[1:] += pieces[:, HOP_SAMPLES:]
-    return np.asarray(out[pad : pad + waveform.shape[0]], np.float32)
 
 
 def _coloured(steady: F32, rng: np.random.Generator) -> F32:

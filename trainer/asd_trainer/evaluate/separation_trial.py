@@ -14,7 +14,7 @@ from typing import Literal
 
 from asd_daemon.errors import StageError
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
-from asd_daemon.learn.learning import separation_improves
+from asd_daemon.learn.separation_gain import separation_improves
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.features import clips_digest
 from asd_trainer.evaluate.embeddings import FOLDER

@@ -1,4 +1,4 @@
-"""Judging a run's machines by fused views, chosen from their normal clips alone, as the bundle and the box do.
+"""Judging a run's machines by fused views, weighed by their normal clips alone, as the bundle and the box do.
 
 Owns what is heard of normal clips and of their changed copies, and the scores of test clips. Learning is asd_daemon.learn.learning, fusion
 asd_daemon.judge.distances.fusion: nothing of either is done here anew. No test clip has a say in a choice.
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError, RecordingError
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, NormalSound, learn, normal_window_vectors
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, learn
+from asd_daemon.learn.normal_sound import NormalSound, normal_window_vectors
 from asd_trainer.data.clip import MachineSection, unit_words
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
 from asd_trainer.evaluate.run_models import run_extractor

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.distances.local_density import TINY, LocalDensity, Normalisation
-from asd_daemon.judge.features.views import F32, Whitening, euclidean
+from asd_daemon.judge.distances.whitening import F32, Whitening, euclidean
 
 I64 = NDArray[np.int64]
 FOLDS = 8
+Scale = Literal["log", "ratio"]
+"""What a distance is measured by: its logarithm in the spread of held-out normal windows' logarithms, or the distance in their median."""
+SPREADS = 4.0  # of held-out normal windows: so far above their median lies a score of 2
+CONSTANTS_BEFORE_0_3, CONSTANTS = (3,), (6,)
+MOST_FAMILIES = 8
+LEAST_SPREAD = 1e-3  # of logarithms of distances
+NEAR_COPIES = (
+    3.0  # spreads below the median: a window that lies nearer to another is its copy, and says nothing of the spread
+)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A view and how its distances are taken: whitened with this shrinkage, or (None) cosine; then normalised."""
+    """A view and how its distances are taken: whitened with this shrinkage, or (None) cosine; then normalised, then scaled."""
 
     view: str
     shrinkage: float | None = 0.5
     normalisation: Normalisation = "plain"
     parts: bool = True
     """Whether pieces of windows count in the whitening, where the view has any."""
+    scale: Scale = "log"
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,9 @@ class FittedView:
     whitening: Whitening | None  # None: rows of unit length, so that distance is monotone in cosine distance
     bank: F32  # (N, D), as the metric wants it
     density: LocalDensity
-    centre: float  # median score of held-out normal windows
-    unit: float  # median plain distance of held-out normal windows
+    centre: float  # median of held-out normal windows, of what the scale makes of distances
+    unit: float  # that much above the centre scores 2
+    scale: Scale = "log"
 
     @classmethod
     def fit(cls, candidate: Candidate, vectors: F32, domains: I64) -> FittedView:
@@ -65,11 +77,11 @@ class FittedView:
         for fold in range(min(FOLDS, n // 2)):
             out = np.arange(n) % min(FOLDS, n // 2) == fold
             fitted = cls._fit(candidate, vectors[~out], domains[~out])
-            scores[out] = fitted._raw(vectors[out, 0])
+            scores[out] = fitted._scaled(vectors[out, 0])
             distances[out] = fitted._distances(vectors[out, 0]).min(axis=1)
-        whole = cls._fit(candidate, vectors, domains)
-        centre, unit = float(np.median(scores)), max(float(np.median(distances)), TINY)
-        fitted = cls(whole.view, whole.whitening, whole.bank, whole.density, centre, unit)
+        centre = float(np.median(scores))
+        unit = SPREADS * _spread(scores) if candidate.scale == "log" else max(float(np.median(distances)), TINY)
+        fitted = replace(cls._fit(candidate, vectors, domains), centre=centre, unit=unit)
         return fitted, np.asarray(1 + (scores - centre) / unit, np.float32)
 
     @property
@@ -86,50 +98,72 @@ class FittedView:
             whitening = Whitening.fit(whole, parts, candidate.shrinkage)
         bank = _metric(whitening, whole)
         density = LocalDensity.fit(candidate.normalisation, euclidean(bank, bank), domains)
-        return cls(candidate.view, whitening, bank, density, 0.0, 1.0)
+        return cls(candidate.view, whitening, bank, density, 0.0, 1.0, candidate.scale)
 
     def _distances(self, vectors: F32) -> F32:
         return euclidean(_metric(self.whitening, vectors), self.bank)
 
-    def _raw(self, vectors: F32) -> F32:
-        return self.density.score(self._distances(vectors))
+    def _scaled(self, vectors: F32) -> F32:
+        raw = self.density.score(self._distances(vectors))
+        return raw if self.scale == "ratio" else np.asarray(np.log(np.maximum(raw, TINY)), np.float32)
 
     def score(self, vectors: F32) -> F32:
         """(Q, D) → (Q,): 1 where a window is as far as normal windows are in the median."""
-        return np.asarray(1 + (self._raw(vectors) - self.centre) / self.unit, np.float32)
+        return np.asarray(1 + (self._scaled(vectors) - self.centre) / self.unit, np.float32)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Views that are right or wrong together: of a machine's steady sound, say."""
+
+    weights: Mapping[Candidate, float]
+    """Of its views' scores in the family's; they need not sum to 1."""
+    share: float = 1.0
+    """How far the family is believed, in (0, 1]."""
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """A weighted mean of fitted views: what a machine is judged by."""
+    """Fitted views, joined within families and these among each other: what a machine is judged by.
+
+    A family's score is the weighted mean of its views'. Families are joined softly: log Σ share · exp(z), z being a family's score above
+    1 in spreads, so that a family which sees a failure is not outvoted by one that sees none.
+    """
 
     views: tuple[FittedView, ...]
     weights: tuple[float, ...]
+    """Of each view within its family, sum 1."""
+    families: tuple[int, ...]
+    """Which family each view is of, as a position in `shares`."""
+    shares: tuple[float, ...] = (1.0,)
 
     @classmethod
-    def fit(cls, chosen: Mapping[Candidate, float], vectors: Mapping[str, F32], domains: I64) -> Fusion:
-        """Fit chosen candidates with their weights to normal windows, view → (N, 1 + P, D).
+    def fit(cls, families: Sequence[Family], vectors: Mapping[str, F32], domains: I64) -> Fusion:
+        """Fit families of candidates to normal windows, view → (N, 1 + P, D).
 
         Raises:
-            ValueError: nothing chosen, a weight that is not positive, a view without vectors, or too few windows.
+            ValueError: no view, a weight or share that is not positive, a view without vectors, or too few windows.
         """
-        return cls.fit_held_out(chosen, vectors, domains)[0]
+        return cls.fit_held_out(families, vectors, domains)[0]
 
     @classmethod
-    def fit_held_out(
-        cls, chosen: Mapping[Candidate, float], vectors: Mapping[str, F32], domains: I64
-    ) -> tuple[Fusion, F32]:
+    def fit_held_out(cls, families: Sequence[Family], vectors: Mapping[str, F32], domains: I64) -> tuple[Fusion, F32]:
         """As `fit`; and what the windows themselves (N,) score by views fitted without them."""
-        if not chosen or min(chosen.values()) <= 0:
-            raise ValueError("a fusion needs at least one view, and positive weights")
-        missing = sorted({c.view for c in chosen} - set(vectors))
+        if not families or any(f.share <= 0 or not f.weights or min(f.weights.values()) <= 0 for f in families):
+            raise ValueError("a fusion needs at least one view in each family, and positive weights and shares")
+        missing = sorted({c.view for family in families for c in family.weights} - set(vectors))
         if missing:
             raise ValueError(f"no vectors of view {', '.join(missing)}")
-        total = sum(chosen.values())
-        weights = tuple(w / total for w in chosen.values())
-        fitted = [FittedView.fit_held_out(c, vectors[c.view], domains) for c in chosen]
-        held_out = _weighted([scores for _, scores in fitted], weights)
-        return cls(tuple(view for view, _ in fitted), weights), held_out
+        fitted, held_out, weights, of_family = [], [], [], []
+        for number, family in enumerate(families):
+            for candidate, weight in family.weights.items():
+                view, scores = FittedView.fit_held_out(candidate, vectors[candidate.view], domains)
+                fitted.append(view)
+                held_out.append(scores)
+                weights.append(weight / sum(family.weights.values()))
+                of_family.append(number)
+        fusion = cls(tuple(fitted), tuple(weights), tuple(of_family), tuple(family.share for family in families))
+        return fusion, fusion.combine(held_out)
 
     def view_scores(self, vectors: Mapping[str, F32]) -> tuple[F32, ...]:
         """Every view's own scores (Q,), in the order of `views`."""
@@ -139,16 +173,25 @@ class Fusion:
         """Scores (Q,) ≥ 0 of windows, view → (Q, D); about 1 is normal, higher is more abnormal."""
         return self.combine(self.view_scores(vectors))
 
-    def combine(self, view_scores: Sequence[F32]) -> F32:
+    def combine(self, scores: Sequence[F32]) -> F32:
         """What `view_scores` gave, (Q,) a view, as one score (Q,)."""
-        return _weighted(view_scores, self.weights)
+        means = [
+            np.sum([w * s for w, s, f in zip(self.weights, scores, self.families, strict=True) if f == number], axis=0)
+            for number in range(len(self.shares))
+        ]
+        if len(means) == 1:
+            return np.asarray(np.maximum(means[0], 0), np.float32)
+        shares = np.array(self.shares) / sum(self.shares)
+        joined = np.logaddexp.reduce([np.log(q) + SPREADS * (m - 1) for q, m in zip(shares, means, strict=True)])
+        return np.asarray(np.maximum(1 + joined / SPREADS, 0), np.float32)
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Everything but names, as plain arrays: <position>/<name>."""
         flat: dict[str, NDArray[np.floating]] = {}
-        for n, (view, weight) in enumerate(zip(self.views, self.weights, strict=True)):
+        for n, (view, weight, family) in enumerate(zip(self.views, self.weights, self.families, strict=True)):
             parts: dict[str, NDArray[np.floating]] = {"bank": view.bank, **view.density.arrays()}
-            parts["constants"] = np.array([view.centre, view.unit, weight])
+            share = self.shares[family]
+            parts["constants"] = np.array([view.centre, view.unit, weight, view.scale == "log", family, share], float)
             if view.whitening is not None:
                 parts |= {f"whitening.{k}": a for k, a in view.whitening.arrays().items()}
             flat |= {f"{n}/{k}": a for k, a in parts.items()}
@@ -165,25 +208,42 @@ class Fusion:
         Raises:
             BundleError: an array is missing, or shapes do not fit.
         """
-        views, weights = [], []
+        views, weights, families = [], [], []
+        shares: dict[int, float] = {}
         for n, name in enumerate(names):
             own = {k.split("/", 1)[1]: a for k, a in arrays.items() if k.startswith(f"{n}/")}
-            density = LocalDensity.from_arrays(own)
-            inner = {k.split(".", 1)[1]: a for k, a in own.items() if k.startswith("whitening.")}
-            whitening = Whitening.from_arrays(inner) if inner else None
-            bank, constants = own.get("bank"), own.get("constants")
-            if bank is None or constants is None or bank.ndim != 2 or constants.shape != (3,):
-                raise BundleError(f"view {name}: bank or constants are missing or misshapen; make the bundle again")
-            if bank.shape[0] != density.offset.shape[0] or (whitening and whitening.mean.shape[0] != bank.shape[1]):
-                raise BundleError(f"view {name}: a bank {bank.shape} does not fit its density or whitening")
-            centre, unit, weight = (float(c) for c in constants)
-            if not all(np.isfinite(array).all() for array in own.values()) or not (unit > 0 and weight > 0):
-                raise BundleError(f"view {name}: its numbers must be finite, unit and weight positive; make it again")
-            views.append(FittedView(name, whitening, np.asarray(bank, np.float32), density, centre, unit))
+            view, (weight, family, share) = _fitted_view(name, own)
+            views.append(view)
             weights.append(weight)
+            families.append(int(family))
+            shares[int(family)] = share
         if not views:
             raise BundleError("a fusion without views; make the bundle again")
-        return cls(tuple(views), tuple(weights))
+        if sorted(shares) != list(range(len(shares))):
+            raise BundleError(
+                f"a fusion of families {sorted(shares)}: they must be numbered from 0; make the bundle again"
+            )
+        return cls(tuple(views), tuple(weights), tuple(families), tuple(shares[n] for n in range(len(shares))))
+
+
+def _fitted_view(name: str, own: Mapping[str, NDArray[np.floating]]) -> tuple[FittedView, tuple[float, float, float]]:
+    """A view from its arrays; its weight, family and the family's share."""
+    density = LocalDensity.from_arrays(own)
+    inner = {k.split(".", 1)[1]: a for k, a in own.items() if k.startswith("whitening.")}
+    whitening = Whitening.from_arrays(inner) if inner else None
+    bank, constants = own.get("bank"), own.get("constants")
+    if bank is None or constants is None or bank.ndim != 2 or constants.shape not in (CONSTANTS_BEFORE_0_3, CONSTANTS):
+        raise BundleError(f"view {name}: bank or constants are missing or misshapen; make the bundle again")
+    if bank.shape[0] != density.offset.shape[0] or (whitening and whitening.mean.shape[0] != bank.shape[1]):
+        raise BundleError(f"view {name}: a bank {bank.shape} does not fit its density or whitening")
+    later = (0.0, 0.0, 1.0)  # what version 0.2 did not say: ratios, one family
+    centre, unit, weight, is_log, family, share = (*(float(c) for c in constants), *later)[: CONSTANTS[0]]
+    is_finite = all(np.isfinite(array).all() for array in own.values())
+    if not is_finite or not (unit > 0 and weight > 0 and share > 0) or family not in range(MOST_FAMILIES):
+        raise BundleError(f"view {name}: its numbers must be finite, unit, weight and share positive; make it again")
+    scale: Scale = "log" if is_log else "ratio"
+    fitted = FittedView(name, whitening, np.asarray(bank, np.float32), density, centre, unit, scale)
+    return fitted, (weight, family, share)
 
 
 def write_fusion(fusion: Fusion, file: Path) -> None:
@@ -214,12 +274,14 @@ def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
         raise BundleError(f"{file}: is no readable fusion: {e}") from e
 
 
-def _weighted(scores: Sequence[F32], weights: Sequence[float]) -> F32:
-    joined = np.sum([w * s for w, s in zip(weights, scores, strict=True)], axis=0)
-    return np.asarray(np.maximum(joined, 0), np.float32)
-
-
 def _metric(whitening: Whitening | None, vectors: F32) -> F32:
     if whitening is not None:
         return whitening.apply(vectors)
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY), np.float32)
+
+
+def _spread(scaled: F32) -> float:
+    """Deviation of held-out normal windows (N,), those that are near copies of others left where copies begin."""
+    middle = float(np.median(scaled))
+    robust = 1.4826 * float(np.median(np.abs(scaled - middle)))
+    return max(float(np.maximum(scaled, middle - NEAR_COPIES * robust).std()), LEAST_SPREAD)

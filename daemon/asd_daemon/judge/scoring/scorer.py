@@ -27,7 +27,7 @@ from asd_daemon.judge.bundle.onnx_sessions import (
 )
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
-from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes, view_vectors
+from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.thresholds.calibration import window_exceedance
 from asd_daemon.waveform import WINDOW_S, read_waveform
 
@@ -71,15 +71,16 @@ class FeatureExtractor:
             RecordingError: no finite window.
             BundleError: a view that needs a model which is not there, or a model that gives numbers which are not finite.
         """
-        mel = log_mel(check_window(waveform))
+        check_window(waveform)
         vectors_of_views: dict[str, F32] = {}
-        if HEARD in views:
+        mel = log_mel(waveform) if HEARD in views else None
+        if mel is not None:
             vectors_of_views[HEARD] = self._embed(eat_input(mel))
         if SEPARATED in views:
             if self._separator is None:
                 raise BundleError("the bundle has no separator, but a machine is scored with its separated sound")
             vectors_of_views[SEPARATED] = self._embed(window_features(self._separator.separate(waveform)))
-        spectral = [view for view in VIEW_NAMES if view in views]
+        spectral = [view for view in ALL_VIEW_NAMES if view in views]
         if spectral:
             vectors_of_views |= view_vectors(waveform, mel, views=spectral, parts=parts)
         return vectors_of_views

@@ -7,7 +7,7 @@ import pytest
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.distances.local_density import NORMALISATIONS, LocalDensity
-from asd_daemon.judge.features.views import F32, euclidean
+from asd_daemon.judge.distances.whitening import F32, euclidean
 
 
 @pytest.fixture

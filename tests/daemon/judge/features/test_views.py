@@ -1,21 +1,14 @@
-"""Views that need no training: floors, whitening, vectors of a window."""
+"""Views that need no training: what of a window they show, and what they do not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from asd_daemon.errors import BundleError
-from asd_daemon.judge.features.views import (
-    FRAMES_NEEDED,
-    PARTS,
-    VIEW_NAMES,
-    Spectrogram,
-    Whitening,
-    euclidean,
-    floor,
-    view_vectors,
-)
+from asd_daemon.judge.features.moving_views import MOVING_VIEWS
+from asd_daemon.judge.features.steady_part import LevelledLogMels, steady_part
+from asd_daemon.judge.features.steady_views import STEADY_VIEWS
+from asd_daemon.judge.features.views import ALL_VIEW_NAMES, FRAMES_NEEDED, PARTS, view_sizes, view_vectors
 
 
 @pytest.fixture
@@ -23,31 +16,22 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-def test_floor_of_random_power_equals_a_plain_loop(rng: np.random.Generator) -> None:
-    power = rng.gamma(1.0, size=(50, 7)).astype(np.float32)
-    plain = [np.log(min(power[t : t + 4, f].mean() for t in range(47)) + 1e-9) for f in range(7)]
-    np.testing.assert_allclose(floor(power, 4), plain, rtol=1e-4)
-
-
-def test_floor_of_steady_sound_under_passing_noise_is_that_of_the_sound(rng: np.random.Generator) -> None:
-    steady = np.full((100, 5), 2.0, np.float32)
-    noisy = steady.copy()
-    noisy[:60] += rng.gamma(1.0, 50, size=(60, 5)).astype(np.float32)
-    np.testing.assert_allclose(floor(noisy, 8), floor(steady, 8), atol=1e-5)
-
-
 def test_describe_of_a_louder_recording_gives_the_same_vectors(rng: np.random.Generator) -> None:
     waveform = (0.1 * rng.standard_normal(160_000)).astype(np.float32)
-    quiet, loud = view_vectors(waveform), view_vectors(np.float32(4) * waveform)
-    assert tuple(quiet) == VIEW_NAMES
-    for name in VIEW_NAMES:
-        assert quiet[name].shape[0] == 1 + PARTS
+    quiet, loud = (view_vectors(np.float32(gain) * waveform, views=ALL_VIEW_NAMES) for gain in (1, 4))
+    assert tuple(quiet) == ALL_VIEW_NAMES
+    assert {name: own.shape[1] for name, own in quiet.items()} == view_sizes()
+    for name in ALL_VIEW_NAMES:
+        assert quiet[name].shape[0] == (1 if name in MOVING_VIEWS else 1 + PARTS)
         assert quiet[name].dtype == np.float32
         np.testing.assert_allclose(loud[name], quiet[name], atol=2e-2, err_msg=name)
 
 
 def test_describe_of_silence_is_finite() -> None:
-    assert all(np.isfinite(vectors).all() for vectors in view_vectors(np.zeros(160_000, np.float32)).values())
+    assert all(
+        np.isfinite(vectors).all()
+        for vectors in view_vectors(np.zeros(160_000, np.float32), views=ALL_VIEW_NAMES).values()
+    )
 
 
 def test_describe_of_a_short_piece_raises_value_error() -> None:
@@ -55,61 +39,51 @@ def test_describe_of_a_short_piece_raises_value_error() -> None:
         view_vectors(np.zeros(8_000, np.float32))
 
 
-def test_quantiles_of_a_spectrogram_equal_numpys(rng: np.random.Generator) -> None:
-    mel = rng.standard_normal((101, 128)).astype(np.float32)
-    expected = np.percentile(mel, (1, 10, 99), axis=0).ravel()
-    np.testing.assert_allclose(Spectrogram.of(mel).quantiles(1, 10, 99), expected - expected.mean(), atol=1e-5)
+def test_steady_part_is_the_hum_and_not_the_bursts(rng: np.random.Generator) -> None:
+    t = np.arange(160_000) / 16_000
+    hum = (0.05 * np.sin(2 * np.pi * 437.5 * t)).astype(np.float32)
+    bursts = (0.3 * rng.standard_normal(160_000) * (t % 1 < 0.5)).astype(np.float32)
+    steady = steady_part(hum + bursts)
+    assert np.corrcoef(steady, hum)[0, 1] > 0.8
+    assert np.std(steady) < 1.3 * np.std(hum)
 
 
-def test_rhythm_of_two_knocking_rates_differs_where_floors_do_not(rng: np.random.Generator) -> None:
-    noise = 0.01 * rng.standard_normal(160_000)
+def _knocking(rng: np.random.Generator, hz: float, noise: float = 0.01) -> np.ndarray:
+    """A steady hum with a decaying blow `hz` times a second."""
     seconds = np.arange(160_000) / 16_000
-    slow, fast = (
-        view_vectors((noise * (1 + 3 * (np.sin(2 * np.pi * hz * seconds) > 0.9))).astype(np.float32)) for hz in (3, 7)
+    blow = np.exp(-60 * (seconds * hz % 1) / hz) * rng.standard_normal(160_000)
+    return (0.02 * np.sin(2 * np.pi * 437.5 * seconds) + 0.1 * blow + noise * rng.standard_normal(160_000)).astype(
+        np.float32
     )
-    apart = {name: float(np.abs(slow[name][0] - fast[name][0]).mean()) for name in ("rhythm", "quiet")}
-    assert apart["rhythm"] > 5 * apart["quiet"]
 
 
-@pytest.mark.parametrize("shape", [(40, 6), (9, 30)], ids=["more windows than dimensions", "fewer"])
-def test_whitening_distances_equal_those_of_the_shrunk_covariance(
-    shape: tuple[int, int], rng: np.random.Generator
-) -> None:
-    whole = (rng.standard_normal(shape) @ rng.standard_normal((shape[1], shape[1]))).astype(np.float32)
-    parts = whole[:, None] + rng.standard_normal((shape[0], 3, shape[1])).astype(np.float32)
-    within = (parts - parts.mean(axis=1, keepdims=True)).reshape(-1, shape[1]).astype(np.float64)
-    between = (whole - whole.mean(axis=0)).astype(np.float64)
-    covariances = [x.T @ x for x in (within, between)]
-    mixed = sum(c * shape[1] / np.trace(c) for c in covariances) / 2
-    inverse = np.linalg.inv(0.6 * mixed + 0.4 * np.eye(shape[1]))
-    queries = rng.standard_normal((5, shape[1])).astype(np.float32)
-    steps = queries[:, None].astype(np.float64) - whole[None]
-    expected = np.sqrt(np.einsum("qnd,de,qne->qn", steps, inverse, steps))
-    whitening = Whitening.fit(whole, parts, shrinkage=0.4)
-    np.testing.assert_allclose(euclidean(whitening.apply(queries), whitening.apply(whole)), expected, rtol=1e-3)
+def _apart(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    a, b = (view_vectors(sound, parts=False) for sound in (one, other))
+    return {name: float(np.sqrt(np.mean((a[name] - b[name]) ** 2))) for name in a}
 
 
-def test_whitening_of_windows_all_alike_leaves_finite_distances() -> None:
-    whitening = Whitening.fit(np.ones((4, 3), np.float32), np.ones((4, 3, 3), np.float32))
-    np.testing.assert_allclose(whitening.apply(np.zeros((1, 3), np.float32)), [[-1, -1, -1]])
+def test_movement_at_another_rate_shows_in_moving_views_and_not_in_steady_ones(rng: np.random.Generator) -> None:
+    same, changed = _apart(_knocking(rng, 3), _knocking(rng, 3)), _apart(_knocking(rng, 3), _knocking(rng, 7))
+    for name in ("moving-rhythm", "moving-clock", "moving-texture"):
+        assert changed[name] > 3 * same[name], name
+    assert changed["steady-quiet"] < 3 * same["steady-quiet"]
 
 
-def test_whitening_through_arrays_is_the_same(rng: np.random.Generator) -> None:
-    whole = rng.standard_normal((8, 5)).astype(np.float32)
-    whitening = Whitening.fit(whole)
-    again = Whitening.from_arrays(whitening.arrays())
-    np.testing.assert_array_equal(again.apply(whole), whitening.apply(whole))
+def test_a_hum_at_another_pitch_shows_in_every_steady_view(rng: np.random.Generator) -> None:
+    seconds = np.arange(160_000) / 16_000
+    low, again, high = (
+        (0.05 * np.sin(2 * np.pi * hz * seconds) + 0.01 * rng.standard_normal(160_000)).astype(np.float32)
+        for hz in (437.5, 437.5, 900)
+    )
+    same, changed = _apart(low, again), _apart(low, high)
+    for name in STEADY_VIEWS:
+        assert changed[name] > 4 * same[name], name
 
 
-def test_whitening_from_arrays_that_do_not_fit_raises_bundle_error(rng: np.random.Generator) -> None:
-    arrays = Whitening.fit(rng.standard_normal((8, 5)).astype(np.float32)).arrays()
-    with pytest.raises(BundleError, match="gain"):
-        Whitening.from_arrays({k: v for k, v in arrays.items() if k != "gain"})
-    with pytest.raises(BundleError, match="do not fit"):
-        Whitening.from_arrays(arrays | {"mean": np.zeros(4)})
-
-
-@pytest.mark.parametrize("shrinkage", [0.0, 1.1])
-def test_whitening_with_impossible_shrinkage_raises_value_error(shrinkage: float) -> None:
-    with pytest.raises(ValueError, match="shrinkage"):
-        Whitening.fit(np.eye(3, dtype=np.float32), shrinkage=shrinkage)
+def test_bursts_of_foreign_noise_leave_the_steady_views_where_they_are(rng: np.random.Generator) -> None:
+    """The level is that of the steady part: foreign noise that comes and goes does not move it."""
+    hum = (0.05 * np.sin(2 * np.pi * 437.5 * np.arange(160_000) / 16_000)).astype(np.float32)
+    hum += 0.01 * rng.standard_normal(160_000).astype(np.float32)
+    noisy = hum + (0.3 * rng.standard_normal(160_000) * (np.arange(160_000) % 32_000 < 12_000)).astype(np.float32)
+    quiet, loud = (LevelledLogMels.of(sound).steady[:, 10:30].mean() for sound in (hum, noisy))
+    assert abs(quiet - loud) < 0.5  # nepers

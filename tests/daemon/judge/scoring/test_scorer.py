@@ -15,7 +15,10 @@ from asd_daemon.judge.bundle.bundle import Bundle, ModelEntry, file_entry, load_
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, open_embedder, window_features
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
-from asd_daemon.learn.learning import NormalSound, learn, normal_window_vectors, separation_improves, write_machine
+from asd_daemon.learn.learning import learn
+from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.normal_sound import NormalSound, normal_window_vectors
+from asd_daemon.learn.separation_gain import separation_improves
 from rig.bundles import (
     DIM,
     failing_noise,
