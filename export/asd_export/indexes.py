@@ -80,7 +80,7 @@ def write_machines(
         if scoring == "views":
             if sound.windows < LEAST_WINDOWS:
                 raise ExportError(
-                    f"machine {machine}: {sound.windows} clips are too few to choose views with, at least {LEAST_WINDOWS}"
+                    f"machine {machine}: {sound.windows} clips are too few to learn views from, at least {LEAST_WINDOWS}"
                     " are needed; export with --score nearest"
                 )
             learned = learn(sound)

@@ -189,7 +189,7 @@ def test_export_with_views_and_separator_is_signed_and_scored_by_them(
 def test_export_too_few_clips_for_views_is_one_clear_line(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
     result = export(made[0], tmp_path / "bundle", "--fp32", "--score", "views")
     assert result.exit_code == 1
-    assert "6 clips are too few to choose views with" in result.stderr
+    assert "6 clips are too few to learn views from" in result.stderr
     assert not (tmp_path / "bundle").exists()
 
 

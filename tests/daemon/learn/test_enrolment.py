@@ -30,10 +30,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(autouse=True)
-def two_views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All views where the commands are tested, two elsewhere: time."""
+def one_view(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All views where the commands are tested, one elsewhere: time."""
     if "commands" not in request.node.name:
-        monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
+        monkeypatch.setattr(enrolment, "VIEW_NAMES", ("steady-mean",))
 
 
 def sound(count: int, seed: int = 5, tilt: float = TILT) -> list[SourceEvent]:

@@ -37,7 +37,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(autouse=True)
 def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enrolment, "VIEW_NAMES", ("moments",))
+    monkeypatch.setattr(enrolment, "VIEW_NAMES", ("steady-mean",))
 
 
 def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> LearningJudge:

@@ -57,10 +57,10 @@ def test_views_of_clips_are_those_of_the_edge_and_of_the_runs_embeddings(run: Pa
     clips = training(table, "hummer")[:3]
     hearing, separates = run_extractor(run, "hummer")
     assert separates
-    sound = normal_sound(hearing, clips, (HEARD, "moments"), changes=True)
+    sound = normal_sound(hearing, clips, (HEARD, "steady-mean"), changes=True)
     np.testing.assert_allclose(sound.vectors[HEARD][:, 0], run_embeddings(run, clips), atol=2e-5)
-    expected = np.stack([view_vectors(load_clip(clip))["moments"] for clip in clips])
-    np.testing.assert_allclose(sound.vectors["moments"], expected, atol=1e-5)
+    expected = np.stack([view_vectors(load_clip(clip))["steady-mean"] for clip in clips])
+    np.testing.assert_allclose(sound.vectors["steady-mean"], expected, atol=1e-5)
     assert sound.changed[HEARD].shape == (5, 3, 128)
 
 
@@ -73,8 +73,8 @@ def test_run_is_judged_by_views_learned_from_its_normal_clips(run: Path, table: 
     assert all(sum(weights.values()) == pytest.approx(1, abs=1e-3) for weights in scores.views.values())
     assert omega(machine_results(scores.test)) > 0.9, "another pitch is what these views are for"
     hearing, _ = run_extractor(run, "singer")
-    learned = learn(normal_sound(hearing, training(table, "singer"), (HEARD, SEPARATED, "quiet"), changes=True))
-    few = run_views(run, table.select(split="train"), table.select(split="test", machine="singer"), ("quiet",))
+    learned = learn(normal_sound(hearing, training(table, "singer"), (HEARD, SEPARATED, "steady-quiet"), changes=True))
+    few = run_views(run, table.select(split="train"), table.select(split="test", machine="singer"), ("steady-quiet",))
     (found,) = few.values()
     assert found.learned.weights == learned.weights
     clip = table.select(split="test", machine="singer")[0]
@@ -84,14 +84,14 @@ def test_run_is_judged_by_views_learned_from_its_normal_clips(run: Path, table: 
 
 def test_choice_of_views_does_not_see_the_test_clips(run: Path, table: ClipTable) -> None:
     train, test = table.select(split="train"), table.select(split="test")
-    (few, many) = (run_views(run, train, some, ("quiet", "moments"), own=False) for some in (test[:1], test))
+    (few, many) = (run_views(run, train, some, ("steady-quiet", "steady-mean"), own=False) for some in (test[:1], test))
     unit = test[0].unit
     assert few[unit].learned.weights == many[unit].learned.weights
     assert few[unit].test[0] == many[unit].test[0]
 
 
 def test_too_few_normal_clips_for_views_are_refused(run: Path, table: ClipTable) -> None:
-    with pytest.raises(DataSetError, match="hummer: 5 normal clips are too few to choose views with"):
+    with pytest.raises(DataSetError, match="hummer: 5 normal clips are too few to learn views from"):
         run_views(run, training(table, "hummer")[:5], table.select(split="test", machine="hummer"))
 
 

@@ -123,7 +123,7 @@ def run_views(
         normal, tested = _normal_of(unit, train), [clip for clip in test if clip.unit == unit]
         if len(normal) < LEAST_WINDOWS:
             raise DataSetError(
-                f"{words}: {len(normal)} normal clips are too few to choose views with, at least {LEAST_WINDOWS} are needed; "
+                f"{words}: {len(normal)} normal clips are too few to learn views from, at least {LEAST_WINDOWS} are needed; "
                 "use --score nearest"
             )
         with counted_steps(f"views of {words} (clips)", len(normal) + len(tested)) as advance:

@@ -112,7 +112,7 @@ def separating(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     hearing = FeatureExtractor(open_embedder(load_bundle(folder)), SeparatorSession(folder / "separator.onnx"))
     rng = np.random.default_rng(0)
     fan = [hearing.vectors(healthy_noise(rng), (HEARD, SEPARATED)) for _ in range(24)]
-    views = (HEARD, SEPARATED, "moments")
+    views = (HEARD, SEPARATED, "steady-mean")
     press = NormalSound.from_windows(
         [normal_window_vectors(hearing, healthy_noise(rng, 1.0), views, rng) for _ in range(16)]
     )
