@@ -61,7 +61,7 @@ _DELIVERY_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
 
 
 class MachineCollector(Collector):
-    """Makes metrics of the reports, each labelled with its machine, and of how telling gets on."""
+    """Makes metrics of the reports: of machines, each labelled with its name, of broker, of stores."""
 
     def __init__(self, reports: Reports, delivery_report: DeliveryReports = DeliveryReport) -> None:
         self._reports, self._delivery_report = reports, delivery_report

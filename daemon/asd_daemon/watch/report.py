@@ -14,7 +14,7 @@ from asd_daemon.watch.counters import Counts
 
 @dataclass(frozen=True)
 class MachineReport:
-    """How a machine and the way to it are at this moment."""
+    """How a machine is at this moment."""
 
     state: MachineState
     counts: Counts
@@ -37,7 +37,7 @@ class StoreReport:
 
 @dataclass(frozen=True)
 class DeliveryReport:
-    """How what is told and kept gets on, for all machines of a process together."""
+    """How the delivery of alerts gets on, for all machines of a process together."""
 
     broker_status: BrokerStatus = field(default_factory=BrokerStatus)
     store_report: StoreReport = field(default_factory=StoreReport)
@@ -48,7 +48,7 @@ Reports = Callable[[], Mapping[str, MachineReport]]
 
 
 class HealthReporter(Protocol):
-    """Looks on while the service runs and tells somebody; it never holds the service up."""
+    """Reports how the running service is, to a file, a monitoring system or a watchdog; it never holds the service up."""
 
     def start(self, reports: Reports) -> None:
         """Begin.

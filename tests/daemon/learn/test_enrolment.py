@@ -17,8 +17,9 @@ from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
+from asd_daemon.learn.collected_windows import CollectedWindows
 from asd_daemon.learn.enrolled_machines import models_hash, read_enrolment, with_enrolled_machine
-from asd_daemon.learn.enrolment import CollectedWindows, EnrolmentProgress, EnrolmentRequest, enrol
+from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, enrol
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0  # of a machine that the bundle does not know

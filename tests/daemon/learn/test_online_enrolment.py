@@ -40,7 +40,7 @@ def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment, "VIEW_NAMES", ("steady-mean",))
 
 
-def pupil(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> LearningJudge:
+def learning_judge(bundle: Bundle, root: Path, model: str = "pump", hop_samples: int = 160_000) -> LearningJudge:
     def opened() -> Scorer:
         return Scorer(with_enrolled_machine(bundle, root, model), model)
 
@@ -67,23 +67,23 @@ def hears(one: LearningJudge, windows: int, tilt: Callable[[int], float] = lambd
     return said
 
 
-def wait_for_the_lesson(model: str = "pump") -> None:
+def wait_for_learning(model: str = "pump") -> None:
     for thread in threading.enumerate():
         if thread.name == f"learn-{model}":
             thread.join(120)
             assert not thread.is_alive()
 
 
-def test_pupil_of_an_unknown_machine_learns_it_and_judges_from_the_next_window_on(
+def test_learning_judge_of_an_unknown_machine_learns_it_and_judges_from_the_next_window_on(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    one = pupil(bundle, tmp_path)
+    one = learning_judge(bundle, tmp_path)
     assert hears(one, 1) == ["not learned yet: send the command enroll"]
     assert one.enrol(asked()) is None
     assert one.is_learning
     assert one.status_message() == "0 of 16 windows heard"
     assert len(hears(one, 16)) == 16
-    wait_for_the_lesson()
+    wait_for_learning()
     rng = np.random.default_rng(9)
     assert not one.score(healthy_noise(rng, TILT)).anomalous
     assert one.score(failing_noise(rng, TILT)).anomalous
@@ -95,71 +95,73 @@ def test_pupil_of_an_unknown_machine_learns_it_and_judges_from_the_next_window_o
     assert record.microphone == "usb-id:0d8c:0014"
 
 
-def test_pupil_judges_by_what_is_known_until_the_new_state_passes(bundle: Bundle, tmp_path: Path) -> None:
-    one = pupil(bundle, tmp_path, "fan")
+def test_learning_judge_judges_by_what_is_known_until_the_new_state_passes(bundle: Bundle, tmp_path: Path) -> None:
+    one = learning_judge(bundle, tmp_path, "fan")
     before = one.score(healthy_noise(np.random.default_rng(1), TILT))
     assert before.anomalous  # the fan of the bundle sounds otherwise
     assert one.enrol(asked()) is None
     assert hears(one, 16) == []
-    wait_for_the_lesson("fan")
+    wait_for_learning("fan")
     assert not one.score(healthy_noise(np.random.default_rng(1), TILT)).anomalous
 
 
-def test_pupil_sound_that_is_too_changeable_changes_nothing_and_says_why(bundle: Bundle, tmp_path: Path) -> None:
-    one = pupil(bundle, tmp_path, "fan")
+def test_learning_judge_sound_that_is_too_changeable_changes_nothing_and_says_why(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    one = learning_judge(bundle, tmp_path, "fan")
     rng = np.random.default_rng(3)
     window = healthy_noise(rng)
     before = one.score(window).score
     assert one.enrol(asked(minutes=4)) is None
     hears(one, 24, lambda n: 3.0 * (n // 6))
-    wait_for_the_lesson("fan")
+    wait_for_learning("fan")
     assert one.score(window).score == before
-    callbacks = one.status_message()
-    assert callbacks is not None
-    assert callbacks.startswith("learning failed: fan: the sound was too changeable")
-    assert callbacks.endswith("what was known before stays")
+    message = one.status_message()
+    assert message is not None
+    assert message.startswith("learning failed: fan: the sound was too changeable")
+    assert message.endswith("what was known before stays")
     assert read_enrolment(tmp_path, "fan") is None
 
 
-def test_pupil_broken_off_keeps_what_was_collected(bundle: Bundle, tmp_path: Path) -> None:
-    one = pupil(bundle, tmp_path)
+def test_learning_judge_broken_off_keeps_what_was_collected(bundle: Bundle, tmp_path: Path) -> None:
+    one = learning_judge(bundle, tmp_path)
     assert one.enrol(asked()) is None
     hears(one, 10)
     one.close()
-    wait_for_the_lesson()
+    wait_for_learning()
     assert read_enrolment(tmp_path, "pump") is None
-    two = pupil(bundle, tmp_path)
+    two = learning_judge(bundle, tmp_path)
     assert two.enrol(asked()) is None
     hears(two, 16 - len(list((tmp_path / "pump" / "collecting").glob("window-*"))), seed=1)
-    wait_for_the_lesson()
+    wait_for_learning()
     hears(two, 1, seed=2)
     assert two.status_message() == "learned from 16 windows"
 
 
-def test_pupil_refuses_a_second_lesson_and_one_that_says_not_what_becomes_of_the_first(
+def test_learning_judge_refuses_a_second_enrolment_and_one_that_does_not_say_what_becomes_of_the_first(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    one = pupil(bundle, tmp_path)
+    one = learning_judge(bundle, tmp_path)
     assert one.enrol(asked()) is None
     assert one.enrol(asked()) == "the machine is being learned already"
     hears(one, 16)
-    wait_for_the_lesson()
+    wait_for_learning()
     hears(one, 1)
     refused = one.enrol(asked())
     assert refused is not None
     assert '"mode": "add" extends that, "relearn" replaces it' in refused
     assert one.enrol(asked(mode="relearn")) is None
     hears(one, 16, seed=5)
-    wait_for_the_lesson()
+    wait_for_learning()
     hears(one, 1)
     assert one.status_message() == "learned from 16 windows"
 
 
-def test_pupil_windows_that_overlap_are_handed_on_once(bundle: Bundle, tmp_path: Path) -> None:
-    one = pupil(bundle, tmp_path, hop_samples=80_000)
+def test_learning_judge_windows_that_overlap_are_forwarded_once(bundle: Bundle, tmp_path: Path) -> None:
+    one = learning_judge(bundle, tmp_path, hop_samples=80_000)
     assert one.enrol(asked()) is None
     hears(one, 32)
-    wait_for_the_lesson()
+    wait_for_learning()
     hears(one, 1)
     assert one.status_message() == "learned from 16 windows"
 
@@ -220,15 +222,15 @@ def states_of(
     return publisher.states
 
 
-def test_station_says_learning_with_how_far_it_is_and_refuses_where_that_is_not_allowed(
+def test_monitor_says_learning_with_how_far_it_is_and_refuses_where_that_is_not_allowed(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    one = pupil(bundle, tmp_path, "fan")
+    one = learning_judge(bundle, tmp_path, "fan")
     states = states_of(one, one.open, 3)
     assert states[0] == ("starting", None)
     assert states[1] == ("learning", "0 of 16 windows heard")
     assert {condition for condition, _ in states[1:]} == {"learning"}
-    wait_for_the_lesson("fan")
+    wait_for_learning("fan")
     refused = states_of(None, lambda: Scorer(bundle, "fan"), 2)
     assert refused == [
         ("starting", None),
