@@ -121,7 +121,7 @@ def test_separated_sound_counts_where_normal_clips_say_so(
         asked.append(len(heard))
         return len(asked) == 1
 
-    monkeypatch.setattr(separation_trial, "separation_helps", only_the_first)
+    monkeypatch.setattr(separation_trial, "separation_improves", only_the_first)
     assert helped_machines(own, train, "auto") == ("hummer",)
     assert helped_machines(own, train, "auto") == ("hummer",), "the answer is kept"
     assert asked == [16, 16]
