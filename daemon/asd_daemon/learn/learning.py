@@ -24,6 +24,7 @@ F32 = NDArray[np.float32]
 
 LEAST_WINDOWS = 16
 STRETCHES = 4
+LEAST_DEVIATION = 1e-3  # of one component of a view over normal windows; views are logarithms
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ def learn(sound: NormalSound) -> LearnedMachine:
             f"{sound.windows} usable windows are too few to learn from; at least {LEAST_WINDOWS} are needed"
         )
     contrast = movement_contrast(sound.vectors, reference_vectors())
-    families = view_families([view for view in VIEW_NAMES if view in sound.vectors], contrast)
+    if not any(_varies(sound, view) for view in VIEW_NAMES if view in sound.vectors):
+        raise DataSetError(
+            f"{sound.windows} windows sound exactly alike: there is nothing to learn how the sound varies"
+        )
+    families = view_families([view for view in VIEW_NAMES if view in sound.vectors and _varies(sound, view)], contrast)
     fusion, held_out = Fusion.fit_held_out(families, sound.vectors, sound.domains)
     stretches = _stretch_scores(families, sound)
     drift = float(np.median(stretches))
@@ -71,6 +76,11 @@ def learn(sound: NormalSound) -> LearnedMachine:
     shares = [weight * fusion.shares[family] for weight, family in zip(fusion.weights, fusion.families, strict=True)]
     weights = tuple((view, round(share, 4)) for view, share in zip(fusion.names(), shares, strict=True))
     return LearnedMachine(fusion, weights, calibrate(scores), contrast, drift, held_out)
+
+
+def _varies(sound: NormalSound, view: str) -> bool:
+    """Whether normal windows differ in a view: where a microphone's gate leaves nothing steady, all are alike, and any breath is a failure."""
+    return float(sound.vectors[view][:, 0].std(axis=0, dtype=np.float64).max()) > LEAST_DEVIATION
 
 
 def _stretch_scores(families: Sequence[Family], sound: NormalSound) -> F32:
