@@ -79,7 +79,7 @@ def learn(sound: NormalSound) -> LearnedMachine:
 
 
 def _varies(sound: NormalSound, view: str) -> bool:
-    """Whether normal windows differ in a view: where a microphone's gate leaves nothing steady, all are alike, and any breath is a failure."""
+    """Whether normal windows differ in a view: behind a noise gate nothing is steady, all are alike, and any breath would be a failure."""
     return float(sound.vectors[view][:, 0].std(axis=0, dtype=np.float64).max()) > LEAST_DEVIATION
 
 
