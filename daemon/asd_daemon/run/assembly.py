@@ -23,10 +23,11 @@ from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.service import Service
 from asd_daemon.run.station import Station, StationCallbacks
-from asd_daemon.run.stores import Stores
+from asd_daemon.run.stores import Stores, outbox_file
 from asd_daemon.settings.file import read_password, state_folder
 from asd_daemon.settings.keys import AlarmSettings, QualitySettings, Settings
 from asd_daemon.settings.plan import Plan
+from asd_daemon.tell.storage.machine_locks import is_heard
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, Observer
 from asd_daemon.watch.status import StatusFile, status_file, status_folder
 from asd_daemon.watch.systemd import SystemdNotifier
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from asd_daemon.learn.online_enrolment import LearningJudge
     from asd_daemon.tell.mqtt.connection import BrokerAddress
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.mqtt.topics import Topics
     from asd_daemon.tell.publisher import JsonLinesPublisher
+    from asd_daemon.tell.storage.retained_topics import Ownership
 
 
 _LOG = logging.getLogger(__name__)
@@ -139,13 +142,13 @@ def enrolled_folder() -> Path:
     return state_folder() / "enrolled"
 
 
-def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress:
+def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "") -> BrokerAddress:
     """The broker, as the connection needs it.
 
     Raises:
         SettingsError: the password file can't be read, or there is no broker.
     """
-    from asd_daemon.tell.mqtt.connection import BrokerAddress
+    from asd_daemon.tell.mqtt.connection import BrokerAddress, client_id
 
     mqtt = settings.mqtt
     if mqtt is None:
@@ -153,7 +156,7 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     return BrokerAddress(
         host=mqtt.host,
         port=mqtt.effective_port,
-        client_id="-".join(["asd", settings.node, *machines])[:128],
+        client_id=client_id(settings.node, machines, purpose),
         tls=mqtt.tls,
         ca_file=mqtt.ca_file,
         cert_file=mqtt.cert_file,
@@ -181,9 +184,21 @@ def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> Mqtt
 
         return JsonLinesPublisher(sys.stdout, plan.settings.node, stores.outbox)
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.storage.retained_topics import RetainedTopics
+
+    address, topics = broker_address(plan.settings, machines), topics_of(plan)
+    retained = RetainedTopics(outbox_file(state_folder()), topics_owner(plan, str(address)))
+    return MqttPublisher(address, topics, waiting=stores.outbox, retained=retained, patient=patient)
+
+
+def topics_of(plan: Plan) -> Topics:
+    """Under which names a broker is told; there must be one."""
     from asd_daemon.tell.mqtt.topics import Topics
 
-    topics = Topics(
+    mqtt, machines = plan.settings.mqtt, list(plan.machines)
+    if mqtt is None:
+        raise SettingsError("mqtt: no broker is configured")
+    return Topics(
         node=plan.settings.node,
         machines=machines,
         prefix=mqtt.prefix,
@@ -191,7 +206,20 @@ def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> Mqtt
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
     )
-    return MqttPublisher(broker_address(plan.settings, machines), topics, waiting=stores.outbox, patient=patient)
+
+
+def topics_owner(plan: Plan, broker: str) -> Ownership:
+    """Which topics of a broker this process may clear when they are ours no more."""
+    from asd_daemon.tell.storage.retained_topics import Ownership
+
+    folder = state_folder()
+    return Ownership(
+        broker,
+        tuple(plan.machines),
+        str(plan.file.absolute()) if plan.file else "",
+        tuple(plan.settings.machines),
+        lambda machine: is_heard(folder, machine),
+    )
 
 
 def judge_of(plan: Plan, name: str, shelf: SharedBundle) -> Callable[[], Judge]:
@@ -221,6 +249,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     """
     shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
+    stores.lock()
     publisher = make_publisher(plan, stores, patient=wait_for_device)
 
     memories = {name: memory_of(name, plan.sources[name]) for name in plan.machines}
