@@ -25,6 +25,7 @@ from asd_daemon.hear.source import (
 )
 from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
 from asd_daemon.hear.windows.fitness import Fitness
+from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
@@ -214,12 +215,12 @@ class Station:
                 self._judge_window(judge, item)
             elif isinstance(item, SourceLost):
                 condition = Condition.WRONG_DEVICE if item.wrong_device else Condition.MIC_LOST
-                self._become_deaf(condition, item.reason, self._now())
+                self._become_deaf(condition, item.reason, self._now(), hears=False)
             elif isinstance(item, SoundReturned):
                 condition = Condition.ALERT if self._attention.open_alert else Condition.STARTING
                 self._become(condition, "sound is back", self._now())
             elif isinstance(item, DeadMicrophone):
-                self._become_deaf(Condition.UNUSABLE, item.reason, self._now())
+                self._become_deaf(Condition.UNUSABLE, item.reason, self._now(), hears=False)
             elif isinstance(item, Command) and item.command is CommandKind.ENROLL:
                 self._learn(item)
             elif isinstance(item, Command):
@@ -244,7 +245,8 @@ class Station:
         if reason is not None:
             self._settle(unusable=1)
             self._attention.unfit(window.ended_at, reason.value)
-            self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
+            hears = reason not in (UnfitReason.SILENCE, UnfitReason.STUCK)
+            self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at, hears=hears)
             return
         self._fitness.hears()
         try:
@@ -286,18 +288,20 @@ class Station:
             _LOG.warning("%s: command enroll refused: %s", self.machine, refused)
             self._become(self._state.condition, f"enroll refused: {refused}", self._now())
 
-    def _become_deaf(self, condition: Condition, reason: str, at: datetime) -> None:
+    def _become_deaf(self, condition: Condition, reason: str, at: datetime, *, hears: bool) -> None:
         """There is nothing that can be judged; say so, and once more when that has lasted too long."""
         if self._fitness.is_deaf(at):
             self.counters.add(deaf=1)
             _LOG.error("%s: %s%s", self.machine, reason, self._fitness.deaf_text)
-        self._become(condition, reason + self._fitness.deaf_text, at)
+        self._become(condition, reason + self._fitness.deaf_text, at, hears=hears and not self._fitness.deaf_text)
 
-    def _become(self, condition: Condition, reason: str | None, at: datetime) -> None:
-        """Change state, and tell so if it is a change."""
+    def _become(self, condition: Condition, reason: str | None, at: datetime, *, hears: bool | None = None) -> None:
+        """Change state, and tell so if it is a change; whether something is heard stays as it is in the same condition."""
         before = self._state
+        if hears is None:
+            hears = before.hears or condition is not before.condition
         since = before.since if condition is before.condition else at
-        changed = replace(before, condition=condition, reason=reason, since=since)
+        changed = replace(before, condition=condition, reason=reason, since=since, hears=hears)
         self._state = self._attention.describe(changed, at)
         if self._state != before:
             self._publisher.state(self.machine, self._state)
