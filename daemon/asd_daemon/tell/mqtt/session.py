@@ -225,7 +225,7 @@ class Session:
 
     def _on_disconnect(self, _client: paho.Client, _data: Any, flags: Any, code: ReasonCode, more: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._end(Ended(code=code.value, detail=_detail(more)))
+            self._end(Ended(code=code.value or None, detail=_detail(more)))  # 0 is no reason
         elif code.value == paho.convert_disconnect_error_code_to_reason_code(MQTTErrorCode.MQTT_ERR_KEEPALIVE).value:
             self._end(Ended(silent=True))
         elif code.value == paho.convert_disconnect_error_code_to_reason_code(MQTTErrorCode.MQTT_ERR_PROTOCOL).value:
