@@ -47,7 +47,7 @@ class MachineLocks:
         try:
             _lock(descriptor)
         except BlockingIOError as e:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+            holder = "".join(c for c in os.pread(descriptor, 50, 0).decode(errors="replace") if c.isdigit())
             os.close(descriptor)
             raise CannotStartError(
                 f"machine {machine} is heard by another daemon on this box already{f' (process {holder})' if holder else ''},"
@@ -60,7 +60,7 @@ class MachineLocks:
         self._descriptors[machine] = descriptor
         with contextlib.suppress(OSError):  # a full disk
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, f'{{"process": {os.getpid()}}}\n'.encode(), 0)
 
     def close(self) -> None:
         """Let go of them."""
@@ -95,4 +95,4 @@ def _lock(descriptor: int) -> None:
 
 
 def _file(state_folder: Path, machine: str) -> Path:
-    return state_folder / _FOLDER / f"{machine}.lock"
+    return state_folder / _FOLDER / f"{machine}.json"
