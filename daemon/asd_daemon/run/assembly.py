@@ -59,6 +59,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     """
     shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
+    stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
 
     memories = {name: source_memory_of(name, plan.sources[name]) for name in plan.machines}

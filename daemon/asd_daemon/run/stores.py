@@ -3,6 +3,7 @@
     alerts.sqlite     alerts that wait for the broker, and what the alarms know
     scores.sqlite     every window's score
     clips/MACHINE/    sound around alerts
+    locks/            one file a machine, locked by the process that hears it
 
 Owns which of them there are, by the settings. What lies in them is their own business.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import ScoreLog
@@ -23,6 +25,11 @@ from asd_daemon.watch.report import StoreReport
 def scores_file(folder: Path) -> Path:
     """Where the scores lie below a state folder."""
     return folder / "scores.sqlite"
+
+
+def outbox_file(folder: Path) -> Path:
+    """Where the alerts that wait lie below a state folder."""
+    return folder / "alerts.sqlite"
 
 
 class Stores:
@@ -36,10 +43,20 @@ class Stores:
 
     def __init__(self, folder: Path, keep: KeepSettings, machines: Sequence[str]) -> None:
         self._keep = keep
-        self.outbox = Outbox(folder / "alerts.sqlite", machines, limit=keep.alerts_waiting)
+        self._folder, self._machines = folder, machines
+        self._locks: MachineLocks | None = None
+        self.outbox = Outbox(outbox_file(folder), machines, limit=keep.alerts_waiting)
         self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget) if keep.keeps_clips else None
+
+    def lock(self) -> None:
+        """Keep other processes of this box from hearing the same machines, until `close`.
+
+        Raises:
+            CannotStartError: one does already.
+        """
+        self._locks = MachineLocks(self._folder, self._machines)
 
     def records(self, machine: str) -> MachineRecords:
         """What is kept of one machine."""
@@ -64,3 +81,5 @@ class Stores:
         if self._clip_store is not None:
             self._clip_store.close(timeout_s)
         self.outbox.close()
+        if self._locks is not None:
+            self._locks.close()

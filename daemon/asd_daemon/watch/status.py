@@ -7,6 +7,7 @@ the status, never the listening.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from asd_daemon.redaction import redact_all
 from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 
@@ -26,6 +28,7 @@ SCHEMA = 1
 STALE_S = 60.0  # six windows without any progress
 SLACK_S = 5.0  # a file that is written anew while it is read is from after the question
 _WRITE_EVERY_S = 1.0
+_NAME_CHARACTERS = 100  # of a file, so that every file system takes it
 _SYSTEM_FOLDER = Path("/run/asd-daemon")
 _GOOD = ("normal", "starting", "learning")
 
@@ -69,7 +72,8 @@ class StatusFile:
             (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
             for name, r in reports.items()
         ]
-        return [*states, ("", self._delivery_report().broker_status.trouble)]
+        broker_status = self._delivery_report().broker_status
+        return [*states, ("", (broker_status.trouble, broker_status.troubles))]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -92,7 +96,7 @@ class StatusFile:
             self._written_s, self._written_states = time.monotonic(), self._states()
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+                fresh.write_text(json.dumps(redact_all(content), ensure_ascii=False) + "\n", encoding="utf-8")
                 fresh.replace(self._file)
             except OSError as e:
                 if not self._failed:
@@ -118,7 +122,10 @@ def status_folder(state_folder: Path, environment: Mapping[str, str] = os.enviro
 
 def status_file(folder: Path, machines: Iterable[str]) -> Path:
     """A daemon's file: named after its machines, so that several daemons of one user have one each."""
-    return folder / f"status-{'-'.join(machines)[:100]}.json"
+    names = "+".join(machines)  # which no name holds
+    if len(names) > _NAME_CHARACTERS:
+        names = f"{names[:_NAME_CHARACTERS]}+{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    return folder / f"status-{names}.json"
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ class DaemonStatus:
         """Whether the daemon lives, every machine is judged and normal, all can be kept, and the broker is reached."""
         machines = self.content.get("machines", {}).values()
         are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
-        return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
+        broker = self.content.get("broker", {})
+        return self.trouble is None and are_well and not (broker.get("trouble") or broker.get("troubles"))
 
 
 def status_lines(status: DaemonStatus) -> Iterator[str]:
@@ -148,6 +156,8 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
             f"broker {broker['broker']}: " + ("connected" if broker["connected"] else "connecting")
         )
         yield f"  {how}, {waiting} alerts wait"
+        for trouble in broker.get("troubles", ()):
+            yield f"    {trouble}"
     for name, machine in content.get("machines", {}).items():
         score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
         reason = f" ({machine['reason']})" if machine["reason"] else ""
