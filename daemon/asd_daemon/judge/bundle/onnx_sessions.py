@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError, RecordingError
 from asd_daemon.judge.bundle.bundle import Bundle, ModelEntry, SeparatorEntry
+from asd_daemon.judge.features.common_band import common_mel
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS, eat_input, log_mel
 from asd_daemon.waveform import WINDOW_SAMPLES
 
@@ -105,12 +106,12 @@ def check_window(waveform: F32) -> F32:
 
 
 def window_features(waveform: F32) -> F32:
-    """Normalised log-mel float32 (1024, 128) of one window.
+    """Normalised log-mel float32 (1024, 128) of the common band of one window.
 
     Raises:
         RecordingError: as `check_window`.
     """
-    return eat_input(log_mel(check_window(waveform)))
+    return eat_input(common_mel(log_mel(check_window(waveform))))
 
 
 def _open(file: Path) -> ort.InferenceSession:

@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError
+from asd_daemon.judge.features.common_band import common_bins, common_mel
 from asd_daemon.judge.features.log_mel import log_mel
 from asd_daemon.judge.features.power_spectrum import FRAME_SAMPLES, HOP_SAMPLES
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -119,7 +120,7 @@ def describe(
     mel = log_mel(waveform) if features is None else features
     if mel.shape[0] < FRAMES_NEEDED:
         raise ValueError(f"a view needs {FRAMES_NEEDED} frames of 10 ms, got {mel.shape[0]}")
-    hearing = mel.copy()
+    hearing = common_mel(mel)
     hearing[:, DEAF_BAND] = mel[:, DEAF_BAND + 1]
     count = 1 + PARTS if parts else 1
     described: dict[str, F32] = {}
@@ -149,7 +150,9 @@ def _fine_power(waveform: F32) -> F32:
     """Power (T, 255) without the two lowest bins, where removing a frame's DC leaves nothing."""
     frames = sliding_window_view(waveform.astype(np.float32, copy=False), FINE_SAMPLES)[::FINE_HOP_SAMPLES]
     spectrum = np.fft.rfft(frames * np.hanning(FINE_SAMPLES).astype(np.float32), axis=1)[:, 2:]
-    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    bin_hz = SAMPLE_RATE_HZ / FINE_SAMPLES
+    return common_bins(power, bin_hz, first_hz=2 * bin_hz)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from asd_daemon.judge.bundle.onnx_sessions import (
     window_features,
 )
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
+from asd_daemon.judge.features.common_band import common_mel
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import VIEW_NAMES, describe, view_sizes
 from asd_daemon.judge.thresholds.calibration import window_exceedance
@@ -74,7 +75,7 @@ class FeatureExtractor:
         mel = log_mel(check_window(waveform))
         described: dict[str, F32] = {}
         if HEARD in views:
-            described[HEARD] = self._embed(eat_input(mel))
+            described[HEARD] = self._embed(eat_input(common_mel(mel)))
         if SEPARATED in views:
             if self._separator is None:
                 raise BundleError("the bundle has no separator, but a machine is scored with its separated sound")
