@@ -87,8 +87,7 @@ class ClipTable:
 def read_dataset(roots: Sequence[Path]) -> ClipTable:
     """List the clips below folders, each at any level: a collection, a year, dev_data, raw, a machine or one of its splits.
 
-    Only headers are read. What can't be used (unreadable, empty or misnamed files, folders that can't be opened) is in
-    `ClipTable.problems`.
+    What can't be used (unreadable, misnamed, too short or unfit files, folders that can't be opened) is in `ClipTable.problems`.
 
     Raises:
         DataSetError: a root is missing, is no folder, or has no sound file below it.
@@ -102,7 +101,7 @@ def read_dataset(roots: Sequence[Path]) -> ClipTable:
 
 
 def load_clip(clip: Clip) -> NDArray[np.float32]:
-    """The first channel of a clip at 16 kHz, padded or truncated to 10 s (paper, section 2.4); float32 (160 000,).
+    """The first channel of a clip at 16 kHz, repeated or truncated to 10 s; float32 (160 000,).
 
     Of several channels the first is taken: in 2026 it is the microphone near the machine.
 
