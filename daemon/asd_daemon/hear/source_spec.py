@@ -22,7 +22,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "device": frozenset({"channel", "rate_hz"}),
     "file": frozenset({"channel", "speed"}),
     "folder": frozenset({"channel", "speed"}),
-    "command": frozenset(),
+    "command": frozenset({"speed"}),  # in a configuration only: a question mark is a command's own
 }
 
 
