@@ -321,6 +321,17 @@ def test_roots_that_are_missing_empty_or_files_are_refused(tmp_path: Path) -> No
         read_dataset([tmp_path / "fan", tmp_path / "texts"])
 
 
+def test_names_that_are_no_utf8_are_read_and_reported_escaped(tmp_path: Path) -> None:
+    (tmp_path / "fan").mkdir()
+    (tmp_path / "fan" / os.fsdecode(b"caf\xe9.wav")).write_bytes(SHORT_WAV)
+    (tmp_path / "fan" / os.fsdecode(b"tea\xe9.wav")).write_bytes(b"no sound")
+    (tmp_path / "fan" / "._cafe.wav").write_bytes(b"Mac OS X")
+    table = read_dataset([tmp_path])
+    assert load_clip(only(ClipTable(table.clips))).shape == (160_000,)
+    table.report().encode()
+    assert r"tea\xe9.wav: can't be read as sound" in table.report()
+
+
 def test_an_empty_report_is_empty() -> None:
     assert ClipTable(()).report() == ""
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
+from asd_daemon.sound_file import printable
 from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.data.clip import Clip, MachineSection, Problem
 from asd_trainer.data.listing import Listing
@@ -79,7 +80,9 @@ class ClipTable:
             (False, "file(s) or folder(s) can't be used"),
             (True, "contradiction(s); the clips are used"),
         ):
-            reasons = [f"  {problem.path}: {problem.reason}" for problem in self.problems if problem.used == used]
+            reasons = [
+                f"  {printable(problem.path)}: {problem.reason}" for problem in self.problems if problem.used == used
+            ]
             lines += [f"{len(reasons)} {heading}:", *reasons] if reasons else []
         return "\n".join(lines)
 

@@ -142,7 +142,7 @@ def clips_digest(clips: Sequence[Clip]) -> str:
             status = clip.path.stat()
         except OSError as e:
             raise RecordingError(f"{clip.path}: can't be read: {e.strerror}") from e
-        digest.update(f"\n{clip.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+        digest.update(f"\n{clip.path}\t{status.st_size}\t{status.st_mtime_ns}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

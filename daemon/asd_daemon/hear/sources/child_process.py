@@ -252,7 +252,7 @@ class SupervisedChild:
         gap = sound.lost_samples
         self._overruns += int(gap > 0)
         if self._life_sound_s == 0.0 and self._last_end_s is not None:
-            away_s = sound.ended_s - length_s - self._last_end_s
+            away_s = max(0.0, sound.ended_s - length_s - self._last_end_s)  # what it sends at once had been waiting
             gap = max(1, round(away_s * SAMPLE_RATE_HZ))
             _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
         self._life_sound_s += length_s

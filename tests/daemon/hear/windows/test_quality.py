@@ -73,7 +73,8 @@ def test_unfit_reason_of_sound_of_a_lower_rate_is_its_band(rate_hz: int, level: 
 
 def test_unfit_reason_of_tones_slopes_and_a_low_pass_above_what_is_judged_is_none() -> None:
     t, spectrum, hz = np.arange(N) / 16_000, np.fft.rfft(noise()), np.fft.rfftfreq(N, 1 / 16_000)
-    tones = sum(0.1 * np.sin(2 * np.pi * f * t) for f in (120, 1900, 3900)).astype(np.float32) + noise(1e-4)
+    hums = np.stack([0.1 * np.sin(2 * np.pi * f * t) for f in (120, 1900, 3900)]).sum(axis=0)
+    tones = hums.astype(np.float32) + noise(1e-4)
     dull = np.fft.irfft(spectrum / (1 + (hz / 200) ** 2), N).astype(np.float32)
     passed = np.fft.irfft(spectrum * (hz < 7_000), N).astype(np.float32)
     assert [unfit_reason(sound) for sound in (tones, dull, passed)] == [None, None, None]
