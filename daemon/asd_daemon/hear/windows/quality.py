@@ -75,8 +75,8 @@ class QualityLimits:
     """Largest fraction of such samples."""
     dc_level: float = 0.1
     """Full scale is 1. Largest mean, either sign."""
-    cliff_db: float = 17.0
-    """Sound falls by less than this from a band of 1 kHz to all above it (machines by 14 at most), resampled sound by 22 and more."""
+    cliff_db: float = 15.0
+    """Sound falls by less than this from a band of 1 kHz to all above it (machines by 10 at most), resampled sound by 20 and more."""
 
 
 def unfit_reason(samples: F32, gap_samples: int = 0, limits: QualityLimits | None = None) -> UnfitReason | None:
@@ -152,9 +152,9 @@ def band_end_hz(samples: F32, cliff_db: float) -> float | None:
     loudest_above = np.maximum.accumulate(level_db[top::-1])[::-1]  # (top + 1,): from each bin to the top
     first, last = int(_BAND_END_HZ[0] / bin_hz), int(_BAND_END_HZ[1] / bin_hz)
     spans = sliding_window_view(level_db, _BAND_BELOW_BINS)[first - _BAND_BELOW_BINS : last - _BAND_BELOW_BINS + 1]
-    below = np.partition(spans, _BAND_BELOW_BINS // 4, axis=1)[
-        :, _BAND_BELOW_BINS // 4
-    ]  # three quarters of them: a tone is no band
-    fall = below - loudest_above[first + _BAND_EDGE_BINS : last + _BAND_EDGE_BINS + 1]
+    quarter, half = _BAND_BELOW_BINS // 4, _BAND_BELOW_BINS // 2
+    below = np.partition(spans, quarter, axis=1)[:, quarter]  # three quarters of them are louder: a tone is no band
+    slope = spans[:, :half].mean(axis=1) - spans[:, half:].mean(axis=1)  # what falls on like that is no cliff
+    fall = below - loudest_above[first + _BAND_EDGE_BINS : last + _BAND_EDGE_BINS + 1] - 1.25 * np.maximum(slope, 0)
     steepest = int(np.argmax(fall))
     return (first + steepest) * bin_hz if fall[steepest] > cliff_db else None

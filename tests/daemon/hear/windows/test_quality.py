@@ -76,8 +76,9 @@ def test_unfit_reason_of_tones_slopes_and_a_low_pass_above_what_is_judged_is_non
     hums = np.stack([0.1 * np.sin(2 * np.pi * f * t) for f in (120, 1900, 3900)]).sum(axis=0)
     tones = hums.astype(np.float32) + noise(1e-4)
     dull = np.fft.irfft(spectrum / (1 + (hz / 200) ** 2), N).astype(np.float32)
+    steep = np.fft.irfft(spectrum * np.linspace(1, 0.05, spectrum.shape[0]) ** 9, N).astype(np.float32)
     passed = np.fft.irfft(spectrum * (hz < 7_000), N).astype(np.float32)
-    assert [unfit_reason(sound) for sound in (tones, dull, passed)] == [None, None, None]
+    assert [unfit_reason(sound) for sound in (tones, dull, 5 * steep, passed)] == [None] * 4
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 3.0])
