@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.features.change import Change
 from asd_daemon.judge.features.spectral_difference import Difference
+from asd_daemon.tell.change_words import change_text
 
 SCHEMA = 1
 
@@ -60,6 +62,8 @@ class MachineState:
     """Where the level of normal scores has crept towards the threshold."""
     troubles: tuple[str, ...] = ()
     """What can't be kept at present and why, in words."""
+    changes: tuple[Change, ...] | None = None
+    """What has changed in the sound since the alert that is open; None where none is, or nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class AlertDetails:
 
     difference: Difference | None = None
     """From the nearest normal window."""
+    changes: tuple[Change, ...] | None = None
+    """What has changed in kinds that have a name, the most telling first; None until enough normal windows are known."""
     clip: str | None = None
     """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
 
@@ -128,6 +134,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         if state.drift
         else None,
         "troubles": list(state.troubles),
+        "text": _text(state.changes),
     }
 
 
@@ -165,6 +172,8 @@ def alert_payload(
         "anomalous_windows": event.anomalous_windows,
         "bands": [asdict(band) for band in difference.bands] if difference else [],
         "seconds": list(difference.seconds) if difference else [],
+        "text": _text(details.changes),
+        "changes": [_change(change) for change in details.changes or ()],
         "clip": details.clip,
         "repeated": repeated,
     }
@@ -173,6 +182,15 @@ def alert_payload(
 def to_json(payload: dict[str, Any]) -> bytes:
     """UTF-8 JSON without NaN, which is no JSON."""
     return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _text(changes: tuple[Change, ...] | None) -> str | None:
+    return None if changes is None else change_text(changes)
+
+
+def _change(change: Change) -> dict[str, Any]:
+    told = {key: value for key, value in asdict(change).items() if key != "strength"}
+    return {**told, "kind": change.kind.value, "certainty": change.certainty}
 
 
 def _rounded(value: float | None) -> float | None:
