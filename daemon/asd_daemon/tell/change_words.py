@@ -56,7 +56,7 @@ def _level(change: Change) -> str:
 def _tone(change: Change) -> str:
     times = "" if change.multiple == 1 else f"{change.multiple} times "
     multiple = f", {times}the rate of {change.rate_hz:g} a second" if change.multiple else ""
-    return f"a new tone at {change.tone_hz:.0f} Hz{multiple}"
+    return f"a new tone at {change.tone_hz or 0:.0f} Hz{multiple}"
 
 
 def _times(rate_hz: float | None) -> str:
@@ -74,8 +74,8 @@ def _db(change: Change) -> str:
 
 
 _PHRASES: Mapping[ChangeKind, Callable[[Change], str]] = {
-    ChangeKind.FASTER: lambda change: f"runs {change.percent:g} % faster",
-    ChangeKind.SLOWER: lambda change: f"runs {change.percent:g} % slower",
+    ChangeKind.FASTER: lambda change: f"runs {change.percent or 0:g} % faster",
+    ChangeKind.SLOWER: lambda change: f"runs {change.percent or 0:g} % slower",
     ChangeKind.STROKES: _strokes,
     ChangeKind.DULLER: lambda change: f"duller {_where(change)}, {_db(change)} softer than usual",
     ChangeKind.KNOCKS: _knocks,

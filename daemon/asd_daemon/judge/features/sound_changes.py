@@ -36,6 +36,7 @@ _LEAST_DEPTH = 0.12
 _LOUDEST, _MIDDLE, _UPPER = 5, 2, 3  # places in LEVELS
 _HISS_FIRST, _DULL_FIRST, _RUMBLE_END = 8, 10, 9  # third octaves from 635 and 1008 Hz, to 800 Hz
 _LEAST_DB = 2.5
+_THIRD_LOUDEST, _RARE_DB = 2, 6.0
 _FIRST_LINE, _LAST_LINE = round(60 / TONE_HZ), round(7200 / TONE_HZ)
 _SPEED_STEP, _SPEED_MOST, _SPEED_LEAST = 0.005, 30, 3
 _SPEED_LINES = np.exp(np.arange(np.log(400), np.log(6000), _SPEED_STEP)) / TONE_HZ
@@ -87,11 +88,13 @@ def _knocks(usual: UsualSound, window: WindowSummary) -> Change | None:
     swings = _unusual_modulation(usual, window)
     rise = window.envelopes_db - usual.envelopes_db
     sharper = sharpness_db(window.envelopes_db) - usual.sharpness_db
-    sudden = rise[:, _LOUDEST] - rise[:, _UPPER]
+    rarest = (window.peaks_db - usual.peaks_db)[:, _THIRD_LOUDEST]  # blows too few and short for a percentile
+    sudden = np.maximum(rise[:, _LOUDEST], rarest) - rise[:, _UPPER]
+    is_sharper = (sharper > 4 * usual.sharpness_std_db) | (rarest > _RARE_DB)
     alike = window.likeness >= np.maximum(_ALIKE, usual.likeness + _MORE_ALIKE)
     best: Change | None = None
     for band in range(1, len(ENVELOPE_BANDS_HZ)):  # bursts of noise in a band as narrow as the lowest look alike too
-        if sharper[band] < 4 * usual.sharpness_std_db[band]:
+        if not is_sharper[band]:
             continue
         even, strength = _is_even(swings[band]), 0.0
         if even and alike[band] and _has_harmonics(swings[band], window.modulation[band] - usual.modulation[band]):
@@ -103,7 +106,7 @@ def _knocks(usual: UsualSound, window: WindowSummary) -> Change | None:
                 strength = max(strength, sudden[band] / 3)
         if strength > (best.strength if best else 0):
             low_hz, high_hz = ENVELOPE_BANDS_HZ[band]
-            db = round(float(rise[band, _LOUDEST]), 1)
+            db = round(float(max(rise[band, _LOUDEST], rarest[band])), 1)
             rate_hz, swell_hz = _blow_rates(swings[band]) if even else (_blows_counted(usual, window, band), None)
             best = Change(ChangeKind.KNOCKS, float(strength), db, rate_hz, even, swell_hz, low_hz, high_hz)
     return best

@@ -38,7 +38,7 @@ _BAND_FFT = 1024  # samples of a frame that third octaves are heard in: 64 ms
 _QUANTILES = (10, 50, 80)
 _TONE_SIDE = 25  # lines on either side that a tone must stand out from: 100 Hz
 _EVENTS, _EVENT_S, _EVENTS_APART_S = 16, 0.016, 0.012
-_ONSET_DB = 3.0  # rise within 20 ms that is the start of something
+_ONSET_DB = 6.0  # rise within 20 ms that is the start of something
 _FLOOR = 1e-12
 
 

@@ -61,7 +61,7 @@ def test_tone_stands_out_on_its_line_and_hiss_nowhere() -> None:
 
 def test_repetition_is_highest_at_the_period_of_the_strokes() -> None:
     window = summarise(hiss(1) + rung_at(np.arange(0.3, 9.9, 0.9)))
-    assert window.repetition.max() > 0.8
+    assert window.repetition.max() > 0.6
     assert (int(np.argmax(window.repetition[:100])) + FIRST_LAG) * LAG_S == pytest.approx(0.9, abs=0.011)
 
 
