@@ -1,6 +1,6 @@
 """How the worst window of an alert differs from the machine's recent normal windows, for whoever reads the alert.
 
-Owns the normal windows to compare with. The arithmetic is that of `spectral_difference`.
+Owns the normal windows to compare with. The arithmetic is that of `spectral_difference` and `sound_changes`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from asd_daemon.judge.features.change import Change
+from asd_daemon.judge.features.recent_summaries import RecentSummaries
 from asd_daemon.judge.features.spectral_difference import Difference, RecentNormalWindows
 
 
@@ -15,18 +17,22 @@ class AlertExplanation:
     """One machine's; from one thread. Windows are float32 (160 000,)."""
 
     def __init__(self) -> None:
-        self._normal = RecentNormalWindows()
+        self._normal, self._summaries = RecentNormalWindows(), RecentSummaries()
         self.difference: Difference | None = None
         """Of the worst window so far; None until a few normal windows are known."""
+        self.changes: tuple[Change, ...] | None = None
+        """What has changed in it, in kinds that have a name; None until enough normal windows are known."""
 
     def add_normal(self, samples: NDArray[np.float32]) -> None:
         """Take in a normal window to compare with later."""
         self._normal.add(samples)
+        self._summaries.add(samples)
 
     def begin(self, samples: NDArray[np.float32]) -> None:
         """Explain an alert that opens with this window."""
-        self.difference = self._normal.compare(samples)
+        self.difference, self.changes = self._normal.compare(samples), self._summaries.changes(samples)
 
     def replace_worst(self, samples: NDArray[np.float32]) -> None:
         """Explain the open alert by this window, which scores highest so far."""
         self.difference = self._normal.compare(samples) or self.difference
+        self.changes = self._summaries.changes(samples) or self.changes

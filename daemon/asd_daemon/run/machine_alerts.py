@@ -17,6 +17,7 @@ from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.run.alert_explanation import AlertExplanation
 from asd_daemon.run.score_drift_watch import ScoreDriftWatch
+from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import AlertDetails, MachineState
 from asd_daemon.tell.publisher import Publisher
@@ -98,6 +99,7 @@ class MachineAlerts:
             muted_until=silence.muted_until(now),
             drift=self._drift.drift,
             troubles=self._records.write_errors,
+            changes=self._explanation.changes if alert else None,
         )
 
     def record_sound(self, window: Window) -> None:
@@ -142,7 +144,9 @@ class MachineAlerts:
 
     def _handle_event(self, event: AlertEvent) -> None:
         """Publish an event unless it is withheld; what the alarm knows is kept with it in any case."""
-        _LOG.info("%s: alert %s, score %.4g of %.4g", self._machine, event.kind, event.score, event.threshold)
+        changes = self._explanation.changes
+        words = f": {change_text(changes)}" if changes is not None else ""
+        _LOG.info("%s: alert %s, score %.4g of %.4g%s", self._machine, event.kind, event.score, event.threshold, words)
         if event.kind is AlertKind.OPEN:
             self._counters.add(opened=1)
             self._silence = self._silence.when_opened(event.at)
@@ -158,7 +162,7 @@ class MachineAlerts:
     def _publish(self, event: AlertEvent) -> None:
         """Give an event away, together with what is known after it."""
         memory = self._memory().to_bytes() if self._resumes else None
-        details = AlertDetails(self._explanation.difference, self._clip)
+        details = AlertDetails(self._explanation.difference, self._explanation.changes, self._clip)
         self._publisher.publish_alert(self._machine, event, details, memory)
 
     def _end_expired_silence(self, now: datetime) -> None:

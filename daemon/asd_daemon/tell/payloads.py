@@ -12,8 +12,10 @@ from enum import StrEnum
 from typing import Any
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.features.change import Change
 from asd_daemon.judge.features.spectral_difference import Difference
 from asd_daemon.redaction import redact_all
+from asd_daemon.tell.change_words import change_text
 
 SCHEMA = 1
 
@@ -66,6 +68,8 @@ class MachineState:
     """What can't be kept or told at present and why, in words."""
     hears: bool = True
     """Whether sound comes that could be the machine's; False for silence and for what has not been usable for too long."""
+    changes: tuple[Change, ...] | None = None
+    """What has changed in the sound since the alert that is open; None where none is, or nothing is known of it."""
 
     @property
     def listening(self) -> bool:
@@ -89,6 +93,8 @@ class AlertDetails:
 
     difference: Difference | None = None
     """From the nearest normal window."""
+    changes: tuple[Change, ...] | None = None
+    """What has changed in kinds that have a name, the most telling first; None until enough normal windows are known."""
     clip: str | None = None
     """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
 
@@ -140,6 +146,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         if state.drift
         else None,
         "troubles": list(state.troubles),
+        "text": _text(state.changes),
     }
 
 
@@ -177,6 +184,8 @@ def alert_payload(
         "anomalous_windows": event.anomalous_windows,
         "bands": [asdict(band) for band in difference.bands] if difference else [],
         "seconds": list(difference.seconds) if difference else [],
+        "text": _text(details.changes),
+        "changes": [_change(change) for change in details.changes or ()],
         "clip": details.clip,
         "repeated": repeated,
     }
@@ -185,6 +194,15 @@ def alert_payload(
 def to_json(payload: dict[str, Any]) -> bytes:
     """UTF-8 JSON without NaN, which is no JSON, and without secrets in its texts."""
     return json.dumps(redact_all(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _text(changes: tuple[Change, ...] | None) -> str | None:
+    return None if changes is None else change_text(changes)
+
+
+def _change(change: Change) -> dict[str, Any]:
+    told = {key: value for key, value in asdict(change).items() if key != "strength"}
+    return {**told, "kind": change.kind.value, "certainty": change.certainty}
 
 
 def _rounded(value: float | None) -> float | None:

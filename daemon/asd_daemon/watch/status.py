@@ -163,6 +163,8 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
         reason = f" ({machine['reason']})" if machine["reason"] else ""
         yield f"  {name}: {machine['state']}{reason} since {machine['since']}{score}"
         yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
+        if text := machine.get("text"):
+            yield f"    {text}"
         if machine["muted_until"]:
             yield f"    muted until {machine['muted_until']}"
         if machine["drift"]:

@@ -16,6 +16,7 @@ from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, PublishedScore
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
@@ -246,6 +247,33 @@ def test_alert_tells_the_bands_and_seconds_in_which_the_worst_window_differs(tmp
     assert details.difference.seconds[0] == 3
     desk.hear(0.6, 0.1, 0.1)
     assert desk.publisher.details[-1].difference == details.difference, "the worst window's, to the end"
+
+
+def test_alert_says_in_words_what_has_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    desk = Desk(tmp_path)
+    noise = np.random.default_rng(1)
+    for _ in range(8):
+        desk.hear(0.1, sound=noise.normal(0, 0.02, 160_000).astype(np.float32))
+    assert desk.state.changes is None
+    whistling = noise.normal(0, 0.02, 160_000).astype(np.float32)
+    whistling += 0.05 * np.sin(2 * np.pi * 3000 * np.arange(160_000) / 16_000).astype(np.float32)
+    desk.hear(0.9, 0.95, sound=whistling)
+    changes = desk.publisher.details[-1].changes
+    assert changes is not None
+    assert change_text(changes) == "A new tone at 3000 Hz"
+    assert desk.state.changes == changes, "as long as it is open"
+    assert "alert open, score 0.95 of 0.5: A new tone at 3000 Hz" in caplog.text
+    desk.hear(0.6, 0.1, 0.1)
+    assert desk.kinds[-1] == "close"
+    assert desk.publisher.details[-1].changes == changes, "the worst window's, to the end"
+    assert desk.state.changes is None
+
+
+def test_alert_before_enough_normal_windows_are_known_has_no_words(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hear(0.1, 0.9, 0.95)
+    assert desk.publisher.details[-1].changes is None
 
 
 def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:

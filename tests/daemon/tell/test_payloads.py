@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
+from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
 from asd_daemon.tell.commands import Command, CommandKind, parse_command
 from asd_daemon.tell.mqtt.discovery import describes, device_id, discoveries, former_topics
@@ -33,7 +34,12 @@ ROOT = Path(__file__).resolve().parents[3]
 SCHEMAS = ROOT / "docs" / "schemas"
 AT = datetime(2026, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
 EVENT = AlertEvent(AlertKind.OPEN, "event-1", AT, AT, 0.5, 0.6, 0.4, 3, 2)
-DETAILS = AlertDetails(Difference((Band(100.0, 200.0, 6.1, 3.2),), (4, 0, 9), 12), "clips/fan/x.flac")
+CHANGES = (
+    Change(ChangeKind.KNOCKS, 3.0, 6.1, 83.1, even=True, swell_hz=14.0, from_hz=3000, to_hz=6200),
+    Change(ChangeKind.TONE, 1.0, 12.6, rate_hz=14.0, tone_hz=42.1, multiple=3),
+)
+DIFFERENCE = Difference((Band(100.0, 200.0, 6.1, 3.2),), (4, 0, 9), 12)
+DETAILS = AlertDetails(DIFFERENCE, CHANGES, "clips/fan/x.flac")
 
 
 def schema(name: str) -> Draft202012Validator:
@@ -59,6 +65,7 @@ STATES = [MachineState(condition, AT) for condition in Condition] + [
         muted_until=AT,
         drift=Drift(AT, 0.6),
         troubles=("the disk is full",),
+        changes=CHANGES,
     )
 ]
 
@@ -73,16 +80,42 @@ def test_score_fits_its_schema() -> None:
 
 
 @pytest.mark.parametrize("kind", list(AlertKind))
-@pytest.mark.parametrize("details", [DETAILS, AlertDetails()])
+@pytest.mark.parametrize("details", [DETAILS, replace(DETAILS, changes=()), AlertDetails()])
 def test_alert_fits_its_schema(kind: AlertKind, details: AlertDetails) -> None:
     for threshold in (0.4, 0.0):
         event = replace(EVENT, kind=kind, threshold=threshold)
         schema("alert").validate(sent(alert_payload("box", "fan", event, details, repeated=True)))
 
 
+@pytest.mark.parametrize("kind", list(ChangeKind))
+def test_every_kind_of_change_fits_the_schema_of_an_alert(kind: ChangeKind) -> None:
+    bare, full = Change(kind, 1.0), Change(kind, 9.0, 1.0, 2.0, True, 3.0, 4, 5, 6.0, 7, 8.0)
+    for change in (bare, full):
+        details = AlertDetails(changes=(change,))
+        schema("alert").validate(sent(alert_payload("box", "fan", EVENT, details)))
+        schema("state").validate(sent(state_payload("box", "fan", replace(STATES[-1], changes=(change,)))))
+
+
+def test_alert_tells_its_changes_in_words_and_in_figures() -> None:
+    alert, state = sent(alert_payload("box", "fan", EVENT, DETAILS)), sent(state_payload("box", "fan", STATES[-1]))
+    assert alert["text"] == state["text"]
+    assert alert["text"].startswith("Knocks 83.1 times a second, stronger and weaker 14 times a second")
+    knocks, tone = alert["changes"]
+    assert (knocks["kind"], knocks["rate_hz"], knocks["certainty"]) == ("knocks", 83.1, 0.75)
+    assert (tone["kind"], tone["multiple"], tone["db"], tone["certainty"]) == ("tone", 3, 12.6, 0.5)
+
+
+def test_changes_that_are_not_known_are_no_words_and_none_that_has_a_name_says_so() -> None:
+    assert sent(alert_payload("box", "fan", EVENT, AlertDetails()))["text"] is None
+    nameless = sent(alert_payload("box", "fan", EVENT, AlertDetails(changes=())))
+    assert (nameless["text"], nameless["changes"]) == ("Sounds different, in no way that has a name", [])
+
+
 def test_schemas_know_every_word_of_ours_and_no_other() -> None:
     state = schema("state").schema["properties"]["state"]["enum"]
     assert set(state) == {c.value for c in Condition}
+    changes = schema("alert").schema["properties"]["changes"]["items"]["properties"]["kind"]["enum"]
+    assert set(changes) == {kind.value for kind in ChangeKind}
     assert set(schema("command").schema["properties"]["command"]["enum"]) == {k.value for k in CommandKind}
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from asd_daemon.errors import CannotStartError
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.tell.payloads import Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
@@ -104,6 +105,15 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
     assert "no clip: full" in "\n".join(status_lines(found))
+
+
+def test_status_of_a_machine_with_an_alert_says_what_has_changed(tmp_path: Path) -> None:
+    calm, hiss = report(), Change(ChangeKind.HISS, 2.0, 6.4, from_hz=2540)
+    state = MachineState(Condition.ALERT, AT, event_id="e", changes=(hiss,))
+    status_of(tmp_path, fan=MachineReport(state, calm.counts, calm.source_health), pump=report())
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert "    Hisses above 2540 Hz, 6 dB louder than usual" in list(status_lines(found))
+    assert found.content["machines"]["pump"]["text"] is None
 
 
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:

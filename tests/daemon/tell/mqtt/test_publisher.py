@@ -97,6 +97,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "muted_until": None,
         "drift": None,
         "troubles": [],
+        "text": None,
     }
     assert score["at"] == "2026-01-31T12:00:00.123Z"
     assert score["anomalous"] is False

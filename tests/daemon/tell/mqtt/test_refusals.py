@@ -200,7 +200,7 @@ def test_score_behind_which_the_broker_hangs_up_is_set_aside() -> None:
 def test_packets_larger_than_the_broker_takes_are_not_sent_and_alerts_go_without_their_explanation() -> None:
     difference = Difference(tuple(Band(float(n), float(n + 1), 1.0, 1.0) for n in range(40)), tuple(range(10)), 64)
     with ScriptedBroker(limits={0x27: 900}) as broker, talking(broker) as publisher:
-        publisher.publish_alert("fan", alert("long"), AlertDetails(difference, "clips/fan/a.flac"))
+        publisher.publish_alert("fan", alert("long"), AlertDetails(difference, clip="clips/fan/a.flac"))
         publisher.publish_alert("fan", alert("short"))
         assert publisher.outbox.wait_empty(20)
         until(lambda: publisher.broker_status.troubles)
