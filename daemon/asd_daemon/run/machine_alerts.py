@@ -110,6 +110,18 @@ class MachineAlerts:
         """A window could not be judged."""
         self._records.log_score(at, None, None, reason)
         self._end_expired_silence(at)
+        self._handle_unjudged(self._alarm.unjudged(at))
+
+    def handle_deafness(self, at: datetime) -> None:
+        """Nothing is heard of the machine; called again and again while that lasts."""
+        self._handle_unjudged(self._alarm.unjudged(at, is_deaf=True))
+
+    def _handle_unjudged(self, event: AlertEvent | None) -> None:
+        if event is None:
+            return
+        ends = "ends as unknown" if event.outcome is not None else "stays open"
+        _LOG.warning("%s: alert %s: its machine can't be judged; it %s", self._machine, event.event_id, ends)
+        self._handle_event(event)
 
     def handle_verdict(self, window: Window, verdict: Verdict) -> None:
         """Take in what the judge says of a window, and publish what there is to publish."""

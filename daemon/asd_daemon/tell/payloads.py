@@ -182,6 +182,8 @@ def alert_payload(
         "headroom": _rounded(event.headroom),
         "windows": event.windows,
         "anomalous_windows": event.anomalous_windows,
+        "unjudged_since": time_text(event.unjudged_since) if event.unjudged_since else None,
+        "outcome": event.outcome.value if event.outcome else None,
         "bands": [asdict(band) for band in difference.bands] if difference else [],
         "seconds": list(difference.seconds) if difference else [],
         "text": _text(details.changes),

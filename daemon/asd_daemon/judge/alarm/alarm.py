@@ -199,7 +199,7 @@ class Alarm:
             return self._open_if_due(judged, threshold)
         return self._follow(self._open, judged, threshold)
 
-    def unjudged(self, at: datetime) -> AlertEvent | None:
+    def unjudged(self, at: datetime, *, is_deaf: bool = False) -> AlertEvent | None:
         """Take in that there is nothing that can be judged: an unusable window, or no sound at all; what there is to tell, if anything.
 
         To be called for every window that is unfit and again and again while a source is lost. The alert says so once, when that has
@@ -207,6 +207,7 @@ class Alarm:
 
         Args:
             at: UTC time of the window, or now.
+            is_deaf: whether nothing is heard at all, which an open alert says at once.
         """
         alert = self._open
         if alert is None:
@@ -214,8 +215,11 @@ class Alarm:
         since = alert.unjudged_since
         if since is None or at < since:  # it begins now, or the clock was set back
             self._open = replace(alert, unjudged_since=at)
-            self._said_unjudged = False
-            return None
+            self._said_unjudged = is_deaf
+            if not is_deaf:
+                return None
+            self._open, self._told_at = replace(self._open, kind=AlertKind.UPDATE, at=at), at
+            return self._open
         alert = replace(alert, kind=AlertKind.UPDATE, at=at)
         if _is_over(since, self._rule.unknown_after_s, at):
             self._open, self._closed_at, self._quiet_in_a_row = None, at, 0

@@ -317,3 +317,14 @@ def test_time_without_judgement_goes_on_over_a_restart_and_begins_anew_when_the_
 def test_nothing_is_told_of_a_machine_without_an_alert_that_cannot_be_judged() -> None:
     alarm = Alarm(RULE)
     assert [alarm.unjudged(at(n)) for n in range(1000)] == [None] * 1000
+
+
+def test_an_open_alert_says_at_once_that_nothing_is_heard_any_more_and_only_once() -> None:
+    alarm = Alarm(AlarmRule())
+    for number in range(3):
+        alarm.update(3.0, 1.0, at(number))
+    assert alarm.open_alert is not None
+    event = alarm.unjudged(at(3), is_deaf=True)
+    assert event is not None
+    assert (event.kind, event.outcome, event.unjudged_since) == (AlertKind.UPDATE, None, at(3))
+    assert alarm.unjudged(at(4), is_deaf=True) is None
