@@ -188,11 +188,10 @@ class Whitening:
         if not scaled:  # all windows are the same: nothing to whiten
             return cls(mean, np.zeros((0, dims)), np.zeros(0), 1.0)
         joined = np.concatenate(scaled) / np.sqrt(len(scaled))  # mean variance 1
-        _, singular, axes = np.linalg.svd(joined, full_matrices=False)
-        kept = singular > 1e-6 * singular[0]
+        singular, axes = principal_axes(joined)
         outside = 1 / np.sqrt(shrinkage)
-        gain = 1 / np.sqrt((1 - shrinkage) * singular[kept] ** 2 + shrinkage) - outside
-        return cls(mean, axes[kept], gain, float(outside))
+        gain = 1 / np.sqrt((1 - shrinkage) * singular**2 + shrinkage) - outside
+        return cls(mean, axes, gain, float(outside))
 
     def apply(self, vectors: F32) -> F32:
         """(Q, D) → (Q, D)."""
@@ -218,6 +217,21 @@ class Whitening:
         if mean.ndim != 1 or axes.shape != (gain.shape[0], mean.shape[0]) or gain.ndim != 1 or outside.shape != (1,):
             raise BundleError(f"whitening: shapes {mean.shape}, {axes.shape}, {gain.shape}, {outside.shape} do not fit")
         return cls(mean, axes, gain, float(outside[0]))
+
+
+def principal_axes(rows: F64, least: float = 1e-6) -> tuple[F64, F64]:
+    """Singular values (R,), falling, and right singular vectors (R, D) of rows (N, D), down to a fraction of the largest.
+
+    By the eigenvectors of the smaller Gram matrix, for LAPACK's SVD may end with "did not converge" on finite data. What squaring costs in
+    precision lies where shrinkage leaves nothing of it.
+    """
+    is_wide = rows.shape[0] < rows.shape[1]
+    values, vectors = np.linalg.eigh(rows @ rows.T if is_wide else rows.T @ rows)
+    singular = np.sqrt(np.maximum(values[::-1], 0))
+    kept = singular > least * singular[0]
+    singular, vectors = singular[kept], vectors[:, ::-1][:, kept]
+    axes = (rows.T @ vectors / singular).T if is_wide else vectors.T
+    return singular, np.ascontiguousarray(axes)
 
 
 def euclidean(queries: F32, bank: F32) -> F32:

@@ -15,6 +15,7 @@ from asd_daemon.judge.features.views import (
     describe,
     euclidean,
     floor,
+    principal_axes,
 )
 
 
@@ -113,3 +114,35 @@ def test_whitening_from_arrays_that_do_not_fit_raises_bundle_error(rng: np.rando
 def test_whitening_with_impossible_shrinkage_raises_value_error(shrinkage: float) -> None:
     with pytest.raises(ValueError, match="shrinkage"):
         Whitening.fit(np.eye(3, dtype=np.float32), shrinkage=shrinkage)
+
+
+@pytest.mark.parametrize(("rows", "dims"), [(128, 256), (256, 128), (40, 40)])
+@pytest.mark.parametrize("condition", [1.0, 1e4, 1e9])
+def test_principal_axes_of_ill_conditioned_rows_are_those_of_the_svd(
+    rng: np.random.Generator, rows: int, dims: int, condition: float
+) -> None:
+    spread = np.geomspace(1, 1 / condition, min(rows, dims))
+    left, _ = np.linalg.qr(rng.normal(size=(rows, spread.shape[0])))
+    right, _ = np.linalg.qr(rng.normal(size=(dims, spread.shape[0])))
+    matrix = (left * spread) @ right.T
+    singular, axes = principal_axes(matrix)
+    _, wanted, wanted_axes = np.linalg.svd(matrix, full_matrices=False)
+    kept = wanted > 1e-6 * wanted[0]
+    np.testing.assert_allclose(singular, wanted[kept][: singular.shape[0]], rtol=1e-3)
+    assert abs(singular.shape[0] - kept.sum()) <= 2
+    vectors = rng.normal(size=(5, dims))
+    both = []
+    for values, directions in ((singular, axes), (wanted[kept], wanted_axes[kept])):
+        gain = 1 / np.sqrt(0.5 * values**2 + 0.5) - 1 / np.sqrt(0.5)
+        both.append(((vectors @ directions.T) * gain) @ directions)
+    np.testing.assert_allclose(both[0], both[1], atol=1e-9)
+
+
+def test_whitening_needs_no_svd(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def did_not_converge(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", did_not_converge)
+    whole = rng.normal(size=(32, 128)).astype(np.float32)
+    parts = rng.normal(size=(32, 3, 128)).astype(np.float32)
+    assert np.isfinite(Whitening.fit(whole, parts).apply(whole)).all()
