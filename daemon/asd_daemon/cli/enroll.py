@@ -38,11 +38,18 @@ DEFAULT_MINUTES = 20.0
 @click.option("--source", metavar="KIND:TARGET", help="What to hear.  [default: the machine's configured source]")
 @click.option("--add", is_flag=True, help="Extend what was learned before: another season, another product.")
 @click.option("--relearn", is_flag=True, help="Replace what was learned before, once the new state passes.")
+@click.option("--resume", is_flag=True, help="Go on with the windows that an interrupted --relearn has collected.")
+@click.option(
+    "--anew", is_flag=True, help="Forget the windows that an earlier call has collected, whatever they were for."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **words: Any) -> None:
+def enroll(
+    minutes: float | None, add: bool, relearn: bool, resume: bool, anew: bool, as_json: bool, **words: Any
+) -> None:
     """Learn a machine from its healthy sound on this box; `run --machine NAME` and `score` know it from then on.
 
-    Interrupted, it goes on where it was. The state learned before stays until the new one passes.
+    Interrupted, it goes on where it was when it is called the same way within a day; --relearn begins anew unless --resume is given. The
+    state learned before stays until the new one passes.
 
     \b
     Examples:
@@ -58,12 +65,22 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **wor
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
+    if resume and anew:
+        raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
     plan = make_plan(CommandLineOptions(**words))
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)
     wanted = math.ceil((minutes or DEFAULT_MINUTES) * 60 / WINDOW_S) if minutes or source.live else None
-    order = EnrolmentRequest(model, str(spec), wanted, add=add, relearn=relearn)
+    order = EnrolmentRequest(
+        model,
+        str(spec),
+        wanted,
+        add=add,
+        relearn=relearn,
+        earlier="resume" if resume else "forget" if anew else "ask",
+        keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+    )
     bundle = SharedBundle(plan.bundle, plan.settings.bundle_key).bundle()
     with _Shown(model) as shown:
         done = enrol(bundle, enrolled_folder(), order, source, shown)

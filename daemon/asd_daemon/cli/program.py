@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asd_daemon.cli.bundle import bundle
-from asd_daemon.cli.console import CommandGroup
+from asd_daemon.cli.console import CommandGroup, use_one_thread
 from asd_daemon.cli.enroll import enroll
+from asd_daemon.cli.machines import machines
 from asd_daemon.cli.service import service
 from asd_daemon.errors import RecordingError
 
@@ -301,9 +302,11 @@ def sample_config() -> None:
 
 cli.add_command(bundle)
 cli.add_command(enroll)
+cli.add_command(machines)
 cli.add_command(service)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
+    use_one_thread()
     cli.main(args=words, prog_name="asd-daemon")

@@ -5,7 +5,7 @@ Owns learning a machine, for the exporter and the box alike. It hears nothing, k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,8 +128,12 @@ def candidates_of(vectors: Mapping[str, F32]) -> tuple[Candidate, ...]:
     return tuple(c for c in CANDIDATES if c.view in vectors) + embedded
 
 
-def learn(sound: NormalSound) -> LearnedMachine:
+def learn(sound: NormalSound, told: Callable[[str], None] = lambda _: None) -> LearnedMachine:
     """Choose views by changed windows, fit them, and calibrate their score. Copies of a window count once.
+
+    Args:
+        sound: normal windows.
+        told: called with what is at hand, for it may take minutes on a small board.
 
     Raises:
         DataSetError: fewer than LEAST_WINDOWS windows that are no copies of one another.
@@ -141,7 +145,7 @@ def learn(sound: NormalSound) -> LearnedMachine:
             " ones are needed to learn how the sound varies"
         )
     if len(rows) < sound.windows:
-        learned = learn(sound.only(rows))
+        learned = learn(sound.only(rows), told)
         return replace(learned, held_out=learned.held_out[which])
     if sound.windows < LEAST_WINDOWS:
         raise DataSetError(
@@ -150,13 +154,16 @@ def learn(sound: NormalSound) -> LearnedMachine:
     varied = sound.with_changed
     places = np.unique(np.linspace(0, len(varied) - 1, min(len(varied), MOST_CHOSEN_FROM)).astype(int))
     some = varied[places]
+    told(f"learning from {sound.windows} windows: choosing among {len(candidates_of(sound.vectors))} views")
     chosen, value = select_views(
         candidates_of(sound.vectors),
         {view: vectors[some] for view, vectors in sound.vectors.items()},
         {view: changed[:, places] for view, changed in sound.changed.items()},
         sound.domains[some],
     )
+    told(f"learning from {sound.windows} windows: fitting {len(chosen)} views")
     fusion, held_out = Fusion.fit_held_out(chosen, sound.vectors, sound.domains)
+    told(f"learning from {sound.windows} windows: trying what was learned on each quarter of the time")
     stretches = _stretch_scores(chosen, sound)
     drift = float(np.median(stretches))
     # windows that follow each other are alike: where whole stretches held out score higher, they are what a new day will score

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import AsdError, SourceError, UnknownMachineError
+from asd_daemon.errors import AsdError, EnrolmentError, SourceError, UnknownMachineError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
-from asd_daemon.learn.enrolled_machines import read_enrolment
 from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, Progress, enrol
+from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
 
@@ -42,6 +42,8 @@ class EnrolmentTarget:
     root: Path
     """Where learned machines lie."""
     hop_samples: int = WINDOW_SAMPLES
+    keeps_sound: bool = False
+    """Whether the windows may be kept as sound."""
 
 
 class ForwardedWindows:
@@ -127,8 +129,10 @@ class LearningJudge:
             return "the machine is being learned already"
         try:
             before = read_enrolment(self._subject.root, self._subject.model)
-        except AsdError as e:
-            return str(e)
+        except EnrolmentError as e:
+            if command.mode != "relearn":  # which replaces it, whatever it is
+                return str(e)
+            before = None
         if before is not None and command.mode is None:
             return (
                 f"it was learned on {before.created[:10]} from {before.windows} windows;"
@@ -137,7 +141,15 @@ class LearningJudge:
         minutes = command.learning_minutes
         wanted = math.ceil(minutes * 60 / WINDOW_S)
         add, relearn = command.mode == "add", command.mode == "relearn"
-        order = EnrolmentRequest(self._subject.model, self._subject.source, wanted, add=add, relearn=relearn)
+        order = EnrolmentRequest(
+            self._subject.model,
+            self._subject.source,
+            wanted,
+            add=add,
+            relearn=relearn,
+            earlier="forget" if relearn else "forget other",  # there is nobody to ask
+            keeps_sound=self._subject.keeps_sound,
+        )
         self._windows, self._heard = ForwardedWindows(self._vitals()), 0
         self._progress = f"0 of {wanted} windows heard"
         name = f"learn-{self._subject.model}"
@@ -175,6 +187,9 @@ class LearningJudge:
             self._outcomes.put(e)
 
     def _told(self, progress: Progress) -> None:
+        if progress.news is not None and progress.windows == progress.wanted:  # all are heard, and it learns
+            self._progress = progress.news
+            return
         unusable = f", {progress.unusable} not usable" if progress.unusable else ""
         self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
 
@@ -186,7 +201,7 @@ class LearningJudge:
             return
         self._windows = self._thread = None
         if isinstance(outcome, EnrolmentResult):
-            self._judge = self._open_judge()
+            self.open()
             self._news = f"learned from {outcome.record.windows} windows"
             _LOG.info("%s: %s, threshold %.4g", self._subject.model, self._news, outcome.threshold)
             return

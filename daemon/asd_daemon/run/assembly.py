@@ -90,9 +90,10 @@ def memory_of(machine: str, spec: SourceSpec) -> SourceMemory | None:
 class SharedBundle:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
-    def __init__(self, path: Path, key: Path | None = None) -> None:
-        self._path, self._key = path, key
+    def __init__(self, path: Path, key: Path | None = None, *, keeps_sound: bool = True) -> None:
+        self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
+        self._one_learns = threading.Lock()
         self._bundle: Bundle | None = None
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
@@ -132,6 +133,19 @@ class SharedBundle:
             scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
             self._embedder, self._separator = scorer.models
         return scorer
+
+    def relearn(self, model: str, told: Callable[[str], None]) -> None:
+        """Learn a machine anew from what was kept of its enrolment; one machine at a time.
+
+        Raises:
+            AsdError: it can't be done.
+        """
+        from asd_daemon.learn.relearning import relearn_from_kept
+
+        told("waits for its turn")
+        with self._one_learns:
+            record = relearn_from_kept(self.bundle(), enrolled_folder(), model, told, keeps_sound=self._keeps_sound)
+        _LOG.info("%s: learned anew from %d kept windows: %s", model, record.windows, record.relearned)
 
 
 def enrolled_folder() -> Path:
@@ -194,19 +208,46 @@ def make_publisher(plan: Plan, stores: Stores, *, patient: bool = False) -> Mqtt
     return MqttPublisher(broker_address(plan.settings, machines), topics, waiting=stores.outbox, patient=patient)
 
 
-def judge_of(plan: Plan, name: str, shelf: SharedBundle) -> Callable[[], Judge]:
-    """What opens the scorer of a machine."""
-    machine = plan.machines[name]
-    return lambda: shelf.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
+def judge_of(
+    plan: Plan, name: str, shelf: SharedBundle, news: StationCallbacks, *, is_taught: bool = False
+) -> Callable[[], Judge]:
+    """What opens the scorer of a machine, or learns it anew from what was kept, or tries again.
+
+    Args:
+        plan: what shall run.
+        name: the machine's.
+        shelf: the bundle.
+        news: who is told of a machine that can't be judged.
+        is_taught: whether the machine can be learned while it is listened to: then there is hope as long as the daemon runs.
+    """
+    from asd_daemon.learn.recovering_judge import RecoveringJudge
+
+    machine, model = plan.machines[name], plan.model_of(name)
+    judge = RecoveringJudge(
+        name,
+        lambda: shelf.scorer(model, machine.alarm, machine.hop_s),
+        lambda told: shelf.relearn(model, told),
+        (lambda _: None) if is_taught else (lambda error: news.unjudged(name, error)),
+        waits_for_lesson=is_taught,
+    )
+    return judge.open
 
 
-def make_learning_judge(plan: Plan, name: str, shelf: SharedBundle, source: Source) -> LearningJudge:
+def make_learning_judge(
+    plan: Plan, name: str, shelf: SharedBundle, source: Source, news: StationCallbacks
+) -> LearningJudge:
     """A machine's judge that can learn it while it listens."""
     from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 
-    hop_samples = round(plan.machines[name].hop_s * SAMPLE_RATE_HZ)
-    subject = EnrolmentTarget(plan.model_of(name), str(plan.sources[name]), enrolled_folder(), hop_samples)
-    return LearningJudge(subject, judge_of(plan, name, shelf), shelf.bundle, lambda: source.source_health)
+    target = EnrolmentTarget(
+        plan.model_of(name),
+        str(plan.sources[name]),
+        enrolled_folder(),
+        round(plan.machines[name].hop_s * SAMPLE_RATE_HZ),
+        keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+    )
+    known = judge_of(plan, name, shelf, news, is_taught=True)
+    return LearningJudge(target, known, shelf.bundle, lambda: source.source_health)
 
 
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
@@ -219,7 +260,8 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     Raises:
         AsdError: something of it can't be made.
     """
-    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key)
+    keeps_sound = plan.settings.keep.keeps_enrolment_sound
+    shelf = SharedBundle(plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     publisher = make_publisher(plan, stores, patient=wait_for_device)
 
@@ -231,12 +273,12 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
         sources = open_sources(
             {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, objections=objections
         )
-        pupils = {name: make_learning_judge(plan, name, shelf, sources[name]) for name in plan.machines if learns}
+        pupils = {name: make_learning_judge(plan, name, shelf, sources[name], news) for name in plan.machines if learns}
         return [
             Station(
                 name,
                 sources[name],
-                pupils[name].open if learns else judge_of(plan, name, shelf),
+                pupils[name].open if learns else judge_of(plan, name, shelf, news),
                 publisher,
                 news,
                 learner=pupils.get(name),

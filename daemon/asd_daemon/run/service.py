@@ -55,8 +55,13 @@ class Service:
         self._news: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._attendants, self._stores = publisher, notifier, observers, stores
         news = StationCallbacks(
-            self._on_running, self._on_progress, lambda m: self._news.put(_Ended(m)), self._on_failure
+            self._on_running,
+            self._on_progress,
+            lambda m: self._news.put(_Ended(m)),
+            self._on_failure,
+            self._on_unjudged,
         )
+        self._unjudged: dict[str, Exception] = {}
         self.stations = list(make_stations(news))
         self._running: set[str] = set()
 
@@ -159,6 +164,16 @@ class Service:
         if not isinstance(error, AsdError | BrokenPipeError):
             _LOG.error("%s: a thread failed", machine, exc_info=error)
         self._news.put(error)
+
+    def _on_unjudged(self, machine: str, error: Exception | None) -> None:
+        """One machine that can't be judged is told; the daemon ends only where none can be."""
+        if error is None:
+            self._unjudged.pop(machine, None)
+            return
+        _LOG.error("%s: can't be judged: %s", machine, error)
+        self._unjudged[machine] = error
+        if len(self._unjudged) == len(self.stations):
+            self._news.put(error)
 
     def _status(self) -> str:
         """One line: each machine with its state and score."""

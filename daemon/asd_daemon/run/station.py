@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from asd_daemon.errors import UnknownMachineError
+from asd_daemon.errors import CannotJudgeError, UnknownMachineError
 from asd_daemon.hear.source import (
     Block,
     DeadMicrophone,
@@ -69,6 +69,8 @@ class StationCallbacks:
     """The source has nothing more and all of it is judged."""
     failed: Callable[[str, Exception], None]
     """A thread can't go on."""
+    unjudged: Callable[[str, Exception | None], None] = lambda *_: None
+    """The machine can't be judged, and nobody can teach it here; None: it can again."""
 
 
 class Station:
@@ -246,13 +248,18 @@ class Station:
             self._attention.unfit(window.ended_at, reason.value)
             self._become_deaf(Condition.UNUSABLE, reason.value, window.ended_at)
             return
-        self._fitness.hears()
         try:
             verdict = judge.score(window.samples)
         except UnknownMachineError as e:  # it waits for its first lesson, or is at it
             self._settle(unusable=1)
             self._become(Condition.LEARNING, str(e), window.ended_at)
             return
+        except CannotJudgeError as e:
+            self._settle(unusable=1)
+            self._attention.unfit(window.ended_at, "not judged")
+            self._become_deaf(Condition.UNUSABLE, str(e), window.ended_at)
+            return
+        self._fitness.hears()
         self._settle(scored=1)
         told = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
         self._publisher.score(self.machine, told)

@@ -1,0 +1,223 @@
+"""Windows of one machine that are being collected, on the disk, so that an interrupted enrolment goes on where it was.
+
+A collection is of one source, one microphone, one wish (new, add, relearn), one set of views and models, and one day: what was
+collected for another reason never becomes part of what is learned. Owns the folder `collecting` and that rule.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from asd_daemon.errors import EnrolmentError, UsageError
+from asd_daemon.judge.scoring.scorer import FeatureExtractor
+from asd_daemon.learn.kept_sound import window_files, write_window
+from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
+from asd_daemon.learn.learning import NormalSound, describe_normal
+from asd_daemon.private_files import make_private_folder, write_private
+
+NOTE = "note.json"
+TRIED = "tried.json"
+OLDEST = timedelta(days=1)
+"""Windows that were collected longer ago are of another day, and perhaps of another state of the machine."""
+
+Mode = Literal["new", "add", "relearn"]
+Earlier = Literal["ask", "resume", "forget", "forget other"]
+"""What becomes of windows that an earlier call has collected: go on with them if they are for the same, and refuse (ask, resume) or
+forget them (forget other) if not; or forget them in any case. Asked, a relearning forgets: it begins empty."""
+
+
+class CollectionKey(BaseModel):
+    """What windows are collected for; all of it must be the same for a collection to go on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    mode: Mode
+    models: str
+    views: Mapping[str, int]
+    """Name → numbers."""
+    program: str
+
+
+class _Note(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: CollectionKey
+    begun: datetime
+    microphone: str | None = None
+
+
+class Collection:
+    """Vectors of usable windows, their levels, and the windows themselves where they may be kept.
+
+    Args:
+        folder: where they lie.
+        key: what they are for.
+        earlier: what becomes of those that are there.
+        keeps_sound: whether the windows themselves are kept.
+        now: UTC time.
+
+    Raises:
+        UsageError: windows of another kind are there, and nobody has said what to do with them.
+        EnrolmentError: the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: CollectionKey,
+        *,
+        earlier: Earlier = "ask",
+        keeps_sound: bool = False,
+        now: datetime | None = None,
+    ) -> None:
+        self.folder, self._key, self._earlier, self._keeps_sound = folder, key, earlier, keeps_sound
+        self._now = now or datetime.now(UTC)
+        self.forgotten = 0
+        """Windows that were there and are not gone on with."""
+        self._files = sorted(folder.glob("window-*.npz"))
+        try:
+            self._note = self._resumed()
+            if self._note is None:
+                self._begin()
+        except OSError as e:
+            raise EnrolmentError(
+                f"{folder}: can't be written: {e}; set ASD_STATE_DIR or give this user the right"
+            ) from e
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def mode(self) -> Mode:
+        """What the windows are for."""
+        return self._key.mode
+
+    @property
+    def tried(self) -> int:
+        """How many windows there were when nothing could be learned from them; 0 where that never was."""
+        try:
+            return min(int((self.folder / TRIED).read_text(encoding="ascii")), len(self))
+        except (OSError, ValueError):
+            return 0
+
+    @property
+    def sounds(self) -> list[Path]:
+        """The windows that are kept as sound, one for each of `read`; empty where that is not so."""
+        files = window_files(self.folder)
+        return files if [f.name[7:13] for f in files] == [f.name[7:13] for f in self._files] else []
+
+    def note_tried(self) -> None:
+        """Nothing can be learned from what there is: the next call listens on.
+
+        Raises:
+            EnrolmentError: the disk refuses.
+        """
+        try:
+            write_private(self.folder / TRIED, str(len(self)))
+        except OSError as e:
+            raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
+
+    def forget(self) -> None:
+        """Delete everything: what was collected is of no use, or was refused."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._files = []
+
+    def heard_by(self, microphone: str | None) -> None:
+        """Say who hears, before the first window is added.
+
+        Raises:
+            UsageError: another microphone heard what is there, and nobody has said what to do with it.
+            EnrolmentError: the folder can't be written.
+        """
+        note = self._note
+        if note is None or note.microphone == microphone:
+            return
+        try:
+            if self._files:
+                self._refuse(
+                    f"heard by {note.microphone or 'an unknown microphone'}, now {microphone or 'an unknown one'}"
+                )
+                self._begin()
+            self._write(_Note(key=self._key, begun=self._now, microphone=microphone))
+        except OSError as e:
+            raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
+
+    def add(self, hearing: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
+        """Describe a window and keep its vectors and its level.
+
+        Raises:
+            EnrolmentError: the disk refuses.
+        """
+        number = 1 + int(self._files[-1].name[7:13]) if self._files else 0
+        own, changed = describe_normal(hearing, samples, views, np.random.default_rng(number))
+        level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
+        file = self.folder / f"window-{number:06d}.npz"
+        try:
+            if self._keeps_sound:
+                write_window(self.folder, number, samples)
+            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, changed)
+        except OSError as e:
+            raise EnrolmentError(f"{file}: can't be written: {e.strerror}; what was collected stays") from e
+        self._files.append(file)
+
+    def read(self) -> tuple[NormalSound, list[float]]:
+        """All windows, and their levels."""
+        windows, levels = [], []
+        for file in self._files:
+            own, changed = read_vectors(file)
+            levels.append(float(own.pop("level_dbfs")[0, 0]))
+            windows.append((own, changed))
+        return NormalSound.joined(windows), levels
+
+    def _resumed(self) -> _Note | None:
+        """The note of a collection that is gone on with."""
+        if not self._files:
+            return None
+        if self._earlier == "forget" or (self._earlier == "ask" and self._key.mode == "relearn"):
+            return None
+        try:
+            note = _Note.model_validate_json((self.folder / NOTE).read_bytes())
+        except (OSError, ValidationError):
+            self._refuse("nobody knows of what")
+            return None
+        other = self._difference(note)
+        if other is not None:
+            self._refuse(other)
+            return None
+        return note
+
+    def _difference(self, note: _Note) -> str | None:
+        """What there is for another purpose, in words; None where it is for the same."""
+        if not timedelta(hours=-1) <= self._now - note.begun <= OLDEST:
+            return f"begun on {note.begun:%Y-%m-%d %H:%M} UTC, more than a day ago"
+        if note.key.source != self._key.source:
+            return f"heard from {note.key.source}, now {self._key.source}"
+        if note.key.mode != self._key.mode:
+            said = {"new": "enroll", "add": "enroll --add", "relearn": "enroll --relearn"}
+            return f"collected for `{said[note.key.mode]}`, not `{said[self._key.mode]}`"
+        return None if note.key == self._key else "described by other models or another version of asd-edge"
+
+    def _refuse(self, why: str) -> None:
+        """Refuse to forget what is there, where nobody has said that it may be forgotten."""
+        if self._earlier in ("ask", "resume"):
+            raise UsageError(
+                f"{self.folder}: {len(self._files)} windows of an earlier call are there, {why}; --anew begins without them"
+            )
+
+    def _begin(self) -> None:
+        self.forgotten, self._files = len(self._files), []
+        shutil.rmtree(self.folder, ignore_errors=True)
+        make_private_folder(self.folder)
+        self._write(_Note(key=self._key, begun=self._now))
+
+    def _write(self, note: _Note) -> None:
+        write_private(self.folder / NOTE, note.model_dump_json())
+        self._note = note

@@ -1,0 +1,339 @@
+"""Another bundle, another program: what was learned stays in use, is learned anew from what was kept, or says what it needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asd_daemon.errors import AsdError, BundleError, CannotJudgeError, EnrolmentError, UnknownMachineError, UsageError
+from asd_daemon.hear.source import Block, ScriptedSource
+from asd_daemon.judge.bundle.bundle import Bundle, file_entry, load_bundle
+from asd_daemon.judge.features import views
+from asd_daemon.judge.scoring.scorer import Scorer, WindowScore
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.learn import enrolment, relearning, view_probes
+from asd_daemon.learn.enrolled_machines import (
+    LearnedFrom,
+    adopt,
+    enrolled_names,
+    kept_vectors,
+    locked,
+    sweep,
+    with_enrolled,
+)
+from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, objection, read_enrolment
+from asd_daemon.learn.kept_sound import read_window, write_window
+from asd_daemon.learn.learning import NormalSound, learn
+from asd_daemon.learn.recovering_judge import FIRST_RETRY_S, RecoveringJudge
+from asd_daemon.learn.relearning import can_relearn, relearn_from_kept, relearning_needs
+from rig.bundles import (
+    failing_noise,
+    healthy_noise,
+    read_manifest,
+    write_manifest,
+    write_tiny_bundle,
+    write_tiny_model,
+)
+
+TILT = 2.0
+EMBEDDED, SPECTRAL = (), ("moments",)
+
+
+def with_another_embedder(bundle: Bundle, folder: Path) -> Bundle:
+    """The same bundle with a model of other bytes, and other numbers."""
+    shutil.copytree(bundle.path, folder)
+    write_tiny_model(folder / "embedder.onnx", seed=7)
+    manifest: dict[str, Any] = read_manifest(folder)
+    manifest["version"] = "2"
+    manifest["files"]["embedder.onnx"] = file_entry(folder / "embedder.onnx").model_dump(mode="json")
+    write_manifest(folder, manifest)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("relearning") / "old")
+
+
+@pytest.fixture(scope="module")
+def new(old: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return with_another_embedder(old, tmp_path_factory.mktemp("relearning") / "new")
+
+
+def enrolled(bundle: Bundle, root: Path, machine: str, views: tuple[str, ...], *, keeps_sound: bool = True) -> None:
+    """A machine that is judged by these views, or by the embedding alone where there are none."""
+    rng = np.random.default_rng(5)
+    script = [Block(healthy_noise(rng, TILT)) for _ in range(16)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enrolment, "VIEW_NAMES", views)
+        order = EnrolmentRequest(machine, "script", None, keeps_sound=keeps_sound)
+        enrol(bundle, root, order, ScriptedSource(script), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def learned(old: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`heard` is judged by the embedding, with its sound kept; `deaf` likewise, without; `seen` by a view that needs no model."""
+    root = tmp_path_factory.mktemp("state") / "enrolled"
+    enrolled(old, root, "heard", EMBEDDED)
+    enrolled(old, root, "deaf", EMBEDDED, keeps_sound=False)
+    enrolled(old, root, "seen", SPECTRAL)
+    only(old, root, "seen", "moments")
+    return root
+
+
+def only(bundle: Bundle, root: Path, machine: str, view: str) -> None:
+    """Let a machine be judged by one view of those it was learned with."""
+    record = read_enrolment(root, machine)
+    assert record is not None
+    sound = kept_vectors(root, record)
+    alone = NormalSound({view: sound.vectors[view]}, {view: sound.changed[view]}, sound.domains)
+    adopt(bundle, root, LearnedFrom(machine, "script", None, record.level_dbfs), alone, learn(alone))
+
+
+@pytest.fixture
+def root(learned: Path, tmp_path: Path) -> Path:
+    shutil.copytree(learned, tmp_path / "enrolled")
+    return tmp_path / "enrolled"
+
+
+def record_of(root: Path, machine: str) -> EnrolmentRecord:
+    record = read_enrolment(root, machine)
+    assert record is not None
+    return record
+
+
+def tells(bundle: Bundle, root: Path, machine: str) -> bool:
+    """Whether a machine is judged, and judged right."""
+    scorer = Scorer(with_enrolled(bundle, root, machine), machine)
+    rng = np.random.default_rng(8)
+    return not scorer.score(healthy_noise(rng, TILT)).anomalous and scorer.score(failing_noise(rng, TILT)).anomalous
+
+
+def test_machine_whose_views_need_no_model_does_not_notice_another_one(old: Bundle, new: Bundle, root: Path) -> None:
+    for bundle in (old, new, old):
+        assert objection(record_of(root, "seen"), bundle) is None
+        assert tells(bundle, root, "seen")
+
+
+def test_machine_judged_by_another_model_is_learned_anew_from_its_sound_both_ways(
+    old: Bundle, new: Bundle, root: Path
+) -> None:
+    assert tells(old, root, "heard")
+    with pytest.raises(EnrolmentError, match="view heard needs its models, and tiny 2 has others"):
+        with_enrolled(new, root, "heard")
+    said: list[str] = []
+    record = relearn_from_kept(new, root, "heard", said.append)
+    assert tells(new, root, "heard")
+    assert (record.windows, record.sounds, record.source) == (16, 16, "script")
+    assert record.relearned is not None
+    assert "has others" in record.relearned
+    assert "3 of 16 kept windows heard again" in said
+    relearn_from_kept(old, root, "heard")
+    assert tells(old, root, "heard")
+    assert len(list((root / "heard").iterdir())) == 2  # the record and one state
+
+
+def test_machine_without_kept_sound_says_so_and_stays_as_it_is(old: Bundle, new: Bundle, root: Path) -> None:
+    hopeless = [need for need in relearning_needs(new, root, enrolled_names(root)) if not need.can_be_done]
+    assert [need.machine for need in hopeless] == ["deaf"]
+    before = record_of(root, "deaf")
+    with pytest.raises(EnrolmentError, match="no sound was kept; learn it anew with `asd-daemon enroll --machine deaf"):
+        relearn_from_kept(new, root, "deaf")
+    assert record_of(root, "deaf") == before
+    assert tells(old, root, "deaf")
+
+
+def test_vectors_of_views_without_a_model_stay_valid_where_no_sound_was_kept(
+    old: Bundle, new: Bundle, root: Path
+) -> None:
+    enrolled(old, root, "both", SPECTRAL, keeps_sound=False)
+    record = record_of(root, "both")
+    if "heard" not in record.views_used:
+        pytest.skip("the choice needs no embedding here")
+    assert can_relearn(record, new)
+    anew = relearn_from_kept(new, root, "both")
+    assert anew.views_used == {"moments"}
+    assert tells(new, root, "both")
+
+
+def test_views_that_this_program_does_not_know_or_computes_otherwise_are_learned_anew(
+    old: Bundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrolled(old, root, "swept", ("moments",))
+    file = root / "swept" / "enrolled.json"
+    content = json.loads(file.read_text())
+    changed = json.loads(json.dumps(content))
+    changed["entry"]["views"] = ["of-the-future"] * len(content["entry"]["views"])
+    changed["a_field_of_the_future"] = {"x": 1}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(EnrolmentError, match="view of-the-future is not known to this asd-edge"):
+        with_enrolled(old, root, "swept")
+    monkeypatch.setattr(relearning, "VIEW_NAMES", ("moments",))
+    assert "of-the-future" not in relearn_from_kept(old, root, "swept").views_used
+    assert tells(old, root, "swept")
+    record = record_of(root, "swept")
+    moved = {v: p.model_copy(update={"sums": (9.0, *p.sums[1:])}) for v, p in record.views.items()}
+    other = record.model_copy(update={"views": moved, "entry": record.entry.model_copy(update={"views": ("moments",)})})
+    why = objection(other, old)
+    assert why is not None
+    assert "view moments is computed otherwise by this asd-edge" in why
+
+
+def test_probe_tells_views_apart_and_says_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = dict(view_probes.view_probes())
+    assert set(first) == set(views.VIEW_NAMES)
+    view_probes.view_probes.cache_clear()
+    assert all(probe.same_as(first[view]) for view, probe in view_probes.view_probes().items())
+    monkeypatch.setattr(views, "POWER_FLOOR", 1e-3)
+    view_probes.view_probes.cache_clear()
+    again = view_probes.view_probes()
+    assert not again["floor-short"].same_as(first["floor-short"])
+    assert again["moments"].same_as(first["moments"])
+    view_probes.view_probes.cache_clear()
+
+
+def test_window_kept_as_sound_is_the_same_to_sixteen_bits_of_its_peak(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for gain in (1.0, 0.4, 1e-3, 0.0):
+        window = np.asarray(np.clip(rng.normal(size=160_000) * 0.25, -1, 1) * gain, np.float32)
+        file = write_window(tmp_path, 3, window)
+        assert np.abs(read_window(file) - window).max() <= 2 * gain / 32_768
+        assert file.stat().st_mode & 0o077 == 0
+        file.unlink()
+
+
+def test_relearning_beside_another_is_refused(old: Bundle, root: Path) -> None:
+    with locked(root, "heard"), pytest.raises(UsageError, match="is being learned or changed by somebody else"):
+        relearn_from_kept(old, root, "heard")
+
+
+def test_enrolment_that_fails_leaves_no_folder_and_old_ones_are_swept(
+    old: Bundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(p.name for p in (root / "heard").iterdir())
+
+    def breaks(*_: object) -> None:
+        raise BundleError("it does not open")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asd_daemon.learn.enrolled_machines.Scorer", breaks)
+        with pytest.raises(BundleError, match="does not open"):
+            relearn_from_kept(old, root, "heard")
+    assert sorted(p.name for p in (root / "heard").iterdir()) == before
+    (root / "heard" / "20200101T000000").mkdir()
+    sweep(root / "heard", record_of(root, "heard"))
+    assert sorted(p.name for p in (root / "heard").iterdir()) == before
+
+
+class Ear:
+    """A judge that finds everything normal."""
+
+    def score(self, waveform: NDArray[np.float32]) -> Any:
+        return WindowScore(1.0, 2.0, False, None)
+
+
+class Opening:
+    """Opens what it is told to."""
+
+    def __init__(self, *outcomes: Judge | Exception) -> None:
+        self.outcomes = list(outcomes)
+
+    def __call__(self) -> Judge:
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+WINDOW = np.zeros(160_000, np.float32)
+
+
+def joined() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("relearn-"):
+            thread.join(20)
+
+
+def test_judge_that_can_not_be_opened_is_told_once_and_tried_again() -> None:
+    now, told = [0.0], list[Exception | None]()
+    opening = Opening(EnrolmentError("no right to read it"), EnrolmentError("no right to read it"), Ear())
+    judge = RecoveringJudge("fan", opening, unjudged=told.append, clock_s=lambda: now[0])
+    judge.open()
+    for _ in range(3):
+        with pytest.raises(CannotJudgeError, match="no right to read it"):
+            judge.score(WINDOW)
+    now[0] += FIRST_RETRY_S
+    with pytest.raises(CannotJudgeError):
+        judge.score(WINDOW)
+    assert [str(error) for error in told] == ["no right to read it"]
+    now[0] += 2 * FIRST_RETRY_S
+    assert judge.score(WINDOW).score == 1.0
+    assert told[-1] is None
+
+
+def test_judge_is_learning_while_it_is_learned_anew_and_judges_after() -> None:
+    may_end = threading.Event()
+
+    def relearn(told: Callable[[str], None]) -> None:
+        told("3 of 16 windows")
+        assert may_end.wait(20)
+
+    judge = RecoveringJudge("fan", Opening(EnrolmentError("other models"), Ear()), relearn)
+    judge.open()
+    with pytest.raises(UnknownMachineError, match="is learned anew from what was kept"):
+        judge.score(WINDOW)
+    may_end.set()
+    joined()
+    assert judge.score(WINDOW).score == 1.0
+
+
+def test_judge_whose_relearning_fails_says_why_and_does_not_try_the_same_again() -> None:
+    now, told, tries = [0.0], list[Exception | None](), list[int]()
+
+    def relearn(_: Callable[[str], None]) -> None:
+        tries.append(1)
+        raise EnrolmentError("no sound was kept")
+
+    judge = RecoveringJudge(
+        "fan", Opening(EnrolmentError("other models")), relearn, told.append, clock_s=lambda: now[0]
+    )
+    judge.open()
+    joined()
+    for _ in range(3):
+        with pytest.raises(CannotJudgeError, match="no sound was kept"):
+            judge.score(WINDOW)
+        now[0] += 1000
+    assert len(tries) == len(told) == 1
+
+
+def test_judge_that_breaks_is_the_trouble_of_its_machine_alone() -> None:
+    class Breaks:
+        def score(self, waveform: NDArray[np.float32]) -> Any:
+            raise np.linalg.LinAlgError("SVD did not converge")
+
+    told: list[Exception | None] = []
+    judge = RecoveringJudge("fan", Opening(Breaks()), unjudged=told.append)
+    judge.open()
+    with pytest.raises(CannotJudgeError, match="did not converge"):
+        judge.score(WINDOW)
+    assert isinstance(told[-1], AsdError)
+
+
+def test_judge_of_an_unknown_machine_waits_for_a_lesson_only_where_one_can_come() -> None:
+    unknown = Opening(UnknownMachineError("knows no machine"))
+    with pytest.raises(UnknownMachineError):
+        RecoveringJudge("fan", unknown, waits_for_lesson=True).open()
+    told: list[Exception | None] = []
+    judge = RecoveringJudge("fan", unknown, unjudged=told.append).open()
+    with pytest.raises(CannotJudgeError, match="knows no machine"):
+        judge.score(WINDOW)
+    assert len(told) == 1
