@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asd_daemon.errors import UsageError
+from asd_daemon.errors import AsdError, UsageError
 
 if TYPE_CHECKING:
     from asd_daemon.learn.machine_names import KnownMachine
@@ -99,6 +99,40 @@ def remove(name: str, yes: bool) -> None:
     remove_machine(state_folder(), name)
     click.echo(f"{name} is forgotten; delete it below machines: of the configuration")
     _forget_at_broker(name)
+
+
+@machines.command()
+@click.option("--bundle", type=_PATH, metavar="FOLDER", help="Models.  [default: installed, or the program's own]")
+def relearn(bundle: Path | None) -> int:
+    """Learn machines anew from what was kept, where this program or bundle can't judge them as they were learned.
+
+    For after an upgrade; a daemon does the same when it starts. Exit code 1 where one must be heard again.
+    """
+    from asd_daemon.judge.bundle.bundle import load_bundle
+    from asd_daemon.learn.enrolled_machines import enrolled_names
+    from asd_daemon.learn.relearning import relearn_from_kept, relearning_needs
+    from asd_daemon.run.assembly import enrolled_folder
+    from asd_daemon.settings.file import load_settings, settings_file
+    from asd_daemon.settings.keys import Settings
+    from asd_daemon.settings.plan import configured_bundle, usual_bundle
+
+    file = settings_file(None)
+    settings = load_settings(file) if file else Settings()
+    found, root = load_bundle(bundle or configured_bundle(settings) or usual_bundle()), enrolled_folder()
+    needs = relearning_needs(found, root, enrolled_names(root))
+    well = True
+    for need in needs:
+        click.echo(f"{need.machine}: {need.why}", err=True)
+        try:
+            record = relearn_from_kept(found, root, need.machine, keeps_sound=settings.keep.keeps_enrolment_sound)
+        except AsdError as e:
+            well = False
+            click.echo(f"{need.machine}: {e}", err=True)
+        else:
+            click.echo(f"{need.machine}: learned anew from {record.windows} kept windows")
+    if not needs:
+        click.echo(f"all machines can be judged with {found.name} {found.version} as they were learned")
+    return 0 if well else 1
 
 
 @machines.command("export")

@@ -30,6 +30,7 @@ from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, Scorer
 from asd_daemon.learn.enrolment_record import (
     RECORD,
     EnrolmentRecord,
+    can_relearn,
     embedder_of,
     models_of,
     objection,
@@ -60,9 +61,10 @@ def with_enrolled(bundle: Bundle, root: Path, machine: str) -> Bundle:
         return bundle
     why = objection(record, bundle)
     if why is not None:
-        raise EnrolmentError(
-            f"{root / machine}: {why}; learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
-        )
+        what = f"learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
+        if can_relearn(record, bundle):
+            what = "a daemon learns it anew from what was kept when it starts, `asd-daemon machines relearn` now"
+        raise EnrolmentError(f"{root / machine}: {why}; {what}")
     for name in (f"{record.entry.folder}/{name}" for name in record.entry.files):
         _verify(root, record, name)
     return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.entry)})

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asd_daemon.errors import EnrolmentError
 from asd_daemon.judge.bundle.bundle import Bundle, BundlePath, FileEntry, MachineEntry, MachineName
-from asd_daemon.judge.features.views import view_sizes
+from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
+from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.view_probes import ViewProbe, view_probes
 from asd_daemon.private_files import write_private
 
@@ -150,3 +151,17 @@ def _model_objection(record: EnrolmentRecord, view: str, bundle: Bundle) -> str 
     if view == HEARD and record.embedder == embedder_of(bundle):
         return None
     return f"needs its models, and {bundle.name} {bundle.version} has others"
+
+
+def can_relearn(record: EnrolmentRecord, bundle: Bundle) -> bool:
+    """Whether a machine can be learned anew from what was kept, without hearing it again."""
+    if record.sounds >= LEAST_WINDOWS:
+        return True
+    return record.windows >= LEAST_WINDOWS and any(
+        view_objection(record, view, bundle) is None for view in _views_kept(record)
+    )
+
+
+def _views_kept(record: EnrolmentRecord) -> tuple[str, ...]:
+    """The views of which vectors are kept; a program before 0.2 did not say so, but kept all that it had."""
+    return tuple(VIEW_NAMES) if record.embedder is None else (*record.views, HEARD)

@@ -18,7 +18,7 @@ from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
 from asd_daemon.learn.enrolled_machines import LearnedFrom, adopt, kept_vectors, kept_windows, locked
-from asd_daemon.learn.enrolment_record import EnrolmentRecord, objection, read_enrolment, view_objection
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment, view_objection
 from asd_daemon.learn.kept_sound import read_window
 from asd_daemon.learn.learning import LEAST_WINDOWS, NormalSound, candidates_of, describe_normal, learn
 
@@ -31,15 +31,6 @@ class KeptEnrolment:
     """Vectors of the views that can be had."""
     files: tuple[Path, ...]
     """The windows as sound, where they are kept."""
-
-
-def can_relearn(record: EnrolmentRecord, bundle: Bundle) -> bool:
-    """Whether a machine can be learned anew from what was kept, without hearing it again."""
-    if record.sounds >= LEAST_WINDOWS:
-        return True
-    return record.windows >= LEAST_WINDOWS and any(
-        view_objection(record, view, bundle) is None for view in _views_kept(record)
-    )
 
 
 def relearn_from_kept(
@@ -137,11 +128,6 @@ def _described_anew(
         told(f"{number} of {len(files)} kept windows heard again")
         described.append(describe_normal(hearing, read_window(file), views, np.random.default_rng(number)))
     return NormalSound.joined(described)
-
-
-def _views_kept(record: EnrolmentRecord) -> tuple[str, ...]:
-    """The views of which vectors are kept; a program before 0.2 did not say so, but kept all that it had."""
-    return tuple(VIEW_NAMES) if record.embedder is None else (*record.views, HEARD)
 
 
 @dataclass(frozen=True)

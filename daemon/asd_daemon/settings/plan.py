@@ -65,7 +65,7 @@ def make_plan(wishes: CommandLineOptions) -> Plan:
     sources = {name: machine.source.spec() for name, machine in machines.items()}
     if wishes.source is not None and wishes.machine is not None:
         sources[wishes.machine] = parse_source(wishes.source)
-    return Plan(settings, file, machines, sources, wishes.bundle or _configured_bundle(settings) or usual_bundle())
+    return Plan(settings, file, machines, sources, wishes.bundle or configured_bundle(settings) or usual_bundle())
 
 
 def usual_bundle() -> Path:
@@ -76,7 +76,7 @@ def usual_bundle() -> Path:
     return installed if installed.exists() else default_bundle()
 
 
-def _configured_bundle(settings: Settings) -> Path | None:
+def configured_bundle(settings: Settings) -> Path | None:
     """The bundle that is configured; where that is where bundles are installed and none is current any more, the program's own is meant."""
     bundle = settings.bundle
     if bundle is None or bundle.name != "current" or bundle.is_symlink() or bundle.exists():

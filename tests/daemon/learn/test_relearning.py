@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +33,11 @@ from asd_daemon.learn.enrolled_machines import (
     with_enrolled,
 )
 from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
-from asd_daemon.learn.enrolment_record import EnrolmentRecord, objection, read_enrolment
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment
 from asd_daemon.learn.kept_sound import read_window, write_window
 from asd_daemon.learn.learning import NormalSound, learn
 from asd_daemon.learn.recovering_judge import FIRST_RETRY_S, RecoveringJudge
-from asd_daemon.learn.relearning import can_relearn, relearn_from_kept, relearning_needs
+from asd_daemon.learn.relearning import relearn_from_kept, relearning_needs
 from rig.bundles import (
     failing_noise,
     healthy_noise,
@@ -232,6 +235,26 @@ def test_enrolment_that_fails_leaves_no_folder_and_old_ones_are_swept(
     (root / "heard" / "20200101T000000").mkdir()
     sweep(root / "heard", record_of(root, "heard"))
     assert sorted(p.name for p in (root / "heard").iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")
+def test_record_that_may_not_be_read_is_one_line_with_what_to_do(old: Bundle, root: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from asd_daemon.errors import EnrolmentError\n"
+        "from asd_daemon.learn.enrolment_record import read_enrolment\n"
+        "import os; root = Path(sys.argv[1]); os.chroot(root.parent); os.setgid(65534); os.setuid(65534)\n"
+        "try: read_enrolment(Path('/enrolled'), 'heard')\n"
+        "except EnrolmentError as e: print(e)\n"
+    )
+    root.parent.chmod(0o755)
+    root.chmod(0o755)
+    for folder_mode, file_mode in ((0o700, 0o600), (0o755, 0o600)):
+        (root / "heard").chmod(folder_mode)
+        (root / "heard" / "enrolled.json").chmod(file_mode)
+        done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False)
+        assert "/enrolled/heard/enrolled.json: can't be read: no right to" in done.stdout, done.stderr
+        assert "sudo chown -R --reference=" in done.stdout
+        assert len(done.stdout.splitlines()) == 1
 
 
 class Ear:

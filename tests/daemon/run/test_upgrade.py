@@ -152,6 +152,9 @@ def test_install_says_before_what_it_means_does_it_and_goes_back(home: Path, oth
     assert back.returncode == 0, back.stderr
     assert "ear: learned anew from 16 kept windows" in back.stderr
     assert f"{load_bundle(default_bundle()).version} is current now" in back.stdout
+    anew = ask("machines", "relearn", "--bundle", other.path, home=home)
+    assert "ear: learned anew from 16 kept windows" in anew.stdout, anew.stderr
+    assert ask("machines", "relearn", home=home).returncode == 0
     assert ask("check", "--machine", "ear", "--source", "simulate:fan?speed=max", home=home).returncode == 0
 
 

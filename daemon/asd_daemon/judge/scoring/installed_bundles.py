@@ -129,16 +129,25 @@ def load_or_roll_back(path: Path, key: Path | None = None) -> tuple[Bundle, str 
             raise
         reason = str(e)
         try:
-            if os.access(path.parent, os.W_OK):
-                return roll_back(path.parent, key).bundle, reason
-            before = bundle_before(path.parent, key)  # installed by another user: it is used, and the link stays
-            if before is None:
-                raise BundleError("there is none")
-            bounded_self_test(before, quick=True)
+            return _taken_back(path.parent, key), reason
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
-        return before, reason
     return bundle, None
+
+
+def _taken_back(root: Path, key: Path | None) -> Bundle:
+    """The bundle before, made current; where another user has installed them it is used, and the link stays.
+
+    Raises:
+        BundleError, OSError: there is none that can be used.
+    """
+    if os.access(root, os.W_OK):
+        return roll_back(root, key).bundle
+    before = bundle_before(root, key)
+    if before is None:
+        raise BundleError("there is none")
+    bounded_self_test(before, quick=True)
+    return before
 
 
 def _copy(bundle: Bundle, root: Path, key: Path | None) -> Path:

@@ -75,7 +75,7 @@ class ClipStore:
     ) -> None:
         self.folder, self._budget = folder, budget
         self._clock = clock or PlausibleClock(now_s)
-        self._made: set[Path] = set()
+        self._made: dict[Path, float] = {}  # when, by the steady clock
         self._objection: str | None = None
         self._work: queue.Queue[_Clip | None] = queue.Queue(maxsize=4)
         self._thread = threading.Thread(target=self._run, name="tell-clips", daemon=True)
@@ -113,7 +113,7 @@ class ClipStore:
             try:
                 if isinstance(clip, _Clip):
                     self._write(clip)
-                    self._made.add(clip.path)
+                    self._made[clip.path] = self._clock.steady_s()
                     self.written += 1
                     self._trouble = None
                 else:
@@ -163,6 +163,7 @@ class ClipStore:
             _LOG.warning("no clip is deleted for its age: %s", objection)
         self._objection = objection
         now_s = self._clock.now_s()
+        self._date_own(now_s)
         if objection is None:
             self._date_anew(now_s)
             old = [p for made_s, _, p in self._kept() if now_s - made_s > age_s and p not in self._made]
@@ -170,6 +171,13 @@ class ClipStore:
         for left in self.folder.glob(f"*/*{_SUFFIX}{_UNFINISHED}"):
             if now_s - left.stat().st_mtime > _TIDY_EVERY_S:  # a younger one may be another process's, which writes now
                 left.unlink(missing_ok=True)
+
+    def _date_own(self, now_s: float) -> None:
+        """What this process made keeps its age when the clock is set, also for the process after it."""
+        for path, made_s in self._made.items():
+            at_s = now_s - (self._clock.steady_s() - made_s)
+            if path.exists() and abs(path.stat().st_mtime - at_s) > _TIDY_EVERY_S:
+                os.utime(path, (at_s, at_s))
 
     def _date_anew(self, now_s: float) -> None:
         """Clips made while the clock was wrong are as old as the day on which that was seen; their order stays."""

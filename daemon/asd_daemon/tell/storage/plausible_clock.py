@@ -35,7 +35,7 @@ class PlausibleClock:
         clock_s: Callable[[], float] = time.monotonic,
         alive_until_s: float | None = None,
     ) -> None:
-        self.now_s, self._clock_s = now_s, clock_s
+        self.now_s, self.steady_s = now_s, clock_s
         self._offset_s = now_s() - clock_s()
         self._since_s = clock_s()
         self._off_s, self._why = 0.0, ""
@@ -48,7 +48,7 @@ class PlausibleClock:
 
     def objection(self, age_s: float) -> str | None:
         """Why nothing may be deleted for being older than an age, in words; None where it may."""
-        now_s, steady_s = self.now_s(), self._clock_s()
+        now_s, steady_s = self.now_s(), self.steady_s()
         jump_s = now_s - steady_s - self._offset_s
         if abs(jump_s) > _NOTICED_S:
             still_off_s = self._off_s if steady_s - self._since_s < GRACE_S else 0.0
