@@ -94,6 +94,7 @@ class SharedBundle:
         self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
         self._one_learns = threading.Lock()
+        self._is_over = threading.Event()
         self._bundle: Bundle | None = None
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
@@ -108,10 +109,14 @@ class SharedBundle:
 
         with self._lock:
             if self._bundle is None:
-                self._bundle, reason = load_or_roll_back(self._path, self._key)
+                self._bundle, reason = load_or_roll_back(self._path, self._key, self._is_over.is_set)
                 if reason is not None:
                     _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
+
+    def abandon(self) -> None:
+        """Nobody waits for the bundle any more; from any thread."""
+        self._is_over.set()
 
     def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
         """A machine's scorer with the threshold that its alarm needs.
@@ -294,6 +299,6 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     def telling() -> DeliveryReport:
         return DeliveryReport(publisher.broker_status, stores.store_report)
 
-    service = Service(publisher, SystemdNotifier(), make_stations, make_observers(plan, telling), stores)
+    service = Service(publisher, SystemdNotifier(), make_stations, make_observers(plan, telling), stores, shelf.abandon)
     publisher.commanded = service.command
     return service

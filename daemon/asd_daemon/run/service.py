@@ -50,7 +50,9 @@ class Service:
         make_stations: Callable[[StationCallbacks], Sequence[Station]],
         observers: Sequence[Observer] = (),
         stores: Stores | None = None,
+        abandon: Callable[[], None] = lambda: None,
     ) -> None:
+        self._abandon, self._is_stopping = abandon, False
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._news: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._attendants, self._stores = publisher, notifier, observers, stores
@@ -127,6 +129,8 @@ class Service:
         _LOG.info("all sound is played and judged")
 
     def _stop_all(self) -> None:
+        self._is_stopping = True
+        self._abandon()
         self._notifier.stopping()
         deadline_s = time.monotonic() + _STATIONS_STOP_S
         for station in self.stations:
@@ -167,13 +171,16 @@ class Service:
 
     def _on_unjudged(self, machine: str, error: Exception | None) -> None:
         """One machine that can't be judged is told; the daemon ends only where none can be."""
+        if self._is_stopping:
+            return
         if error is None:
             self._unjudged.pop(machine, None)
             return
-        _LOG.error("%s: can't be judged: %s", machine, error)
         self._unjudged[machine] = error
         if len(self._unjudged) == len(self.stations):
             self._news.put(error)
+        else:
+            _LOG.error("%s: can't be judged: %s", machine, error)
 
     def _status(self) -> str:
         """One line: each machine with its state and score."""

@@ -62,6 +62,12 @@ def with_another_embedder(bundle: Bundle, folder: Path) -> Bundle:
     return load_bundle(folder)
 
 
+@pytest.fixture(autouse=True)
+def two_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two views where all of them would be tried: time."""
+    monkeypatch.setattr(relearning, "VIEW_NAMES", ("moments",))
+
+
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_tiny_bundle(tmp_path_factory.mktemp("relearning") / "old")
@@ -168,9 +174,25 @@ def test_vectors_of_views_without_a_model_stay_valid_where_no_sound_was_kept(
     assert tells(new, root, "both")
 
 
-def test_views_that_this_program_does_not_know_or_computes_otherwise_are_learned_anew(
-    old: Bundle, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_record_of_an_earlier_program_is_judged_by_and_learned_anew_from_its_vectors(
+    old: Bundle, new: Bundle, root: Path
 ) -> None:
+    enrolled(old, root, "both", SPECTRAL, keeps_sound=False)
+    for machine in ("both", "seen"):
+        file = root / machine / "enrolled.json"
+        content = json.loads(file.read_text())
+        for added in ("embedder", "separator", "program", "views", "sounds", "relearned"):
+            content.pop(added)
+        file.write_text(json.dumps(content))
+        assert tells(old, root, machine)
+    assert tells(new, root, "seen")
+    for need in relearning_needs(new, root, ["both"]):
+        assert need.can_be_done
+        relearn_from_kept(new, root, "both")
+    assert tells(new, root, "both")
+
+
+def test_views_that_this_program_does_not_know_or_computes_otherwise_are_learned_anew(old: Bundle, root: Path) -> None:
     enrolled(old, root, "swept", ("moments",))
     file = root / "swept" / "enrolled.json"
     content = json.loads(file.read_text())
@@ -180,7 +202,6 @@ def test_views_that_this_program_does_not_know_or_computes_otherwise_are_learned
     file.write_text(json.dumps(changed))
     with pytest.raises(EnrolmentError, match="view of-the-future is not known to this asd-edge"):
         with_enrolled(old, root, "swept")
-    monkeypatch.setattr(relearning, "VIEW_NAMES", ("moments",))
     assert "of-the-future" not in relearn_from_kept(old, root, "swept").views_used
     assert tells(old, root, "swept")
     record = record_of(root, "swept")

@@ -18,17 +18,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import BundleError, CannotStartError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle
 from asd_daemon.judge.bundle.manifest import Manifest, ModelEntry, SeparatorEntry
 
 USUAL_MB, USUAL_FILES = 512, 5
 USUAL_WINDOW_S, USUAL_LOAD_S = 10.0, 60.0
 START_S = 120.0  # seconds on the wall until the child has loaded its libraries, on a small board that is busy
+_LOOK_S = 0.2
 _SLACK, _SLACK_S = 6.0, 30.0  # a box that is busy gives a process a sixth of its time
 
 
@@ -63,18 +66,20 @@ def _models(manifest: Manifest) -> list[ModelEntry | SeparatorEntry]:
     return [entry for entry in models if entry is not None]
 
 
-def bounded_self_test(bundle: Bundle, *, quick: bool = False) -> int:
+def bounded_self_test(bundle: Bundle, *, quick: bool = False, is_over: Callable[[], bool] = lambda: False) -> int:
     """Run a bundle's self-test in a process of its own.
 
     Args:
         bundle: what `load_bundle` gave.
         quick: leave out the unquantised twin of the embedder, which nothing is judged by.
+        is_over: asked now and then whether nobody waits for the result any more.
 
     Returns:
         how many reference scores were compared.
 
     Raises:
         BundleError: what `self_test` finds; or a model takes more memory or time than it may, and which.
+        CannotStartError: nobody waits any more; nothing is known of the bundle.
     """
     words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), *(["--quick"] if quick else [])]
     path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -87,13 +92,13 @@ def bounded_self_test(bundle: Bundle, *, quick: bool = False) -> int:
         raise BundleError(f"{bundle.path}: its self-test can't be started: {e.strerror}") from e
     with child:
         try:
-            return _watch(bundle, child)
+            return _watch(bundle, child, is_over)
         finally:
             with contextlib.suppress(OSError):
                 child.kill()
 
 
-def _watch(bundle: Bundle, child: subprocess.Popen[str]) -> int:
+def _watch(bundle: Bundle, child: subprocess.Popen[str], is_over: Callable[[], bool]) -> int:
     """Read what the child says until it has a result, is over, or takes too long."""
     said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     errors: list[str] = []
@@ -106,12 +111,9 @@ def _watch(bundle: Bundle, child: subprocess.Popen[str]) -> int:
     try:
         step, left_s = "its start", START_S
         while True:
-            try:
-                words = said.get(timeout=left_s)
-            except queue.Empty:
-                raise BundleError(
-                    f"{bundle.path}: {step}: takes more than {left_s:.0f} s; do not use this bundle"
-                ) from None
+            words = _next(said, left_s, is_over)
+            if words == {}:
+                raise BundleError(f"{bundle.path}: {step}: takes more than {left_s:.0f} s; do not use this bundle")
             if words is None:
                 raise BundleError(_last_words(bundle, step, child.wait(), errors))
             if "error" in words:
@@ -123,6 +125,21 @@ def _watch(bundle: Bundle, child: subprocess.Popen[str]) -> int:
         child.kill()
         for thread in threads:
             thread.join()
+
+
+def _next(
+    said: queue.SimpleQueue[dict[str, Any] | None], wait_s: float, is_over: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """What the child says next, None at its end; empty where it says nothing for so long."""
+    end_s = time.monotonic() + wait_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        if is_over():
+            raise CannotStartError("the self-test of the bundle was broken off")
+        try:
+            return said.get(timeout=min(left_s, _LOOK_S))
+        except queue.Empty:
+            continue
+    return {}
 
 
 def _last_words(bundle: Bundle, step: str, code: int, errors: list[str]) -> str:

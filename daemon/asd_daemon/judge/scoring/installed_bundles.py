@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +112,26 @@ def bundle_before(root: Path, key: Path | None = None) -> Bundle | None:
     return load_bundle(default_bundle(), key) if (root / CURRENT).is_symlink() else None
 
 
-def load_or_roll_back(path: Path, key: Path | None = None) -> tuple[Bundle, str | None]:
+def load_or_roll_back(
+    path: Path, key: Path | None = None, is_over: Callable[[], bool] = lambda: False
+) -> tuple[Bundle, str | None]:
     """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before, or the program's own.
+
+    Args:
+        path: its folder.
+        key: the public key that must have signed it.
+        is_over: asked now and then whether nobody waits for it any more.
 
     Returns:
         the bundle, and why an earlier one had to be taken, where it had.
 
     Raises:
         BundleError: it can't be used, and there is no earlier one that can.
+        CannotStartError: nobody waits for it any more.
     """
     try:
         bundle = load_bundle(path, key)
-        bounded_self_test(bundle, quick=True)
+        bounded_self_test(bundle, quick=True, is_over=is_over)
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise

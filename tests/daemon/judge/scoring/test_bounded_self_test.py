@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -12,12 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import BundleError, CannotStartError
 from asd_daemon.judge.bundle.bundle import file_entry, load_bundle
 from asd_daemon.judge.bundle.manifest import Manifest
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
 from asd_daemon.judge.scoring.bounded_self_test import ResourceBounds, bounded_self_test, step_seconds
-from asd_daemon.judge.scoring.installed_bundles import install_bundle
+from asd_daemon.judge.scoring.installed_bundles import install_bundle, load_or_roll_back
 from rig.bundles import DIM, add_reference, read_manifest, write_manifest, write_tiny_bundle, write_tiny_separator
 
 LOOP_S = 2.0
@@ -155,3 +156,16 @@ def test_bounds_are_the_usual_ones_where_the_manifest_says_nothing(tiny: Path) -
     said = Manifest.model_validate(raw)
     assert ResourceBounds.of(said).memory_bytes == 64 * 2**20
     assert step_seconds(said, said.embedder, "window") == 0.5
+
+
+def test_self_test_that_nobody_waits_for_any_more_ends_at_once(tiny: Path, tmp_path: Path) -> None:
+    root = tmp_path / "bundles"
+    folder = with_model(tiny, tmp_path / "b", "endless.onnx", write_loop(2**62))
+    for name in ("current", "previous"):
+        (root / "versions" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder if name == "current" else tiny, root / "versions" / name)
+        (root / name).symlink_to(f"versions/{name}")
+    with pytest.raises(CannotStartError, match="broken off") as told:
+        load_or_roll_back(root / "current", is_over=lambda: True)
+    assert not isinstance(told.value, BundleError)
+    assert os.readlink(root / "current") == "versions/current", "nothing was found out, nothing is taken back"
