@@ -50,7 +50,6 @@ class _Note(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: CollectionKey
-    begun: datetime
     microphone: str | None = None
 
 
@@ -146,7 +145,7 @@ class Collection:
                     f"heard by {note.microphone or 'an unknown microphone'}, now {microphone or 'an unknown one'}"
                 )
                 self._begin()
-            self._write(_Note(key=self._key, begun=self._now, microphone=microphone))
+            self._write(_Note(key=self._key, microphone=microphone))
         except OSError as e:
             raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
 
@@ -196,8 +195,9 @@ class Collection:
 
     def _difference(self, note: _Note) -> str | None:
         """What there is for another purpose, in words; None where it is for the same."""
-        if not timedelta(hours=-1) <= self._now - note.begun <= OLDEST:
-            return f"begun on {note.begun:%Y-%m-%d %H:%M} UTC, more than a day ago"
+        last = datetime.fromtimestamp(self._files[-1].stat().st_mtime, UTC)
+        if not timedelta(hours=-1) <= self._now - last <= OLDEST:
+            return f"the last of them of {last:%Y-%m-%d %H:%M} UTC, more than a day ago"
         if note.key.source != self._key.source:
             return f"heard from {note.key.source}, now {self._key.source}"
         if note.key.mode != self._key.mode:
@@ -216,7 +216,7 @@ class Collection:
         self.forgotten, self._files = len(self._files), []
         shutil.rmtree(self.folder, ignore_errors=True)
         make_private_folder(self.folder)
-        self._write(_Note(key=self._key, begun=self._now))
+        self._write(_Note(key=self._key))
 
     def _write(self, note: _Note) -> None:
         write_private(self.folder / NOTE, note.model_dump_json())

@@ -154,6 +154,8 @@ class Service:
 
     def _on_running(self, machine: str) -> None:
         self._running.add(machine)
+        if len(self._unjudged) == len(self.stations):  # which ends the daemon
+            return
         if len(self._running) == len(self.stations):
             self._notifier.ready(self._status())
             _LOG.info("listening to %s", ", ".join(station.machine for station in self.stations))

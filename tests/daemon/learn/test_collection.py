@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,6 +60,7 @@ def begun(folder: Path, key: CollectionKey = KEY, at: datetime = NOW) -> None:
     """A collection of one window."""
     Collection(folder, key, now=at, earlier="forget")
     (folder / "window-000000.npz").touch()
+    os.utime(folder / "window-000000.npz", (at.timestamp(), at.timestamp()))
 
 
 def test_collection_for_the_same_goes_on(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_collection_for_something_else_is_refused_with_words_or_forgotten_as_tol
 @pytest.mark.parametrize("later", [timedelta(days=2), timedelta(days=-2)])
 def test_collection_of_another_day_is_refused(tmp_path: Path, later: timedelta) -> None:
     begun(tmp_path / "c")
-    with pytest.raises(UsageError, match="begun on 2026-05-01 12:00 UTC, more than a day ago"):
+    with pytest.raises(UsageError, match="the last of them of 2026-05-01 12:00 UTC, more than a day ago"):
         Collection(tmp_path / "c", KEY, now=NOW + later)
 
 
