@@ -12,7 +12,7 @@ demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen
 	@$(BIN)/python deploy/demo.py
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
-	@deploy/system-packages.sh broker microphone units browser
+	@deploy/system-packages.sh broker nats microphone units browser
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 
@@ -26,9 +26,9 @@ bench: $(VENV)/.bench               ## the tables of figures, measured on this m
 	@deploy/system-packages.sh microphone
 	PYTHONPATH=tests $(BIN)/python benchmarks/edge.py --write benchmarks/results.md
 
-soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, configurations; about an hour
-	@deploy/system-packages.sh broker microphone
-	for proof in microphone day alerts configuration; do \
+soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations; about an hour
+	@deploy/system-packages.sh broker nats rabbitmq microphone
+	for proof in microphone day alerts brokers configuration; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound (an hour; goes on where it stopped)

@@ -88,9 +88,9 @@ def rows(general: bool) -> tuple[Row, ...]:
         Row("  c. + synthetic clips", "synthetic", synthetic),
         Row("  c. + synthetic clips + second score always", "synthetic", synthetic, separating="always"),
         Row("  c. + synthetic clips + second score where…", "synthetic", synthetic, separating="auto"),
-        Row("views chosen, without the embedder", "noise", steady, "views", views=VIEW_NAMES),
-        Row("views chosen, embedder among them", "noise", steady, "views"),
-        Row("views chosen, embedder and separated sound", SEPARATED, separated, "views"),
+        Row("views, without the embedder", "noise", steady, "views", views=VIEW_NAMES),
+        Row("views, embedder among them", "noise", steady, "views"),
+        Row("views, embedder and separated sound", SEPARATED, separated, "views"),
     )
 
 

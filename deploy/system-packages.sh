@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [microphone] [units] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [compiler] [browser]
 set -eu
 
 missing=""
@@ -21,6 +21,8 @@ for part in "$@"; do
         need mosquitto-clients command -v mosquitto_pub
         need openssl command -v openssl
         ;;
+    nats) need nats-server has_file /usr/sbin/nats-server ;;
+    rabbitmq) need rabbitmq-server has_file /usr/sbin/rabbitmq-server ;;
     microphone)
         need pulseaudio command -v pulseaudio
         need pulseaudio-utils command -v pactl

@@ -99,7 +99,7 @@ def export_run(
         progress: told of each step.
         key: the Ed25519 private key to sign with; None: not signed.
         separator: in evaluation mode; None: the machines are judged as they are heard.
-        scoring: the nearest neighbour, or views chosen for each machine.
+        scoring: the nearest neighbour, or views of its steady sound and movement.
         measures_omega: measure each model's Ω on the table's test split, where there is one.
         learning: what the models learned from, for the model card; None: it does not say.
 

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     type=click.Choice(["nearest", "views"]),
     default="nearest",
     show_default=True,
-    help="Score by the nearest normal neighbour, or by views chosen for each machine from its normal clips.",
+    help="Score by the nearest normal neighbour, or by views of each machine's steady sound and its movement.",
 )
 @click.option("--no-separator", is_flag=True, help="Leave the run's separator out, where it has one.")
 @click.option(

@@ -60,7 +60,7 @@ def write_machines(
         table: its normal training clips are what a machine is known by; on its test clips the search must find the exact neighbour.
         strangers: embeddings (S, D) of sounds that are no machine's: the search must find their exact neighbour too.
         folder: the bundle's.
-        scoring: the nearest neighbour, or views chosen for each machine.
+        scoring: the nearest neighbour, or views of its steady sound and movement.
         separates: whether there is a separator; whether a machine is scored with it is found by its normal clips alone.
         unread: clips that can't be read are added here.
         progress: told of each clip.

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -43,12 +43,25 @@ class Broker:
         folder: for its files.
         password: whether the one user, `asd`, needs the password.
         tls: whether it speaks TLS with a certificate of the authority in `ca_file`.
+        mutual: whether it asks for a certificate of ours too.
+        rights: lines of an access list, such as `topic write asd/#`; None lets everybody do everything.
+        more: further lines of its configuration.
     """
 
-    def __init__(self, folder: Path, *, password: bool = False, tls: bool = False, mutual: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        password: bool = False,
+        tls: bool = False,
+        mutual: bool = False,
+        rights: Sequence[str] | None = None,
+        more: Sequence[str] = (),
+    ) -> None:
         self.folder, self.port = folder, free_port()
         self.ca_file = folder / "ca.crt"
         self._password, self._tls, self._mutual = password, tls or mutual, mutual
+        self._rights, self._more = rights, more
         self._process: subprocess.Popen[bytes] | None = None
         self._tick = threading.Event()
 
@@ -59,7 +72,11 @@ class Broker:
             "persistence false",
             f"log_dest file {self.folder}/mosquitto.log",
             "user root",
+            *self._more,
         ]
+        if self._rights is not None:
+            lines.append(f"acl_file {self.folder}/rights")
+            self._write_rights(self._rights)
         if self._password:
             passwords = self.folder / "passwords"
             passwords.touch(mode=0o600)
@@ -97,6 +114,15 @@ class Broker:
                 return
         raise RuntimeError(f"mosquitto did not come up; see {self.folder}/mosquitto.log")
 
+    def allow(self, rights: Sequence[str]) -> None:
+        """Change the access list of a running broker."""
+        assert self._process is not None
+        self._write_rights(rights)
+        self._process.send_signal(signal.SIGHUP)
+
+    def _write_rights(self, rights: Sequence[str]) -> None:
+        (self.folder / "rights").write_text("\n".join(rights) + "\n")
+
     def kill(self) -> None:
         """End it as a crash does; it forgets everything."""
         self._end(signal.SIGKILL)
@@ -118,20 +144,58 @@ class Broker:
             self._process = None
 
 
-def write_certificates(folder: Path) -> None:
-    """An authority (ca.crt), a certificate for loopback (server.crt, server.key) and one for a client (client.crt, client.key)."""
+_EXTENSIONS = """
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = DNS:localhost,IP:127.0.0.1
+[client]
+basicConstraints = CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[old_authority]
+basicConstraints = CA:TRUE
+[old_server]
+subjectAltName = DNS:localhost,IP:127.0.0.1
+[old_client]
+basicConstraints = CA:FALSE
+"""
+
+
+def write_certificates(folder: Path, *, strict: bool = True) -> None:
+    """An authority (ca.crt), a certificate for loopback (server.crt, server.key) and one for a client (client.crt, client.key).
+
+    Args:
+        folder: where they are written.
+        strict: with all that RFC 5280 wants; else as many a private authority was made years ago.
+    """
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *new_key, "-days", "2", "-subj", "/CN=rig", "-keyout", "ca.key", "-out", "ca.crt")
-    openssl("req", *new_key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
-    (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl("req", *new_key, "-subj", "/CN=line-3", "-keyout", "client.key", "-out", "client.csr")
-    signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
-    openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.crt")
-    openssl("x509", "-req", "-in", "client.csr", *signing[:-2], "-out", "client.crt")
+    (folder / "extensions").write_text(_EXTENSIONS)
+    authority = ["-config", "extensions", "-extensions", "authority" if strict else "old_authority"]
+    openssl(
+        "req", "-x509", *new_key, *authority, "-days", "2", "-subj", "/CN=rig", "-keyout", "ca.key", "-out", "ca.crt"
+    )
+    for name, subject in (("server", "/CN=localhost"), ("client", "/CN=line-3")):
+        openssl("req", *new_key, "-subj", subject, "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions"]
+        signing += ["-extensions", name if strict else f"old_{name}"]
+        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.crt")
 
 
 @dataclass(frozen=True)

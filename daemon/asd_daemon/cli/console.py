@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
 
 from asd_daemon.errors import AsdError
+from asd_daemon.redaction import redact
 
 
 class StoppedBySignal(Exception):  # noqa: N818 - it is not an error
@@ -38,6 +41,7 @@ class _PlainErrors(click.Command):
         """The program: a wrong word is one line too; what the command returns is its exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
+        sys.excepthook = _redacted_traceback
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as e:
@@ -81,7 +85,12 @@ def use_one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+def _redacted_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a defect of ours without the secrets that it may name."""
+    click.echo(redact("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
+
+
 def exit_with_message(message: str, exit_code: int, word: str = "error") -> NoReturn:
     """Print a message as one line on stderr and end the program."""
-    click.echo(f"{word}: {' '.join(message.split())}", err=True)
+    click.echo(f"{word}: {redact(' '.join(message.split()))}", err=True)
     sys.exit(exit_code)

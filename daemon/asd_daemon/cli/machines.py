@@ -6,7 +6,6 @@ Reads the words and prints; machine_names.py and machine_archive.py do the work.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +79,7 @@ def rename(name: str, new: str) -> None:
     _refuse_while_heard(name)
     rename_machine(state_folder(), name, new)
     click.echo(f"{name} is {new} now; write {new}: in place of {name}: below machines: of the configuration")
-    _forget_at_broker(name)
+    _clear_at_brokers(name)
 
 
 @machines.command()
@@ -96,7 +95,7 @@ def remove(name: str, yes: bool) -> None:
         click.confirm(f"forget all that is known of {name}?", abort=True, err=True)
     remove_machine(state_folder(), name)
     click.echo(f"{name} is forgotten; delete it below machines: of the configuration")
-    _forget_at_broker(name)
+    _clear_at_brokers(name)
 
 
 @machines.command()
@@ -171,27 +170,35 @@ def _refuse_while_heard(name: str) -> None:
         UsageError: there is one.
     """
     from asd_daemon.settings.file import state_folder
-    from asd_daemon.watch.status import read_statuses, status_folder
+    from asd_daemon.tell.storage.machine_locks import is_heard
 
-    try:
-        statuses = read_statuses(status_folder(state_folder()), time.monotonic())
-    except PermissionError:  # services of other users have state folders of their own
+    if is_heard(state_folder(), name):
+        raise UsageError(f"{name}: a daemon hears it at this moment; stop it first")
+
+
+def _clear_at_brokers(name: str) -> None:
+    """Have brokers forget a machine: at once where the configured one answers, else on the next connection of a daemon."""
+    import sqlite3
+
+    from asd_daemon.run.publishing import broker_address
+    from asd_daemon.run.stores import outbox_file
+    from asd_daemon.settings.file import load_settings, settings_file, state_folder
+    from asd_daemon.tell.mqtt.clearing import clear_machine
+
+    outbox, file = outbox_file(state_folder()), settings_file(None)
+    if not outbox.exists():  # no daemon has published anything from here
         return
-    for status in statuses:
-        if status.trouble is None and name in status.content.get("machines", {}):
-            raise UsageError(
-                f"{name}: a daemon hears it at this moment (process {status.content.get('pid')}); stop it first"
-            )
-
-
-def _forget_at_broker(name: str) -> None:
-    """CALL SITE for the broker: the machine's retained topics and its Home Assistant device must be cleared here.
-
-    What clears them is tell/mqtt's; until it is called here, people are told that they stay.
-    """
-    from asd_daemon.settings.file import load_settings, settings_file
-
-    file = settings_file(None)
-    mqtt = load_settings(file).mqtt if file else None
-    if mqtt is not None:
-        click.echo(f"retained topics of {name} stay at the broker {mqtt.host} until they are cleared there", err=True)
+    try:
+        settings = load_settings(file) if file else None
+        has_broker = settings is not None and settings.mqtt is not None
+        address = broker_address(settings, [name], "remove") if settings is not None and has_broker else None
+        done = clear_machine(outbox, name, address)
+    except (AsdError, sqlite3.Error, OSError) as e:
+        click.echo(f"what brokers keep of {name} is not cleared: {e}", err=True)
+        return
+    if done.queued:
+        why = f": {done.trouble}" if done.trouble else ""
+        click.echo(
+            f"{len(done.queued)} topics of {name} are cleared when a daemon next connects to their broker{why}",
+            err=True,
+        )

@@ -14,6 +14,7 @@ from asd_daemon.errors import AsdError, EnrolmentError, UsageError
 from asd_daemon.judge.bundle.manifest import MACHINE_NAME
 from asd_daemon.learn.enrolled_machines import enrolled_names, locked
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment, write_record
+from asd_daemon.tell.storage.machine_locks import remove_lock
 from asd_daemon.tell.storage.machine_traces import (
     MachineTraces,
     remove_traces,
@@ -88,6 +89,7 @@ def rename_machine(folder: Path, name: str, new: str) -> None:
         except OSError as e:
             raise EnrolmentError(f"{folder}: {name} can't be renamed: {e.strerror or e}") from e
     (root / f".{name}.lock").unlink(missing_ok=True)
+    remove_lock(folder, name)
 
 
 def remove_machine(folder: Path, name: str) -> None:
@@ -106,6 +108,7 @@ def remove_machine(folder: Path, name: str) -> None:
             if path.exists():
                 raise EnrolmentError(f"{path}: can't be deleted; is it another user's? sudo rm -r {path}")
     (root / f".{name}.lock").unlink(missing_ok=True)
+    remove_lock(folder, name)
 
 
 def _find(folder: Path, name: str) -> None:

@@ -6,7 +6,7 @@ nothing recorded ships with the program.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,16 +33,16 @@ def reference_vectors() -> Mapping[str, F32]:
         return {view: np.asarray(saved[view], np.float32) for view in CONTRAST_VIEWS}
 
 
-def make_reference_vectors() -> dict[str, NDArray[np.float16]]:
-    """Simulate the sounds and take their views; the same on every machine but for rounding."""
+def make_reference_vectors(views: Sequence[str] = CONTRAST_VIEWS) -> dict[str, NDArray[np.float16]]:
+    """Simulate the sounds and take some of their views; the same on every machine but for rounding."""
     rng = np.random.default_rng(SEED)
-    vectors: dict[str, list[F32]] = {view: [] for view in CONTRAST_VIEWS}
+    vectors: dict[str, list[F32]] = {view: [] for view in views}
     for kind in MACHINES:
         for serial in range(UNITS):
             machine = SimulatedMachine(kind, 900 + serial)
             for domain in DOMAINS[kind].values():
                 stream = SceneStream(machine, draw_scene(domain, rng), rng)
-                described = view_vectors(stream.read(WINDOW_SAMPLES), views=CONTRAST_VIEWS, parts=False)
+                described = view_vectors(stream.read(WINDOW_SAMPLES), views=views, parts=False)
                 for view, own in described.items():
                     vectors[view].append(own[0])
     return {view: np.stack(own).astype(np.float16) for view, own in vectors.items()}

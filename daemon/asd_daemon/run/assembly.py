@@ -85,6 +85,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     keeps_sound = plan.settings.keep.keeps_enrolment_sound
     shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
+    stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
 
     memories = {name: source_memory_of(name, plan.sources[name]) for name in plan.machines}

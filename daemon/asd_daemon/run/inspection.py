@@ -8,21 +8,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asd_daemon.errors import AsdError, SourceError
+from asd_daemon.errors import AsdError, BrokerError, SourceError
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.fitness import rms_level_dbfs
 from asd_daemon.hear.windows.quality import unfit_reason
-from asd_daemon.run.publishing import broker_address
+from asd_daemon.redaction import redact
+from asd_daemon.run.publishing import broker_address, topics_of
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import Plan
+from asd_daemon.tell.storage.machine_locks import is_heard
 from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from asd_daemon.tell.mqtt.connection import BrokerAddress
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,9 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, True, look())
+        return Finding(what, True, redact(look()))
     except AsdError as e:
-        return Finding(what, False, " ".join(str(e).split()))
+        return Finding(what, False, redact(" ".join(str(e).split())))
 
 
 def _bundle(shared_bundle: SharedBundle) -> str:
@@ -112,8 +118,36 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
 def _broker(plan: Plan) -> str:
     if plan.settings.mqtt is None:
         return "none: events are printed as JSON lines"
-    from asd_daemon.tell.mqtt.connection import try_broker
+    from asd_daemon.tell.mqtt.trial import try_broker
 
-    address = broker_address(plan.settings, ["check"])
-    try_broker(address)
-    return f"{address} accepts us{' over TLS' if address.tls else ''}"
+    # by a name that no daemon has, so that none is thrown out
+    address = broker_address(plan.settings, list(plan.machines), f"check-{os.getpid()}")
+    version = try_broker(address)
+    return f"{address} accepts us by MQTT {version}{' over TLS' if address.tls else ''}; {_rights(plan, address)}"
+
+
+def _rights(plan: Plan, address: BrokerAddress) -> str:
+    """Publish one message of each kind; what became of them in words.
+
+    Raises:
+        BrokerError: some are not taken.
+    """
+    from asd_daemon.tell.mqtt.trial import Outcome, try_topics
+
+    is_running = any(is_heard(state_folder(), machine) for machine in plan.machines)
+    trials = try_topics(address, topics_of(plan), is_heard=is_running)
+    refused = [trial for trial in trials if trial.outcome is Outcome.REFUSED]
+    if refused:
+        told = "; ".join(f"{trial.kind} on {trial.topic}: {trial.why}" for trial in refused[:3])
+        more = f"; and {len(refused) - 3} more topics" if len(refused) > 3 else ""
+        raise BrokerError(f"broker {address} accepts us, but does not take {told}{more}")
+    parts = []
+    for outcome, words in (
+        (Outcome.TAKEN, "we may publish {}"),
+        (Outcome.UNKNOWN, "whether we may publish {} can't be known: it speaks MQTT 3.1.1, and nothing came back"),
+        (Outcome.UNTRIED, "{} not tried, since a daemon is running; see asd-daemon status"),
+    ):
+        kinds = dict.fromkeys(trial.kind for trial in trials if trial.outcome is outcome)
+        if kinds:
+            parts.append(words.format(", ".join(kinds)))
+    return "; ".join(parts)

@@ -77,12 +77,12 @@ class JudgingLoop:
         """Change the condition by what has happened to the source."""
         if isinstance(event, SourceLost):
             condition = Condition.WRONG_DEVICE if event.wrong_device else Condition.MIC_LOST
-            self._outage.report(condition, event.reason, self._now())
+            self._outage.report(condition, event.reason, self._now(), hears=False)
         elif isinstance(event, SoundReturned):
             condition = Condition.ALERT if self._alerts.open_alert else Condition.STARTING
             self._status.change(condition, "sound is back", self._now())
         elif isinstance(event, DeadMicrophone):
-            self._outage.report(Condition.UNUSABLE, event.reason, self._now())
+            self._outage.report(Condition.UNUSABLE, event.reason, self._now(), hears=False)
         else:
             self._counters.add(refused=1)
             _LOG.error("%s: %s", self._machine, event.reason)

@@ -47,11 +47,20 @@ class MachineStatus:
         """Note the last window's score, which by itself is no change."""
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
 
-    def change(self, condition: Condition, reason: str | None, at: datetime) -> None:
-        """Take on a condition, and publish the state if that changes anything of it."""
+    def change(self, condition: Condition, reason: str | None, at: datetime, *, hears: bool | None = None) -> None:
+        """Take on a condition, and publish the state if that changes anything of it.
+
+        Args:
+            condition: how the machine is now.
+            reason: why, in words.
+            at: UTC time.
+            hears: whether sound comes that could be the machine's; None leaves that as it is in the same condition, and is yes in another.
+        """
         before = self._state
+        if hears is None:
+            hears = before.hears or condition is not before.condition
         since = before.since if condition is before.condition else at
-        changed = replace(before, condition=condition, reason=reason, since=since)
+        changed = replace(before, condition=condition, reason=reason, since=since, hears=hears)
         self._state = self._alerts.describe(changed, at)
         if self._state != before:
             self._publisher.publish_state(self._machine, self._state)
@@ -63,9 +72,18 @@ class Outage:
     def __init__(self, machine: str, fitness: WindowFitness, status: MachineStatus, counters: Counters) -> None:
         self._machine, self._fitness, self._status, self._counters = machine, fitness, status, counters
 
-    def report(self, condition: Condition, reason: str, at: datetime) -> None:
-        """Say that there is nothing to judge and why; once more when that has lasted too long."""
+    def report(self, condition: Condition, reason: str, at: datetime, *, hears: bool) -> None:
+        """Say that there is nothing to judge and why; once more when that has lasted too long.
+
+        Args:
+            condition: how the machine is now.
+            reason: why nothing can be judged.
+            at: UTC time.
+            hears: whether sound comes all the same; what has lasted too long counts as not heard.
+        """
         if self._fitness.mark_unusable(at):
             self._counters.add(deaf=1)
             _LOG.error("%s: %s%s", self._machine, reason, self._fitness.deaf_text)
-        self._status.change(condition, reason + self._fitness.deaf_text, at)
+        self._status.change(
+            condition, reason + self._fitness.deaf_text, at, hears=hears and not self._fitness.deaf_text
+        )

@@ -7,24 +7,32 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asd_daemon.errors import SettingsError
-from asd_daemon.run.stores import Stores
-from asd_daemon.settings.file import read_password
+from asd_daemon.run.stores import Stores, outbox_file
+from asd_daemon.settings.file import read_password, state_folder
 from asd_daemon.settings.keys import Settings
 from asd_daemon.settings.plan import Plan
+from asd_daemon.tell.storage.machine_locks import is_heard
 
 if TYPE_CHECKING:
     from asd_daemon.tell.mqtt.connection import BrokerAddress
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.mqtt.topics import Topics
     from asd_daemon.tell.publisher import JsonLinesPublisher
+    from asd_daemon.tell.storage.retained_topics import Ownership
 
 
-def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress:
+def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "") -> BrokerAddress:
     """The broker, as the connection needs it.
+
+    Args:
+        settings: where it is and how it is reached.
+        machines: those of the process.
+        purpose: what the connection is for, where it is not the usual one.
 
     Raises:
         SettingsError: the password file can't be read, or there is no broker.
     """
-    from asd_daemon.tell.mqtt.connection import BrokerAddress
+    from asd_daemon.tell.mqtt.connection import BrokerAddress, client_id
 
     mqtt = settings.mqtt
     if mqtt is None:
@@ -32,7 +40,7 @@ def broker_address(settings: Settings, machines: Sequence[str]) -> BrokerAddress
     return BrokerAddress(
         host=mqtt.host,
         port=mqtt.effective_port,
-        client_id="-".join(["asd", settings.node, *machines])[:128],
+        client_id=client_id(settings.node, machines, purpose),
         tls=mqtt.tls,
         ca_file=mqtt.ca_file,
         cert_file=mqtt.cert_file,
@@ -60,9 +68,25 @@ def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False)
 
         return JsonLinesPublisher(sys.stdout, plan.settings.node, stores.outbox)
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
+    from asd_daemon.tell.storage.retained_topics import RetainedTopics
+
+    address, topics = broker_address(plan.settings, machines), topics_of(plan)
+    retained = RetainedTopics(outbox_file(state_folder()), topics_owner(plan, str(address)))
+    return MqttPublisher(address, topics, outbox=stores.outbox, retained=retained, wait_for_broker=wait_for_broker)
+
+
+def topics_of(plan: Plan) -> Topics:
+    """Under which topics a plan is published.
+
+    Raises:
+        SettingsError: there is no broker.
+    """
     from asd_daemon.tell.mqtt.topics import Topics
 
-    topics = Topics(
+    mqtt, machines = plan.settings.mqtt, list(plan.machines)
+    if mqtt is None:
+        raise SettingsError("mqtt: no broker is configured")
+    return Topics(
         node=plan.settings.node,
         machines=machines,
         prefix=mqtt.prefix,
@@ -70,6 +94,17 @@ def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False)
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
     )
-    return MqttPublisher(
-        broker_address(plan.settings, machines), topics, outbox=stores.outbox, wait_for_broker=wait_for_broker
+
+
+def topics_owner(plan: Plan, broker: str) -> Ownership:
+    """Which topics of a broker this process may clear when they are ours no more."""
+    from asd_daemon.tell.storage.retained_topics import Ownership
+
+    folder = state_folder()
+    return Ownership(
+        broker,
+        tuple(plan.machines),
+        str(plan.file.absolute()) if plan.file else "",
+        tuple(plan.settings.machines),
+        lambda machine: is_heard(folder, machine),
     )

@@ -3,6 +3,7 @@
     alerts.sqlite     alerts that wait for the broker, and what the alarms know
     scores.sqlite     every window's score
     clips/MACHINE/    sound around alerts
+    locks/            one file a machine, locked by the process that hears it
 
 Owns which of them there are, by the settings. What lies in them is their own business.
 """
@@ -15,13 +16,14 @@ from pathlib import Path
 from asd_daemon.private_files import tighten
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock, newest_change_s
 from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.report import StoreReport
 
-STATE = ("*.sqlite*", "clips", "enrolled", "machines", "status")
+STATE = ("*.sqlite*", "clips", "enrolled", "locks", "machines", "status")
 """What a state folder holds that is nobody else's business; bundles may be shared by several services."""
 SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 
@@ -29,6 +31,11 @@ SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 def scores_file(folder: Path) -> Path:
     """Where the scores lie below a state folder."""
     return folder / "scores.sqlite"
+
+
+def outbox_file(folder: Path) -> Path:
+    """Where the alerts that wait lie below a state folder."""
+    return folder / "alerts.sqlite"
 
 
 class Stores:
@@ -42,13 +49,23 @@ class Stores:
 
     def __init__(self, folder: Path, keep: KeepSettings, machines: Sequence[str]) -> None:
         self._keep = keep
+        self._folder, self._machines = folder, machines
+        self._locks: MachineLocks | None = None
         alive_until_s = newest_change_s(folder, SIGNS_OF_LIFE)  # before anything is opened
         clock = PlausibleClock(alive_until_s=alive_until_s)
         tighten(folder, STATE)
-        self.outbox = Outbox(folder / "alerts.sqlite", machines, limit=keep.alerts_waiting)
+        self.outbox = Outbox(outbox_file(folder), machines, limit=keep.alerts_waiting)
         self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days, clock=clock)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget, clock=clock) if keep.keeps_clips else None
+
+    def lock(self) -> None:
+        """Keep other processes of this box from hearing the same machines, until `close`.
+
+        Raises:
+            CannotStartError: one does already.
+        """
+        self._locks = MachineLocks(self._folder, self._machines)
 
     def records(self, machine: str) -> MachineRecords:
         """What is kept of one machine."""
@@ -75,3 +92,5 @@ class Stores:
         if self._clip_store is not None:
             self._clip_store.close(timeout_s)
         self.outbox.close()
+        if self._locks is not None:
+            self._locks.close()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from asd_daemon.errors import CannotJudgeError, UnknownMachineError
 from asd_daemon.hear.windows.fitness import WindowFitness
+from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.machine_alerts import MachineAlerts
@@ -81,7 +82,8 @@ class WindowJudging:
         if reason is not None:
             self.in_progress.settle(unusable=1)
             self._alerts.handle_unusable_window(at, reason.value)
-            self._outage.report(Condition.UNUSABLE, reason.value, at)
+            hears = reason not in (UnfitReason.SILENCE, UnfitReason.STUCK)
+            self._outage.report(Condition.UNUSABLE, reason.value, at, hears=hears)
             return
         try:
             verdict = judge.score(window.samples)
@@ -92,7 +94,7 @@ class WindowJudging:
         except CannotJudgeError as e:
             self.in_progress.settle(unusable=1)
             self._alerts.handle_unusable_window(at, "not judged")
-            self._outage.report(Condition.UNUSABLE, str(e), at)
+            self._outage.report(Condition.UNUSABLE, str(e), at, hears=True)
             return
         self._fitness.mark_usable()
         self.in_progress.settle(scored=1)

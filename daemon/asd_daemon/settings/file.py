@@ -47,7 +47,7 @@ def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.enviro
     if file is None:
         return None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors put a mark in front
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
         raise SettingsError(f"{key}: {file} can't be read: {reason}") from e
@@ -82,7 +82,7 @@ def load_settings(file: Path) -> Settings:
         SettingsError: it can't be read, is no YAML, or a key or value is wrong; names the line and the key.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
         raise SettingsError(f"{file}: can't be read: {reason}") from e

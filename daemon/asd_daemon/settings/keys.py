@@ -9,10 +9,11 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from asd_daemon.errors import SettingsError, UsageError
 from asd_daemon.hear.source_spec import KINDS, SourceSpec, parse_source
+from asd_daemon.settings.broker_words import parse_broker, spread_host
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -211,7 +212,7 @@ class HealthSettings(_Section):
 class MqttSettings(_Section):
     """The MQTT broker."""
 
-    host: str = Field(min_length=1, description="name or address of the broker")
+    host: str = Field(min_length=1, description="name or address of the broker; mqtt://NAME:PORT is understood too")
     port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: 8883 with TLS, 1883 without")
     tls: bool = Field(False, description="encrypt, and check the broker's certificate")
     ca_file: Path | None = Field(None, description="certificates to trust; unset: those of the system")
@@ -239,6 +240,17 @@ class MqttSettings(_Section):
     keepalive_s: int = Field(
         15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _host_with_more(cls, content: Any) -> Any:
+        """What a host says of port and TLS goes to those keys, where they are not given."""
+        return spread_host(content) if isinstance(content, dict) else content
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_one(cls, host: str) -> str:
+        return parse_broker(host).host
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

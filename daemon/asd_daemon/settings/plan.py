@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.source_spec import SourceSpec, parse_source
+from asd_daemon.settings.broker_words import parse_broker
 from asd_daemon.settings.file import load_settings, settings_file, state_folder
 from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
 
@@ -23,7 +26,7 @@ class CommandLineOptions:
     bundle: Path | None = None
     source: str | None = None
     broker: str | None = None
-    """HOST or HOST:PORT."""
+    """HOST, HOST:PORT or mqtt://HOST:PORT."""
     no_mqtt: bool = False
     node: str | None = None
 
@@ -100,15 +103,16 @@ def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
 
 
 def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
-    host, colon, port = words.rpartition(":")
-    if not colon or (host.count(":") and not host.endswith("]")):  # a bare name, or a bare IPv6 address
-        host, port = words, ""
-    host = host.removeprefix("[").removesuffix("]")
-    keep = configured.model_dump(exclude={"host", "port"}, exclude_unset=True) if configured else {}
     try:
-        return MqttSettings.model_validate({**keep, "host": host, **({"port": int(port)} if port else {})})
+        said = parse_broker(words)
+        given = {"host": said.host, "port": said.port, "tls": said.tls}
+        keep = configured.model_dump(exclude={"host", "port"}, exclude_unset=True) if configured else {}
+        return MqttSettings.model_validate(
+            {**keep, **{key: value for key, value in given.items() if value is not None}}
+        )
     except ValueError as e:
-        raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT") from e
+        why = e.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(e, ValidationError) else str(e)
+        raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT: {why}") from e
 
 
 def _machines_of(settings: Settings, options: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:

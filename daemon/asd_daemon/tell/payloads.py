@@ -13,6 +13,7 @@ from typing import Any
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.judge.features.spectral_difference import Difference
+from asd_daemon.redaction import redact_all
 
 SCHEMA = 1
 
@@ -39,6 +40,9 @@ class Condition(StrEnum):
     """The daemon was told to stop, or its recordings ended."""
 
 
+_UNHEARD = (Condition.MIC_LOST, Condition.WRONG_DEVICE, Condition.STOPPED)
+
+
 @dataclass(frozen=True)
 class MachineState:
     """How a machine is."""
@@ -59,7 +63,14 @@ class MachineState:
     drift: Drift | None = None
     """Where the level of normal scores has crept towards the threshold."""
     troubles: tuple[str, ...] = ()
-    """What can't be kept at present and why, in words."""
+    """What can't be kept or told at present and why, in words."""
+    hears: bool = True
+    """Whether sound comes that could be the machine's; False for silence and for what has not been usable for too long."""
+
+    @property
+    def listening(self) -> bool:
+        """Whether the machine is heard."""
+        return self.hears and self.condition not in _UNHEARD
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         "node": node,
         "machine": machine,
         "state": state.condition.value,
+        "listening": state.listening,
         "since": time_text(state.since),
         "score": _rounded(state.score),
         "threshold": _rounded(state.threshold),
@@ -171,8 +183,8 @@ def alert_payload(
 
 
 def to_json(payload: dict[str, Any]) -> bytes:
-    """UTF-8 JSON without NaN, which is no JSON."""
-    return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """UTF-8 JSON without NaN, which is no JSON, and without secrets in its texts."""
+    return json.dumps(redact_all(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _rounded(value: float | None) -> float | None:

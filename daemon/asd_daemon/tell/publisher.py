@@ -35,6 +35,12 @@ class BrokerStatus:
     """Commands that made no sense."""
     trouble: str | None = None
     """Why we are not connected, in words."""
+    troubles: tuple[str, ...] = ()
+    """What else is wrong, connected or not: topics that the broker does not take, another client of our name."""
+    protocol: str | None = None
+    """Version of MQTT, 5 or 3.1.1, on the last connection."""
+    refused_alerts: int = 0
+    """How often the broker has refused an alert; each of them waits and is tried again."""
 
 
 class Publisher(Protocol):

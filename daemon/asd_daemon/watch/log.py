@@ -1,4 +1,4 @@
-"""The daemon's log on standard error, limited so that it does not fill a card; journald keeps it, no file is written."""
+"""The daemon's log on standard error, without secrets, limited so that it does not fill a card; journald keeps it, no file is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+from asd_daemon.redaction import redact, redact_all
 
 _MOST_SUBJECTS = 1000  # of log lines whose repeats are counted
 
@@ -50,7 +52,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback where there is one."""
         line = f"{_at(record)} {record.levelname.lower()}: {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -69,7 +71,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(content, ensure_ascii=False)
+        return json.dumps(redact_all(content), ensure_ascii=False)
 
 
 def log_to_stderr(*, as_json: bool, verbose: bool) -> None:

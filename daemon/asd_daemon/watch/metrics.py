@@ -17,6 +17,13 @@ from asd_daemon.tell.payloads import Condition
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
+
+def _score_now(report: MachineReport) -> float | None:
+    """The last window's score; None where later ones could not be judged."""
+    is_judged = report.state.condition not in (Condition.UNUSABLE, Condition.STARTING)
+    return report.state.score if report.state.listening and is_judged else None
+
+
 _COUNTERS = {
     "asd_windows_heard": ("Windows of 10 s that were heard", lambda r: r.counts.heard),
     "asd_windows_scored": ("Windows that were scored", lambda r: r.counts.scored),
@@ -32,7 +39,8 @@ _COUNTERS = {
     "asd_alerts": ("Alerts that were opened", lambda r: r.counts.opened),
 }
 _GAUGES = {
-    "asd_score": ("Anomaly score of the last window", lambda r: r.state.score),
+    "asd_listening": ("1 while the machine is heard", lambda r: int(r.state.listening)),
+    "asd_score": ("Anomaly score of the last window; absent while nothing is judged", _score_now),
     "asd_threshold": ("Score above which a window is anomalous", lambda r: r.state.threshold),
     "asd_alert_open": ("1 while an alert is open", lambda r: int(r.state.event_id is not None)),
     "asd_level_drift": (
@@ -47,6 +55,7 @@ _GAUGES = {
 _DELIVERY_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
     "asd_broker_connects": ("Times that the broker has accepted us", lambda t: t.broker_status.connects),
     "asd_commands_refused": ("Commands by MQTT that made no sense", lambda t: t.broker_status.refused_commands),
+    "asd_alerts_refused": ("Times that the broker has refused an alert", lambda t: t.broker_status.refused_alerts),
     "asd_alerts_given_up": (
         "Messages dropped because too many waited for the broker",
         lambda t: t.store_report.alerts_given_up,
@@ -57,6 +66,10 @@ _DELIVERY_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
 }
 _DELIVERY_GAUGES: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
     "asd_alerts_waiting": ("Messages that the broker has not confirmed", lambda t: t.store_report.alerts_waiting),
+    "asd_broker_troubles": (
+        "What the broker does not take, and other troubles with it, at present",
+        lambda t: len(t.broker_status.troubles),
+    ),
 }
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from asd_daemon.private_files import make_private_file, make_private_folder
+from asd_daemon.redaction import redact_all
 from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 
@@ -30,6 +31,7 @@ SCHEMA = 1
 STALE_S = 60.0  # six windows without any progress
 SLACK_S = 5.0  # a file that is written anew while it is read is from after the question
 _WRITE_EVERY_S = 1.0
+_NAME_CHARACTERS = 100  # of a file, so that every file system takes it
 _SYSTEM_FOLDER = Path("/run/asd-daemon")
 _GOOD = ("normal", "starting", "learning")
 
@@ -77,7 +79,8 @@ class StatusFile:
             (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
             for name, r in reports.items()
         ]
-        return [*states, ("", self._delivery_report().broker_status.trouble)]
+        broker_status = self._delivery_report().broker_status
+        return [*states, ("", (broker_status.trouble, broker_status.troubles))]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -95,7 +98,7 @@ class StatusFile:
             "kept": asdict(delivery.store_report),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
-        text = json.dumps(content, ensure_ascii=False) + "\n"
+        text = json.dumps(redact_all(content), ensure_ascii=False) + "\n"
         with self._lock:
             self._written_s, self._written_states = time.monotonic(), self._states()
             try:
@@ -175,7 +178,10 @@ def status_folder(state_folder: Path, environment: Mapping[str, str] = os.enviro
 
 def status_file(folder: Path, machines: Iterable[str]) -> Path:
     """A daemon's file: named after its machines, so that several daemons of one user have one each."""
-    return folder / f"status-{'-'.join(machines)[:100]}.json"
+    names = "+".join(machines)  # which no name holds
+    if len(names) > _NAME_CHARACTERS:
+        names = f"{names[:_NAME_CHARACTERS]}+{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    return folder / f"status-{names}.json"
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ class DaemonStatus:
         """Whether the daemon lives, every machine is judged and normal, all can be kept, and the broker is reached."""
         machines = self.content.get("machines", {}).values()
         are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
-        return self.trouble is None and are_well and not self.content.get("broker", {}).get("trouble")
+        broker = self.content.get("broker", {})
+        return self.trouble is None and are_well and not (broker.get("trouble") or broker.get("troubles"))
 
 
 def status_lines(status: DaemonStatus) -> Iterator[str]:
@@ -205,6 +212,8 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
             f"broker {broker['broker']}: " + ("connected" if broker["connected"] else "connecting")
         )
         yield f"  {how}, {waiting} alerts wait"
+        for trouble in broker.get("troubles", ()):
+            yield f"    {trouble}"
     if waiting and not content.get("kept", {}).get("alerts_durable", True):
         yield f"  {waiting} alerts are in memory only: a restart would lose them"
     for name, machine in content.get("machines", {}).items():

@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Mapping
 
+from asd_daemon.redaction import redact
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ class SystemdNotifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
                 out.settimeout(1.0)
-                out.sendto(message.encode(), self._address)
+                out.sendto(redact(message).encode(), self._address)
         except OSError as e:
             if not self._failed:
                 _LOG.warning("systemd can't be told (NOTIFY_SOCKET %r): %s", self._address, e.strerror or e)

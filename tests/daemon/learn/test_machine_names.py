@@ -26,8 +26,10 @@ from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
 from asd_daemon.learn.machine_archive import import_machine
 from asd_daemon.learn.machine_names import known_machines
+from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_traces import traces_of
 from asd_daemon.tell.storage.outbox import Outbox
+from asd_daemon.tell.storage.retained_topics import Ownership, RetainedTopics, kept_topics
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog, read_scores
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
@@ -152,6 +154,36 @@ def test_export_and_import_give_the_same_machine(bundle: Bundle, state: Path, tm
     assert tells(bundle, state, "pump")
     assert not [p for p in (state / "enrolled").iterdir() if p.name.startswith((".incoming", ".worn"))]
     assert {p.stat().st_mode & 0o077 for p in (state / "enrolled" / "pump").rglob("*")} == {0}
+
+
+def retained(state: Path, machine: str) -> None:
+    """A broker keeps a topic of a machine."""
+    table = RetainedTopics(state / "alerts.sqlite", Ownership("broker:1883", (machine,)))
+    table.note([(f"asd/box/{machine}/state", machine)])
+
+
+@pytest.mark.parametrize("words", [("remove", "pump", "--yes"), ("rename", "pump", "press-3")])
+def test_what_brokers_keep_is_cleared_later_under_the_old_name(state: Path, words: tuple[str, ...]) -> None:
+    retained(state, "pump")
+    done = machines(*words)
+    assert done.exit_code == 0, done.output
+    assert "1 topics of pump are cleared when a daemon next connects to their broker" in done.stderr
+    assert list(kept_topics(state / "alerts.sqlite", "pump")) == [("broker:1883", "asd/box/pump/state")]
+    assert list(kept_topics(state / "alerts.sqlite", "press-3")) == []
+    assert "pump" not in [known.name for known in known_machines(state)]
+
+
+@pytest.mark.parametrize("words", [("remove", "pump", "--yes"), ("rename", "pump", "press-3")])
+def test_machine_that_a_daemon_hears_is_left_alone(state: Path, words: tuple[str, ...]) -> None:
+    locks = MachineLocks(state, ["pump"])
+    try:
+        refused = machines(*words)
+        assert refused.exit_code == 2
+        assert "pump: a daemon hears it at this moment; stop it first" in refused.stderr
+    finally:
+        locks.close()
+    assert machines(*words).exit_code == 0
+    assert not (state / "locks" / "pump.json").exists()
 
 
 def rewritten(file: Path, other: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> Path:

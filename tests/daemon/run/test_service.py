@@ -185,6 +185,52 @@ def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None
     assert [e.kind.value for _, e in rig.publisher.alerts] == ["open", "close", "open", "close"]
 
 
+def listening_of(rig: Rig) -> list[tuple[str, bool]]:
+    return [(state.condition.value, state.listening) for state in rig.publisher.told_states]
+
+
+def test_machine_that_is_not_heard_is_told_as_such_and_as_heard_again() -> None:
+    lost, not_finite = SourceLost("unplugged", 0.0), Block(np.full(N, np.nan, np.float32))
+    rig = play([window(0.1), lost, window(0.2), window(0.0), not_finite, window(0.3)])
+    assert listening_of(rig) == [
+        ("starting", True),
+        ("normal", True),
+        ("mic_lost", False),
+        ("starting", True),
+        ("normal", True),
+        ("unusable", False),  # silence
+        ("unusable", True),  # there is sound
+        ("normal", True),
+        ("stopped", False),
+    ]
+
+
+def test_command_while_nothing_is_heard_does_not_make_it_heard() -> None:
+    source = EndlessSource()
+    rig = Rig(source)
+    runner = threading.Thread(target=rig.service.run)
+    runner.start()
+    source.words.put(window(0.1))
+    assert rig.publisher.wait_scores(1)
+    for _ in range(4):
+        source.words.put(Block(np.zeros(8000, np.float32)))  # 2 s of digital silence
+    until(lambda: listening_of(rig)[-1:] == [("unusable", False)])
+    rig.service.command("fan", Command.model_validate({"command": "mute", "minutes": 5}))
+    until(lambda: rig.publisher.told_states[-1].muted_until is not None)
+    assert listening_of(rig)[-1] == ("unusable", False)
+    rig.service.stop("test")
+    runner.join(20)
+
+
+def until(fits: Callable[[], object]) -> None:
+    pause = threading.Event()
+    for _ in range(1000):
+        if fits():
+            return
+        pause.wait(0.02)
+    pytest.fail("it did not come to that")
+
+
 def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
     nan = Block(np.full(N, np.nan, np.float32))
     half = Block(window(0.9).samples[:1000])

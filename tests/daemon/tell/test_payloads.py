@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
 from asd_daemon.tell.commands import Command, CommandKind, parse_command
-from asd_daemon.tell.mqtt.discovery import discoveries
+from asd_daemon.tell.mqtt.discovery import describes, device_id, discoveries, former_topics
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import (
     AlertDetails,
@@ -149,10 +149,7 @@ def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node:
         takes_commands=takes_commands,
     )
     found = dict(discoveries(topics))
-    assert list(found) == [
-        "homeassistant/device/asd_line-3_b_fan/config",
-        "homeassistant/device/asd_line-3_b_lathe_2/config",
-    ]
+    assert list(found) == [f"homeassistant/device/{device_id('line-3.b', m)}/config" for m in ("fan", "lathe.2")]
     ids = []
     for topic, payload in found.items():
         assert re.fullmatch(r"homeassistant/device/[A-Za-z0-9_-]+/config", topic)
@@ -165,6 +162,47 @@ def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node:
         assert any(t.endswith(("fan/availability", "lathe.2/availability")) for t in named)
         assert ("asd/line-3.b/availability" in named) is owns_node
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("owns_node", [False, True])
+def test_discovery_makes_deaf_look_deaf(owns_node: bool) -> None:
+    """As Home Assistant renders it: what is of now is unavailable while nothing is heard, and the connectivity sensor is off."""
+    jinja2 = pytest.importorskip("jinja2", reason="the edge alone has no Jinja")
+    topics = Topics("box", ["fan"], owns_node=owns_node, discovery_prefix="homeassistant")
+    ((_, payload),) = discoveries(topics)
+    components = payload["components"]
+    assert components["listening"]["device_class"] == "connectivity"
+
+    def rendered(template: str, state: MachineState) -> str:
+        text = to_json(state_payload("box", "fan", state))
+        return str(jinja2.Template(template).render(value=text.decode(), value_json=json.loads(text)))
+
+    heard = MachineState(Condition.NORMAL, AT, score=0.1, threshold=0.4)
+    silent = replace(heard, condition=Condition.UNUSABLE, hears=False)
+    for name in ("problem", "score", "threshold"):
+        *nodes, own = components[name]["availability"]
+        assert nodes == payload["availability"]
+        assert own["topic"] == "asd/box/fan/state"
+        assert rendered(own["value_template"], heard) == "online"
+        for state in (
+            silent,
+            replace(heard, condition=Condition.MIC_LOST),
+            replace(heard, condition=Condition.WRONG_DEVICE),
+        ):
+            assert rendered(own["value_template"], state) == "offline"
+            assert rendered(components["listening"]["value_template"], state) == "OFF"
+    assert rendered(components["listening"]["value_template"], heard) == "ON"
+    assert components["score"]["expire_after"] == components["threshold"]["expire_after"] == 60
+    assert "availability" not in components["state"], "the state is told whatever it is"
+
+
+def test_description_of_another_machine_is_known_as_such() -> None:
+    ((_, payload),) = discoveries(Topics("box", ["fan"], discovery_prefix="homeassistant"))
+    assert describes(to_json(payload), "asd/box/fan")
+    for other in (to_json(payload).replace(b"box/fan/state", b"box/pump/state"), b"", b"[]", b"\xff"):
+        assert not describes(other, "asd/box/fan")
+    assert former_topics(Topics("box", ["fan"], discovery_prefix="homeassistant")) == {}
+    assert former_topics(Topics("b_x", ["fan"], discovery_prefix=None)) == {}
 
 
 def test_discovery_buttons_send_commands_that_are_understood() -> None:

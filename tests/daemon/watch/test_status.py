@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from asd_daemon.tell.payloads import Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.dead_man_ping import DeadManPing
-from asd_daemon.watch.metrics import MetricsServer
+from asd_daemon.watch.metrics import MachineCollector, MetricsServer
 from asd_daemon.watch.report import DeliveryReport, MachineReport, StoreReport
 from asd_daemon.watch.status import StatusFile, read_statuses, status_file, status_folder, status_lines
 from asd_daemon.watch.systemd import SystemdNotifier
@@ -58,10 +59,10 @@ def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(t
     machines = {"fan": report(), "pump": report()}
     status = StatusFile(status_file(tmp_path, machines), node="box", version="1")
     status.start(lambda: machines)
-    written = (tmp_path / "status-fan-pump.json").stat().st_ino
+    written = (tmp_path / "status-fan+pump.json").stat().st_ino
     machines["fan"] = report(scored=8)
     status.progressed()
-    assert (tmp_path / "status-fan-pump.json").stat().st_ino == written
+    assert (tmp_path / "status-fan+pump.json").stat().st_ino == written
     machines["pump"] = report(Condition.ALERT)
     status.progressed()
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
@@ -230,6 +231,46 @@ def test_metrics_say_what_was_counted() -> None:
         "asd_clips_failed_total 3.0",
         "asd_scores_given_up_total 2.0",
     } <= set(lines)
+
+
+@pytest.mark.parametrize(
+    "condition", [Condition.MIC_LOST, Condition.WRONG_DEVICE, Condition.STOPPED, Condition.UNUSABLE]
+)
+def test_metrics_of_a_machine_that_is_not_heard_have_no_score(condition: Condition) -> None:
+    deaf = report(condition)
+    deaf = replace(deaf, state=replace(deaf.state, hears=condition is not Condition.UNUSABLE))
+    told = DeliveryReport(BrokerStatus("b:1883", refused_alerts=3, troubles=("one", "two")))
+    families = {m.name: m for m in MachineCollector(lambda: {"fan": deaf, "pump": report()}, lambda: told).collect()}
+
+    def values(name: str) -> dict[str, float]:
+        return {sample.labels.get("machine", ""): sample.value for sample in families[name].samples}
+
+    assert values("asd_listening") == {"fan": 0, "pump": 1}
+    assert values("asd_score") == {"pump": 0.25}
+    assert values("asd_broker_troubles") == {"": 2}
+    assert values("asd_alerts_refused") == {"": 3}
+
+
+def test_status_says_what_the_broker_does_not_take_and_is_not_well(tmp_path: Path) -> None:
+    trouble = "broker b:1883 does not take asd/box/fan/alert: Not authorized; see rtsp://user:hunter2@camera"
+    told = DeliveryReport(BrokerStatus("b:1883", connected=True, connects=1, troubles=(trouble,)), StoreReport(2))
+    status = StatusFile(status_file(tmp_path, ["fan"]), node="box", version="1", delivery_report=lambda: told)
+    status.start(lambda: {"fan": report()})
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    lines = list(status_lines(found))
+    assert "  broker b:1883: connected, 2 alerts wait" in lines
+    assert any("does not take asd/box/fan/alert" in line for line in lines)
+    assert "hunter2" not in found.file.read_text()
+    status.close()
+
+
+def test_status_files_of_different_lists_of_machines_are_different_files() -> None:
+    folder = Path("/s")
+    assert status_file(folder, ["x", "y-z"]) != status_file(folder, ["x-y", "z"])
+    many = [f"machine-{number}" for number in range(200)]
+    assert status_file(folder, [*many, "a"]) != status_file(folder, [*many, "b"])
+    assert len(status_file(folder, many).name) < 140
 
 
 def test_metrics_on_a_port_that_is_taken_cannot_start_and_say_which() -> None:

@@ -41,7 +41,7 @@ Score = click.option(
     type=click.Choice(["nearest", "views"]),
     default="nearest",
     show_default=True,
-    help="What a clip scores: the distance to the nearest normal clip (the paper), or views chosen for each machine by its normal clips.",
+    help="What a clip scores: the distance to the nearest normal clip (the paper), or views of its steady sound and its movement.",
 )
 Separation = click.option(
     "--separation",

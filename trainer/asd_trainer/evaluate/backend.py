@@ -76,12 +76,12 @@ def score_run(
         run: the run folder.
         table: training and test clips.
         progress: told how many clips are embedded, of how many.
-        scoring: the nearest neighbour, or views chosen for each unit by its normal clips.
+        scoring: the nearest neighbour, or the views of each unit's steady sound and movement.
         separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips, always or never.
 
     Raises:
         StageError: the run holds no trained embedder, or can't be written to.
-        DataSetError: there are no test clips, a machine has test clips and no training clips, or too few to choose views with.
+        DataSetError: there are no test clips, a machine has test clips and no training clips, or too few to learn views from.
         RecordingError: a clip can't be read.
     """
     test = table.select(split="test")

@@ -143,7 +143,7 @@ def _unit_scores(
 ) -> ViewScores:
     hearing, separates = run_extractor(run, machine)
     offered = (*((HEARD,) if own else ()), *((SEPARATED,) if own and separates else ()), *views)
-    sound = normal_sound(hearing, normal, offered, changes=True, progress=lambda done: advance(done, {}))
+    sound = normal_sound(hearing, normal, offered, changes=False, progress=lambda done: advance(done, {}))
     learned = learn(sound)
     needed = learned.fusion.names()
     scores = np.empty(len(test), np.float32)

@@ -12,8 +12,11 @@ import subprocess
 from collections import deque
 from typing import IO
 
+from asd_daemon.redaction import redact
+
 _CHUNK_BYTES = 1 << 16
 _REAP_S = 1.0
+_LINE_BYTES = 1000
 
 
 class StderrTail:
@@ -27,17 +30,22 @@ class StderrTail:
     def feed(self, data: bytes) -> bool:
         """Take in some bytes; False where there are none, at the end."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-1000:]
+        if len(self._rest) > _LINE_BYTES:  # cut between two words, or half a secret would not be known as one
+            self._rest = self._rest[-_LINE_BYTES:].partition(b" ")[2]
         for line in whole:
             self.count += 1
             if line.strip():
-                self._lines.append(line.decode(errors="replace").strip()[:200])
+                self._lines.append(_shown(line))
         return bool(data)
 
     def last(self) -> str:
         """The last line that says something."""
-        rest = self._rest.decode(errors="replace").strip()[:200]
+        rest = _shown(self._rest)
         return rest or (self._lines[-1] if self._lines else "")
+
+
+def _shown(line: bytes) -> str:
+    return redact(line.decode(errors="replace").strip())[:200]
 
 
 def has_living_orphans(group: int) -> bool:

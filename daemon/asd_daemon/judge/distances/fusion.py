@@ -1,7 +1,7 @@
 """Several views of a window → one score.
 
 Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, and its file. A view
-is any vector of a window; where it comes from, and which views a machine is judged by (view_selection.py), is not known here. NumPy only.
+is any vector of a window; where it comes from, and which views a machine is judged by (learn/view_families.py), is not known here.
 """
 
 from __future__ import annotations

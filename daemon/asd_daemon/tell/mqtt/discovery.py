@@ -6,6 +6,8 @@ payload on homeassistant/device/<id>/config. Pure; who sends it and when is the 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -15,11 +17,42 @@ from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import Condition
 
 _AVAILABLE = "{{ 'online' if value == 'online' else 'offline' }}"
+_HEARD = "{{ 'online' if value_json.listening else 'offline' }}"
+_SCORE_EXPIRES_S = 60  # six windows
 
 
 def device_id(node: str, machine: str) -> str:
-    """The machine's name for Home Assistant, which takes letters, digits, _ and - only."""
+    """The machine's name for Home Assistant, which takes letters, digits, _ and - only; no two machines have the same.
+
+    `asd_NODE_MACHINE` where that can be read in one way only, as in most cases; else with a digest of both names behind it.
+    """
+    if "_" not in node and "." not in node + machine:
+        return f"asd_{node}_{machine}"
+    digest = hashlib.sha256(json.dumps([node, machine]).encode()).hexdigest()[:8]
+    return f"{former_device_id(node, machine)}_{digest}"
+
+
+def former_device_id(node: str, machine: str) -> str:
+    """The name that versions before 0.2 gave, which two machines could share."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", f"asd_{node}_{machine}")
+
+
+def former_topics(topics: Topics) -> dict[str, str]:
+    """Topics on which versions before 0.2 described machines that have another one now, and those machines' names."""
+    return {
+        f"{topics.discovery_prefix}/device/{former_device_id(topics.node, machine)}/config": machine
+        for machine in (topics.machines if topics.discovery_prefix is not None else ())
+        if former_device_id(topics.node, machine) != device_id(topics.node, machine)
+    }
+
+
+def describes(payload: bytes, base: str) -> bool:
+    """Whether a description on such a topic is of the machine whose topics begin with `base`, and not of another one."""
+    try:
+        content = json.loads(payload)
+        return bool(content["components"]["state"]["state_topic"] == f"{base}/state")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def discoveries(topics: Topics) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,7 +82,14 @@ def discovery_payload(
         takes_commands: whether there are buttons.
     """
     identity = device_id(node, machine)
+    available = [{"topic": topic, "value_template": _AVAILABLE} for topic in availability_topics]
     components = {**_sensors(base), **(_buttons(base) if takes_commands else {})}
+    for name in (
+        "problem",
+        "score",
+        "threshold",
+    ):  # of what is heard now; nobody may take them for that when nothing is
+        components[name]["availability"] = [*available, {"topic": f"{base}/state", "value_template": _HEARD}]
     return {
         "device": {
             "identifiers": [identity],
@@ -59,7 +99,7 @@ def discovery_payload(
             "sw_version": metadata.version("asd-edge"),
         },
         "origin": {"name": "asd-edge", "sw_version": metadata.version("asd-edge")},
-        "availability": [{"topic": topic, "value_template": _AVAILABLE} for topic in availability_topics],
+        "availability": available,
         "availability_mode": "all",
         "components": {
             name: {"unique_id": f"{identity}_{name}", **component} for name, component in components.items()
@@ -70,6 +110,14 @@ def discovery_payload(
 def _sensors(base: str) -> dict[str, dict[str, Any]]:
     state = f"{base}/state"
     return {
+        "listening": {
+            "platform": "binary_sensor",
+            "name": "Listening",
+            "device_class": "connectivity",
+            "entity_category": "diagnostic",
+            "state_topic": state,
+            "value_template": "{{ 'ON' if value_json.listening else 'OFF' }}",
+        },
         "problem": {
             "platform": "binary_sensor",
             "name": "Problem",
@@ -86,6 +134,7 @@ def _sensors(base: str) -> dict[str, dict[str, Any]]:
             "suggested_display_precision": 3,
             "state_topic": f"{base}/score",
             "value_template": "{{ value_json.score }}",
+            "expire_after": _SCORE_EXPIRES_S,
         },
         "threshold": {
             "platform": "sensor",
@@ -95,6 +144,7 @@ def _sensors(base: str) -> dict[str, dict[str, Any]]:
             "suggested_display_precision": 3,
             "state_topic": f"{base}/score",
             "value_template": "{{ value_json.threshold }}",
+            "expire_after": _SCORE_EXPIRES_S,
         },
         "state": {
             "platform": "sensor",
@@ -115,7 +165,7 @@ def _sensors(base: str) -> dict[str, dict[str, Any]]:
         },
         "trouble": {
             "platform": "binary_sensor",
-            "name": "Storage trouble",
+            "name": "Trouble",
             "device_class": "problem",
             "entity_category": "diagnostic",
             "state_topic": state,

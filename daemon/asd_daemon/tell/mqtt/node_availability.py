@@ -7,13 +7,11 @@ own: MQTT allows one last will a connection, and the other one's is the machine'
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
-from typing import Any
 
-import paho.mqtt.client as paho
-
-from asd_daemon.tell.mqtt.connection import Backoff, BrokerAddress, make_client
+from asd_daemon.tell.mqtt.connection import BrokerAddress
+from asd_daemon.tell.mqtt.link import Link
+from asd_daemon.tell.mqtt.session import Ended, Event, Heard, Limits, Session, Will
 from asd_daemon.tell.payloads import Availability
 
 
@@ -21,39 +19,45 @@ class NodeAvailability:
     """Keeps a node's availability topic true as long as this process lives."""
 
     def __init__(self, address: BrokerAddress, topic: str) -> None:
-        self._address, self._topic = replace(address, client_id=f"{address.client_id[:123]}-node"), topic
-        self._closing = threading.Event()
-        self._backoff = Backoff()
-        client = make_client(self._address)
-        client.will_set(topic, Availability.OFFLINE.value, qos=1, retain=True)
-        client.on_connect, client.on_message = self._on_connect, self._on_message
-        client.on_connect_fail = lambda client, _: self._backoff.apply(client)
-        client.on_disconnect = lambda client, *_: self._backoff.apply(client)
-        self._client = client
+        self._topic = topic
+        own = replace(address, client_id=f"{address.client_id}-node")
+        self._link = Link(own, Will(topic, Availability.OFFLINE.value), self, wait_for_broker=True)
 
     def start(self) -> None:
         """Connect in the background; refusals are told by the other connection."""
-        self._client.connect_async(self._address.host, self._address.port, keepalive=self._address.keepalive_s)
-        self._client.loop_start()
+        self._link.start(lambda _: None)
 
     def close(self) -> None:
         """Say `stopped`, which the others of the node correct, and leave."""
-        self._closing.set()
-        if self._client.is_connected():
-            self._client.publish(self._topic, Availability.STOPPED.value, qos=0, retain=True)
-        self._client.disconnect()
-        threading.Thread(target=self._client.loop_stop, name="presence-stop", daemon=True).start()
+        self._link.close(1.0)
 
-    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
-        if not code.is_failure:
-            self._backoff.succeeded()
-            self._publish_online(client)
-            client.subscribe(self._topic, qos=1)
+    def accepted(self, session: Session, limits: Limits) -> None:
+        """Say that somebody is here, and listen whether others say something else."""
+        del limits
+        self._say(session, Availability.ONLINE)
+        session.subscribe([self._topic])
 
-    def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        if message.payload.decode(errors="replace") != Availability.ONLINE.value:
-            self._publish_online(client)
+    def hear(self, session: Session, event: Event) -> None:
+        """Correct what is not true any more."""
+        is_wrong = isinstance(event, Heard) and event.payload.decode(errors="replace") != Availability.ONLINE.value
+        if is_wrong:
+            self._say(session, Availability.ONLINE)
 
-    def _publish_online(self, client: paho.Client) -> None:
-        if not self._closing.is_set():
-            client.publish(self._topic, Availability.ONLINE.value, qos=0, retain=True)
+    def talk(self, session: Session, lived_s: float) -> None:
+        """There is nothing else to say."""
+
+    def ended(self, ended: Ended) -> tuple[bool, bool]:
+        """What was said is said again on the next connection."""
+        del ended
+        return False, False
+
+    def may_leave(self) -> bool:
+        """At once."""
+        return True
+
+    def leave(self, session: Session) -> None:
+        """Say so."""
+        self._say(session, Availability.STOPPED)
+
+    def _say(self, session: Session, availability: Availability) -> None:
+        session.publish(self._topic, availability.value.encode(), qos=0, retain=True)

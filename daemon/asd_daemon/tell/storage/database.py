@@ -41,19 +41,21 @@ def open_database(
         database.execute(f"pragma page_size={page_bytes}")  # of a file that is made now
         database.execute("pragma journal_mode=wal")
         database.execute(f"pragma synchronous={synchronous}")
-        _check_version(database, version)
+        found = _check_version(database, version)
         database.executescript(tables)
-        database.execute(f"pragma user_version={version}")
+        if found != version:
+            database.execute(f"pragma user_version={version}")
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _check_version(database: sqlite3.Connection, version: int) -> None:
-    found = database.execute("pragma user_version").fetchone()[0]
+def _check_version(database: sqlite3.Connection, version: int) -> int:
+    found = int(database.execute("pragma user_version").fetchone()[0])
     if found > version:
         raise sqlite3.DatabaseError(f"it is of a later version ({found}) of this program, which knows {version}")
+    return found
 
 
 def is_broken(error: Exception) -> bool:

@@ -63,7 +63,8 @@ class MachineRecords:
         found = [store.write_error for store in stores if store is not None and store.write_error is not None]
         if self.outbox is not None and self.outbox.dropped:
             found.append(f"{self.outbox.dropped} messages were given up: too many waited for the broker")
-        return tuple(found)
+        refused = () if self.outbox is None else self.outbox.refusals_of(self.machine)
+        return (*found, *(f"alerts wait that the broker refuses: {why}" for why in refused))
 
     def finish(self) -> None:
         """Nothing more is heard."""

@@ -1,6 +1,7 @@
 """What the stores hold under a machine's name: its scores, its clips, the memory of its alarm, alerts that wait.
 
-Owns moving all of it to another name and deleting it. Tables are found by their column, so that a store may have more of them.
+Owns moving all of it to another name and deleting it. Tables are found by their column, so that a store may have more of them. What brokers
+keep is under the name that it was published by, and stays until it is cleared there (tell/mqtt/clearing.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from asd_daemon.errors import UsageError
 
 ALERTS, SCORES, CLIPS = "alerts.sqlite", "scores.sqlite", "clips"
+_AT_BROKERS = "retained"
 _BUSY_S = 5.0
 
 
@@ -106,9 +108,9 @@ def _count(database: sqlite3.Connection, query: str, machine: str) -> int:
 
 
 def _tables_by_machine(database: sqlite3.Connection) -> list[str]:
-    """Tables with a column `machine` that holds a name."""
+    """Tables with a column `machine` that holds a name, but for what brokers keep."""
     names = [str(row[0]) for row in database.execute("select name from sqlite_master where type = 'table'")]
-    return [name for name in names if "machine" in _columns(database, name)]
+    return [name for name in names if name != _AT_BROKERS and "machine" in _columns(database, name)]
 
 
 def _columns(database: sqlite3.Connection, table: str) -> list[str]:

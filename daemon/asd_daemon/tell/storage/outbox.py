@@ -4,7 +4,8 @@ One SQLite file (WAL, synchronous=FULL: a commit is on the disk when it returns)
 is full, read-only or broken costs the durability and nothing else: alerts still go out, in order, and are written down as soon as
 the disk takes them. A file that is no database any more is set aside under another name, never deleted.
 
-When more than `limit` messages wait, the oldest `update` goes first, and where there is none the oldest message; both are counted.
+A message that the broker refuses stays, and is asked for again later; others go past it, but for those of the same event, whose order is
+kept. When more than `limit` messages wait, the oldest `update` goes first, and where there is none the oldest message; both are counted.
 """
 
 from __future__ import annotations
@@ -15,35 +16,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from asd_daemon.judge.alarm.alarm import AlertKind
-from asd_daemon.tell.storage.database import is_broken, open_database, set_aside
+from asd_daemon.tell.storage import alert_rows
+from asd_daemon.tell.storage.alert_rows import WaitingAlert
+from asd_daemon.tell.storage.database import is_broken, set_aside
+from asd_daemon.tell.storage.refusals import Refusals
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 1
-_TABLES = """
-create table if not exists waiting (
-    machine text not null, key integer not null,
-    kind text not null, event_id text not null, topic text not null, payload blob not null,
-    primary key (machine, key)
-) without rowid;
-create table if not exists memory (machine text primary key, content blob not null);
-"""
-
-
-@dataclass(frozen=True)
-class WaitingAlert:
-    """One message that must arrive."""
-
-    key: int
-    """Its place in the order."""
-    machine: str
-    kind: AlertKind
-    event_id: str
-    topic: str
-    payload: bytes
 
 
 class Outbox:
@@ -76,6 +57,7 @@ class Outbox:
         self._database: sqlite3.Connection | None = None
         self._is_loaded = False
         self._write_error: str | None = None
+        self._refusals = Refusals()
         self.dropped = 0
         """Messages that were given up because too many waited."""
         self.set_aside = 0
@@ -137,6 +119,53 @@ class Outbox:
         with self._lock:
             return next(iter(self._alerts.values()), None)
 
+    def next(self, now_s: float) -> WaitingAlert | None:
+        """The one to send now: the oldest that was not refused, else the oldest whose time has come again.
+
+        Args:
+            now_s: time.monotonic().
+        """
+        held: set[str] = set()  # events of which an earlier message was refused
+        again = None
+        with self._lock:
+            for alert in self._alerts.values():
+                if alert.event_id in held:
+                    continue
+                if not self._refusals.is_refused(alert.key):
+                    return alert
+                held.add(alert.event_id)
+                if again is None and self._refusals.may_go(alert.key, now_s):
+                    again = alert
+            return again
+
+    def refused(
+        self, alert: WaitingAlert, why: str, now_s: float, *, is_costly: bool = False, is_of_the_topic: bool = False
+    ) -> None:
+        """The broker does not take one at present; it stays. The words are those of `Refusals.refused`."""
+        with self._lock:
+            if alert.key in self._alerts:
+                self._refusals.refused(
+                    alert.key, alert.topic, why, now_s, is_costly=is_costly, is_of_the_topic=is_of_the_topic
+                )
+
+    @property
+    def refusals(self) -> Refusals:
+        """What the broker refuses; to be looked at, not changed."""
+        return self._refusals
+
+    def ask_again(self) -> None:
+        """The connection is new, and with it what the broker takes."""
+        with self._lock:
+            self._refusals.ask_again()
+
+    def refusals_of(self, machine: str) -> tuple[str, ...]:
+        """Why a machine's messages are refused, in words."""
+        with self._lock:
+            if not len(self._refusals):
+                return ()
+            keys = [alert.key for alert in self._alerts.values() if alert.machine == machine]
+            return tuple(f"{topic}: {why}" for topic, why in self._refusals.reasons(keys).items())
+
     def waits_for(self, machine: str) -> bool:
         """Whether a message of a machine still waits."""
         with self._lock:
@@ -147,6 +176,8 @@ class Outbox:
         with self._lock:
             alert = self._alerts.pop(key, None)
             if alert is not None:
+                if self._refusals.taken(key, alert.topic):
+                    _LOG.info("the broker takes %s again", alert.topic)
                 self._forget(alert)
                 self._save()
             if not self._alerts:
@@ -170,6 +201,11 @@ class Outbox:
             self._close_database()
             self._is_on_disk = False
 
+    def __del__(self) -> None:
+        """Whoever drops it has let go of the file too."""
+        if hasattr(self, "_database"):
+            self._close_database()
+
     def __len__(self) -> int:
         with self._lock:
             return len(self._alerts)
@@ -185,6 +221,7 @@ class Outbox:
     def _forget(self, alert: WaitingAlert) -> None:
         self._undeleted.add((alert.machine, alert.key))
         self._unsaved.discard(alert.key)
+        self._refusals.forget(alert.key)
 
     def _save(self) -> None:
         if self._is_on_disk and (self._unsaved or self._undeleted or self._unsaved_memories or self._write_error):
@@ -213,30 +250,20 @@ class Outbox:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._database = open_database(self._path, _TABLES, version=_VERSION, synchronous="full")
+            self._database = alert_rows.open_alerts(self._path)
         return self._database
 
     def _load(self) -> None:
         """Take over what an earlier run has left; it goes before what came while the disk could not be read."""
         database = self._open()
-        mine = f"machine in ({','.join('?' * len(self._machines))})"
         if self._alerts:
-            last = database.execute(f"select max(key) from waiting where {mine}", self._machines).fetchone()[0] or 0  # noqa: S608
-            database.execute(f"update waiting set key = key - ? where {mine}", (last + 1, *self._machines))  # noqa: S608
-        rows = database.execute(
-            f"select key, machine, kind, event_id, topic, payload from waiting where {mine} order by key",  # noqa: S608
-            self._machines,
-        ).fetchall()
-        left = {
-            key: WaitingAlert(key, machine, AlertKind(kind), event_id, topic, bytes(payload))
-            for key, machine, kind, event_id, topic, payload in rows
-        }
+            alert_rows.make_room(database, self._machines)
+        left = alert_rows.read_alerts(database, self._machines)
         self._alerts = OrderedDict({**left, **self._alerts})
         self._next_key = max([self._next_key, *(key + 1 for key in left)])
-        for machine, content in database.execute(f"select machine, content from memory where {mine}", self._machines):  # noqa: S608
-            self._memories.setdefault(machine, bytes(content))
-        others = database.execute(f"select machine, count(*) from waiting where not {mine} group by 1", self._machines)  # noqa: S608
-        for machine, count in others.fetchall():
+        for machine, content in alert_rows.read_memories(database, self._machines):
+            self._memories.setdefault(machine, content)
+        for machine, count in alert_rows.count_others(database, self._machines):
             _LOG.info("%d alerts of machine %s wait for a daemon that hears it", count, machine)
         self._is_loaded = True
 
@@ -244,28 +271,15 @@ class Outbox:
         """Bring the disk to what is in memory, in one transaction."""
         if not self._is_loaded:
             self._load()
-        database = self._open()
-        database.execute("begin immediate")
-        try:
-            for key in sorted(self._unsaved):
-                self._insert(database, self._alerts[key])
-            database.executemany("delete from waiting where machine = ? and key = ?", list(self._undeleted))
-            database.executemany(
-                "insert into memory values (?, ?) on conflict (machine) do update set content = excluded.content",
-                [(machine, self._memories[machine]) for machine in self._unsaved_memories],
-            )
-            database.execute("commit")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("rollback")
-            raise
+        alert_rows.write(
+            self._open(),
+            [self._alerts[key] for key in sorted(self._unsaved)],
+            list(self._undeleted),
+            {machine: self._memories[machine] for machine in self._unsaved_memories},
+        )
         self._unsaved.clear()
         self._undeleted.clear()
         self._unsaved_memories.clear()
-
-    def _insert(self, database: sqlite3.Connection, alert: WaitingAlert) -> None:
-        content = (alert.machine, alert.key, alert.kind.value, alert.event_id, alert.topic, alert.payload)
-        database.execute("insert into waiting values (?, ?, ?, ?, ?, ?)", content)
 
     def _put_aside(self, error: Exception) -> None:
         """Make room for a fresh file, to which all that is known in memory is written."""

@@ -111,6 +111,11 @@ class ScoreLog:
             self._flush()
             self._close_database()
 
+    def __del__(self) -> None:
+        """Whoever drops it has let go of the file too."""
+        if hasattr(self, "_database"):
+            self._close_database()
+
     def _close_database(self) -> None:
         if self._database is not None:
             self._database.close()

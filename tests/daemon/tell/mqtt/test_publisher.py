@@ -16,9 +16,11 @@ import pytest
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.commands import Command
-from asd_daemon.tell.mqtt.connection import Backoff, BrokerAddress, try_broker
+from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.publisher import MqttPublisher
+from asd_daemon.tell.mqtt.reconnecting import Backoff
 from asd_daemon.tell.mqtt.topics import Topics
+from asd_daemon.tell.mqtt.trial import try_broker
 from asd_daemon.tell.payloads import Condition, MachineState, PublishedScore
 from asd_daemon.tell.storage.outbox import Outbox
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
@@ -85,6 +87,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "node": "line-3",
         "machine": "fan",
         "state": "normal",
+        "listening": True,
         "since": "2026-01-31T12:00:00.123Z",
         "score": 0.1,
         "threshold": 0.4,
@@ -255,10 +258,10 @@ def test_broker_that_closes_without_an_answer_is_a_trouble_that_is_told(
         told = threading.Event()
         watch = logging.Handler()
         watch.emit = lambda record: told.set() if "without an answer" in record.getMessage() else None  # type: ignore[method-assign]
-        logging.getLogger("asd_daemon.tell.mqtt.publisher").addHandler(watch)
+        logging.getLogger("asd_daemon.tell.mqtt.link").addHandler(watch)
         publisher, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
         assert told.wait(20), caplog.text
-        logging.getLogger("asd_daemon.tell.mqtt.publisher").removeHandler(watch)
+        logging.getLogger("asd_daemon.tell.mqtt.link").removeHandler(watch)
         assert "certificate of ours" in str(publisher.broker_status.trouble)
         publisher.close(1)
         assert failures.errors == []
@@ -270,7 +273,9 @@ def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Broker(tmp_path / "broker", tls=True) as broker:
-        publisher, failures = start(address_of(broker, tls=True, ca_file=broker.ca_file))
+        trusted = tmp_path / "trusted.crt"
+        trusted.write_bytes(broker.ca_file.read_bytes())
+        publisher, failures = start(address_of(broker, tls=True, ca_file=trusted))
         assert publisher.wait_connected(10)
         files = [broker.folder / name for name in ("ca.crt", "ca.key", "server.crt", "server.key")]
         own = [file.read_bytes() for file in files]
@@ -361,6 +366,7 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         gate.open()
         again = heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["repeated"], 60).payload
         assert again["event_id"] == "event-1"
+        heard.wait_for(lambda m: m in heard.messages[told:] and m.topic.endswith("config"))
         said = [m.topic for m in heard.messages[told:]]
         assert "asd/line-3/fan/state" in said
         config = next(m for m in heard.messages[told:] if m.topic == "homeassistant/device/asd_line-3_fan/config")

@@ -1,0 +1,111 @@
+"""The tables of the outbox: alerts that wait and what the alarms know, read and written for some machines.
+
+Owns the SQL. What waits, and for how long, is the outbox's business.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asd_daemon.judge.alarm.alarm import AlertKind
+from asd_daemon.tell.storage.database import open_database
+
+_VERSION = 1
+_TABLES = """
+create table if not exists waiting (
+    machine text not null, key integer not null,
+    kind text not null, event_id text not null, topic text not null, payload blob not null,
+    primary key (machine, key)
+) without rowid;
+create table if not exists memory (machine text primary key, content blob not null);
+"""
+
+
+@dataclass(frozen=True)
+class WaitingAlert:
+    """One message that must arrive."""
+
+    key: int
+    """Its place in the order."""
+    machine: str
+    kind: AlertKind
+    event_id: str
+    topic: str
+    payload: bytes
+
+
+def open_alerts(file: Path) -> sqlite3.Connection:
+    """Open the file, made where it is missing; a commit is on the disk when it returns.
+
+    Raises:
+        sqlite3.Error, OSError: it can't be opened, is broken, or is of a later version.
+    """
+    return open_database(file, _TABLES, version=_VERSION, synchronous="full")
+
+
+def make_room(database: sqlite3.Connection, machines: Sequence[str]) -> None:
+    """Give the machines' messages places before the first one, so that later ones can have those from 1 on."""
+    last = database.execute(f"select max(key) from waiting where {_of(machines)}", machines).fetchone()[0] or 0  # noqa: S608
+    database.execute(f"update waiting set key = key - ? where {_of(machines)}", (last + 1, *machines))  # noqa: S608
+
+
+def read_alerts(database: sqlite3.Connection, machines: Sequence[str]) -> dict[int, WaitingAlert]:
+    """The machines' messages by their places, in order."""
+    rows = database.execute(
+        f"select key, machine, kind, event_id, topic, payload from waiting where {_of(machines)} order by key",  # noqa: S608
+        machines,
+    )
+    return {
+        key: WaitingAlert(key, machine, AlertKind(kind), event_id, topic, bytes(payload))
+        for key, machine, kind, event_id, topic, payload in rows.fetchall()
+    }
+
+
+def read_memories(database: sqlite3.Connection, machines: Sequence[str]) -> list[tuple[str, bytes]]:
+    """What is kept of the machines' alarms."""
+    rows = database.execute(f"select machine, content from memory where {_of(machines)}", machines)  # noqa: S608
+    return [(machine, bytes(content)) for machine, content in rows.fetchall()]
+
+
+def count_others(database: sqlite3.Connection, machines: Sequence[str]) -> list[tuple[str, int]]:
+    """How many messages wait of each other machine."""
+    rows = database.execute(f"select machine, count(*) from waiting where not {_of(machines)} group by 1", machines)  # noqa: S608
+    return list(rows.fetchall())
+
+
+def write(
+    database: sqlite3.Connection,
+    fresh: Iterable[WaitingAlert],
+    gone: Iterable[tuple[str, int]],
+    memories: Mapping[str, bytes],
+) -> None:
+    """Change all of it in one transaction.
+
+    Args:
+        database: the open file.
+        fresh: messages to add.
+        gone: machine and place of those to delete.
+        memories: what is kept of alarms from now on.
+    """
+    database.execute("begin immediate")
+    try:
+        for alert in fresh:
+            content = (alert.machine, alert.key, alert.kind.value, alert.event_id, alert.topic, alert.payload)
+            database.execute("insert into waiting values (?, ?, ?, ?, ?, ?)", content)
+        database.executemany("delete from waiting where machine = ? and key = ?", gone)
+        database.executemany(
+            "insert into memory values (?, ?) on conflict (machine) do update set content = excluded.content",
+            memories.items(),
+        )
+        database.execute("commit")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("rollback")
+        raise
+
+
+def _of(machines: Sequence[str]) -> str:
+    return f"machine in ({','.join('?' * len(machines))})"
