@@ -1,70 +1,92 @@
 """What a sound is inside asd-edge: float32 mono in [-1, 1] at 16 kHz, judged in windows of 10 s.
 
-Owns the rate, the window and the reading of sound files, for the daemon and the trainer alike. It knows no feature and no device.
+Owns the rate, the window and how recordings of any rate and length become both, for the daemon and the trainer alike. It knows no
+feature, no format and no device.
 """
 
 from __future__ import annotations
 
-import os
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError
+from asd_daemon.resampling import Resampler
+from asd_daemon.sound_file import SoundFile
+
+_LOG = logging.getLogger(__name__)
+F32 = NDArray[np.float32]
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 10.0
 WINDOW_SAMPLES = int(SAMPLE_RATE_HZ * WINDOW_S)  # 160 000
+LEAST_S = 5.0
+"""A recording that is shorter is not judged and not learned: it holds too little of a machine's cycle."""
+LEAST_SAMPLES = int(SAMPLE_RATE_HZ * LEAST_S)
+LEAST_RATE_HZ = 14_000
+"""A recording of a lower rate does not hold the band that is judged."""
 
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg")
+
+def read_blocks(path: Path, channel: int = 0) -> Iterator[F32]:
+    """One channel of a sound file, in order, in blocks float32 (N,) at 16 kHz; memory does not grow with the file.
+
+    Other rates are resampled with soxr (HQ); of one that is too low to be judged the windows will be found unfit. A file that ends before
+    its header says is read as far as it goes, and that is logged.
+
+    Raises:
+        RecordingError: the file is missing, unreadable, empty, has no such channel, or holds samples that are not finite; what came before
+            a damage has been given by then.
+    """
+    with SoundFile(path, channel) as file:
+        resample = Resampler(file.rate_hz, SAMPLE_RATE_HZ)
+        given = 0
+        for block in file.blocks():
+            given += (samples := resample(block)).shape[0]
+            if samples.shape[0]:
+                yield samples
+        rest = resample(np.zeros(0, np.float32), last=True)
+        if rest.shape[0]:
+            yield rest
+        if given + rest.shape[0] == 0:
+            raise RecordingError(f"{file.name}: too short ({file.read_samples} samples at {file.rate_hz} Hz)")
+        if file.shortfall is not None:
+            _LOG.warning("%s", file.shortfall)
 
 
-def read_waveform(path: Path, channel: int = 0) -> NDArray[np.float32]:
+def refuse_low_rate(file: SoundFile) -> None:
+    """Refuse a recording whose rate can't hold the band that is judged.
+
+    Raises:
+        RecordingError: its rate is below 14 kHz.
+    """
+    if file.rate_hz < LEAST_RATE_HZ:
+        raise RecordingError(
+            f"{file.name}: too little band: {file.rate_hz} Hz hold nothing above {file.rate_hz / 2:g} Hz;"
+            f" {LEAST_RATE_HZ} Hz or more are needed"
+        )
+
+
+def read_waveform(path: Path, channel: int = 0) -> F32:
     """Read one channel of a sound file as a waveform of any length.
-
-    The channel is chosen, never averaged: averaging microphones cancels what they hear out of phase. Other rates are
-    resampled with soxr (HQ).
 
     Returns:
         float32, shape (samples,), at 16 kHz.
 
     Raises:
-        RecordingError: the file is missing, unreadable, empty, has no such channel, or holds samples that are not finite.
+        RecordingError: as `read_blocks`; a file that is damaged anywhere is refused.
     """
-    try:
-        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as e:  # TypeError: a .raw file, which has no header
-        raise RecordingError(f"{path}: can't be read as sound: {_unreadable(path, e)}") from e
-    if samples.shape[0] == 0:
-        raise RecordingError(f"{path}: holds no sound (0 samples)")
-    if not 0 <= channel < samples.shape[1]:
-        raise RecordingError(f"{path}: has {samples.shape[1]} channel(s), no channel {channel} (counted from 0)")
-    mono = np.ascontiguousarray(samples[:, channel])
-    if not np.isfinite(mono).all():
-        bad = int(np.flatnonzero(~np.isfinite(mono))[0])
-        raise RecordingError(f"{path}: sample {bad} is {mono[bad]}; a recording must hold finite numbers only")
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="HQ").astype(np.float32, copy=False)
-        if mono.shape[0] == 0:
-            raise RecordingError(f"{path}: too short ({samples.shape[0]} samples at {rate_hz} Hz)")
-    return mono
+    return np.concatenate(list(read_blocks(path, channel)))
 
 
-def fit_length(waveform: NDArray[np.float32], samples: int = WINDOW_SAMPLES) -> NDArray[np.float32]:
-    """Pad with zeros at the end, or truncate, to a number of samples (paper, section 2.4)."""
+def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:
+    """Bring a waveform to a number of samples: cut, or repeated from its beginning.
+
+    The paper pads (section 2.4). Zeros are no sound of any machine: the quiet moments, by which steady machines are judged, would be
+    those of the padding.
+    """
     if waveform.shape[0] >= samples:
         return waveform[:samples]
-    return np.pad(waveform, (0, samples - waveform.shape[0]))
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if path.is_dir():
-        return "it is a folder"
-    if not path.exists():
-        return "there is no such file"
-    if not os.access(path, os.R_OK):
-        return "no right to read it"
-    return str(error).removeprefix(f"Error opening {str(path)!r}: ").rstrip(".")
+    return np.resize(waveform, samples) if waveform.shape[0] else np.zeros(samples, np.float32)

@@ -48,7 +48,7 @@ node: box
 bundle: {ear.bundle}
 machines:
   fan:
-    source: {{command: "python3 {player} {sound}"}}
+    source: {{command: "python3 {player} {sound}", speed: 0}}
     alarm: {{close_after: 2, cool_down_s: 0}}
 mqtt: {{host: {HOST}, port: {broker.port}, commands: true}}
 keep: {keep}

@@ -11,7 +11,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 from rig.tones import PITCH_HZ, write_tones
 
 
-def write_guided_tones(root: Path, train: int = 2, test: int = 1, seconds: float = 2.0) -> Path:
+def write_guided_tones(root: Path, train: int = 2, test: int = 1, seconds: float = 5.0) -> Path:
     """As `write_tones`, with two clean clips of the hummer and two noise-only clips of the singer; gives the root."""
     write_tones(root, train, test, seconds)
     rng = np.random.default_rng(23)

@@ -14,7 +14,7 @@ DOMAIN_FACTOR = {"source": 1.0, "target": 1.12}
 ANOMALY_FACTOR = 1.9
 
 
-def write_tones(root: Path, train: int = 4, test: int = 3, seconds: float = 2.0) -> Path:
+def write_tones(root: Path, train: int = 4, test: int = 3, seconds: float = 5.0) -> Path:
     """Write `train` clips of each domain and `test` of each domain and condition, for two machines; gives the root."""
     rng = np.random.default_rng(17)
     for machine, pitch_hz in PITCH_HZ.items():

@@ -6,12 +6,15 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
 from asd_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from asd_daemon.learn.enrolment import EnrolmentResult
 
 DEFAULT_MINUTES = 20.0
 
@@ -56,7 +59,7 @@ def enroll(
     """
     from asd_daemon.hear.opening import open_source
     from asd_daemon.judge.bundle.bundle import load_bundle
-    from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF, EnrolmentRequest, enrol
+    from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
     from asd_daemon.waveform import WINDOW_S
@@ -91,6 +94,15 @@ def enroll(
         facts = record.model_dump(mode="json", by_alias=True, exclude={"files", "entry"})
         click.echo(json.dumps({**facts, "threshold": done.threshold}, ensure_ascii=False))
         return
+    _print_learned(model, done)
+    click.echo(f"next: asd-daemon run --machine {name}")
+
+
+def _print_learned(model: str, done: EnrolmentResult) -> None:
+    """Say what was learned and how well."""
+    from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF
+
+    record = done.record
     views = ", ".join(f"{view} {weight:.0%}" for view, weight in record.weights)
     low, middle, high = record.level_dbfs
     click.echo(
@@ -103,7 +115,6 @@ def enroll(
             f"warning: the sound changed while it was learned ({record.drift:.1f} times); more of it makes fewer false alarms: --add",
             err=True,
         )
-    click.echo(f"next: asd-daemon run --machine {name}")
 
 
 def _families(weights: Sequence[tuple[str, float]]) -> str:

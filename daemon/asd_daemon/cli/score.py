@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from asd_daemon.cli.options import PATH, bundle_option, json_option
-from asd_daemon.errors import RecordingError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @click.command()
@@ -21,68 +14,50 @@ if TYPE_CHECKING:
 @click.option("--machine", required=True, metavar="NAME", help="Machine whose sound it is.")
 @bundle_option
 @click.option("--channel", default=0, show_default=True, type=click.IntRange(0, 63), help="Channel, counted from 0.")
+@click.option(
+    "--hop",
+    "hop_s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 3600),
+    metavar="SECONDS",
+    help="From the start of one window to that of the next.",
+)
+@click.option("--summary", is_flag=True, help="One line a recording: its worst window and how many are anomalous.")
 @json_option
-def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: int, as_json: bool) -> int:
-    """Score recordings: files, or all below a folder. Each is padded or cut to 10 s, as in training.
+def score(
+    paths: tuple[Path, ...],
+    machine: str,
+    bundle: Path | None,
+    channel: int,
+    hop_s: float,
+    summary: bool,
+    as_json: bool,
+) -> int:
+    """Score recordings: files, or all below a folder. Each is judged from its beginning to its end in windows of 10 s.
 
-    A recording that can't be read, or holds digital silence, is named on stderr and the others are scored; the exit code is 2 then.
+    What is left at the end is judged in a window that ends with the recording, if it is more than 2 s. A recording of 5 to 10 s is
+    repeated to fill a window, as in training; one that is shorter is not judged, nor are silence, clipping and what has too little band:
+    such windows are `unusable`, with the reason. A recording that can't be read, or of which nothing is usable, is named on stderr and the
+    others are scored; the exit code is 2 then, and 0 where all were scored, whatever the scores are.
 
     \b
     Examples:
       asd-daemon score recordings/ --machine fan
       asd-daemon score clip.wav --machine press-3 --json
+      asd-daemon score night.flac --machine fan --hop 5 --summary
     """
+    from asd_daemon.cli.scored_recordings import RecordingReport, named_recordings, score_recording
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.scorer import Scorer
     from asd_daemon.learn.enrolled_machines import with_enrolled_machine
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.settings.plan import installed_or_default_bundle
-    from asd_daemon.waveform import fit_length
 
     known = with_enrolled_machine(load_bundle(bundle or installed_or_default_bundle()), enrolled_folder(), machine)
     scorer = Scorer(known, machine)
-    refused = 0
-    for path in _recordings(paths):
-        try:
-            scored = scorer.score(fit_length(_audible(path, channel)))
-        except RecordingError as e:
-            click.echo(f"error: {e}", err=True)
-            refused += 1
-            continue
-        line = {
-            "path": str(path),
-            "machine": machine,
-            "score": scored.score,
-            "threshold": scored.threshold,
-            "anomalous": scored.anomalous,
-        }
-        if as_json:
-            click.echo(json.dumps(line, ensure_ascii=False))
-        else:
-            word = "ANOMALOUS" if scored.anomalous else "normal"
-            click.echo(f"{word:9} {scored.score:8.4f} of {scored.threshold:.4f}  {path}")
-    return 2 if refused else 0
-
-
-def _audible(path: Path, channel: int) -> NDArray[np.float32]:
-    """One channel of a recording (N,); one in which nothing sounds in the part that is judged is an error."""
-    from asd_daemon.hear.windows.quality import QualityLimits
-    from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
-
-    waveform = read_waveform(path, channel)
-    if float(abs(waveform[:WINDOW_SAMPLES]).max()) <= QualityLimits().silence_peak:
-        raise RecordingError(f"{path}: channel {channel} is silent: there is nothing to judge; give another --channel?")
-    return waveform
-
-
-def _recordings(paths: tuple[Path, ...]) -> list[Path]:
-    """The files that are meant; a folder without any is an error."""
-    from asd_daemon.hear.sources.recordings import sound_files
-
-    found: list[Path] = []
-    for path in paths:
-        below = sound_files(path) if path.is_dir() else [path]
-        if not below:
-            raise RecordingError(f"{path}: there is no sound file in this folder")
-        found += below
-    return found
+    report = RecordingReport(machine, as_json=as_json, summary=summary)
+    for path in named_recordings(paths):
+        for line, is_error in report.lines(path, score_recording(scorer, path, channel, hop_s)):
+            click.echo(line, err=is_error)
+    return 2 if report.refused else 0

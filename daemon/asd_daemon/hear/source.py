@@ -26,8 +26,9 @@ class Block:
     """How many samples are missing between the block before and this one."""
     last: bool = False
     """Whether a recording ends with this block: what follows does not join on."""
-    rate_error: float = 0.0
-    """How much faster than promised samples have come lately, as a fraction of the rate; negative: slower."""
+    rate_error: float | None = 0.0
+    """How much faster than promised samples have come lately, as a fraction of the rate; negative: slower. None where the source promises
+    nothing that can be relied on and it is not measured yet."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from asd_daemon.errors import UsageError
+from asd_daemon.sound_file import printable
 
 KINDS = ("device", "file", "folder", "command", "simulate")
 
@@ -22,7 +23,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "device": frozenset({"channel", "rate_hz"}),
     "file": frozenset({"channel", "speed"}),
     "folder": frozenset({"channel", "speed"}),
-    "command": frozenset(),
+    "command": frozenset({"speed"}),  # in a configuration only: a question mark is a command's own
 }
 
 
@@ -36,7 +37,7 @@ class SourceSpec:
 
     def __str__(self) -> str:
         query = "&".join(f"{k}={v}" for k, v in self.options.items())
-        return f"{self.kind}:{self.target}" + (f"?{query}" if query else "")
+        return printable(f"{self.kind}:{self.target}" + (f"?{query}" if query else ""))
 
     def number(self, option: str, default: float, least: float = 0.0, most: float = float("inf")) -> float:
         """A numeric option, checked.

@@ -15,7 +15,7 @@ import numpy as np
 
 from asd_daemon.errors import DataSetError, EnrolmentError, UsageError
 from asd_daemon.hear.source import DeadMicrophone, SoundReturned, Source, SourceLost, UnreadableRecording
-from asd_daemon.hear.windows.quality import unfit_reason
+from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
@@ -254,9 +254,10 @@ def _add_if_usable(
     if isinstance(item, SourceLost | UnreadableRecording | DeadMicrophone):
         return item.reason
     reason = unfit_reason(item.sound, item.gap_samples)
-    if reason is None and item.padded_samples == 0:
+    if reason is None and item.rate_error is None:
+        reason = UnfitReason.RATE_UNKNOWN
+    if reason is None:
         collection.add(extractor, VIEW_NAMES, item.samples)
         return None
-    word = "too short" if reason is None else reason.value
-    unusable[word] += 1
-    return f"a window was not usable: {word}"
+    unusable[reason.value] += 1
+    return f"a window was not usable: {reason.value}"

@@ -5,7 +5,9 @@ It opens what the daemon would open, for a moment, and leaves nothing behind.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.fitness import rms_level_dbfs
-from asd_daemon.hear.windows.quality import unfit_reason
+from asd_daemon.hear.windows.quality import QualityLimits, unfit_reason
 from asd_daemon.redaction import redact
 from asd_daemon.run.publishing import broker_address, topics_of
 from asd_daemon.run.shared_bundle import SharedBundle
@@ -29,6 +31,9 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from asd_daemon.tell.mqtt.connection import BrokerAddress
+
+_MEASURE_S, _BURST_S = 5.0, 1.0  # a program's buffers hold up to a second; stereo or 24 bit is 2.5 s too much in five
+_MOST_S = 600.0  # of sound: nothing live sends that much in seconds
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     device_checks = {machine: memory.check_device} if memory is not None and memory.identity else {}
     source = open_sources({machine: spec}, wait=False, device_checks=device_checks)[machine]
     parts, missing = [], 0
+    pace = _Pace(spec, listen_s)
     try:
         for heard in source.events():
             if isinstance(heard, SourceLost | UnreadableRecording):
@@ -100,12 +106,14 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
             if isinstance(heard, Block):
                 parts.append(heard.samples)
                 missing += heard.gap_samples
-            if sum(len(part) for part in parts) >= listen_s * SAMPLE_RATE_HZ:
+            heard_s = sum(len(part) for part in parts) / SAMPLE_RATE_HZ
+            if pace.is_over(heard_s):
                 break
     finally:
         source.close()
     samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    reason = unfit_reason(samples, missing)
+    reason = unfit_reason(samples, missing, QualityLimits(least_s=0.0))
+    pace.check(samples.shape[0] / SAMPLE_RATE_HZ)
     if reason is not None:
         raise SourceError(f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard, not fit to judge: {reason.value}")
     usual = "" if memory is None or memory.level_dbfs is None else f", usually {memory.level_dbfs:.0f}"
@@ -113,6 +121,38 @@ def _listen(machine: str, spec: SourceSpec, listen_s: float) -> str:
     return (
         f"{spec}: {samples.shape[0] / SAMPLE_RATE_HZ:.1f} s heard at {rms_level_dbfs(samples):.0f} dBFS{usual}{device}"
     )
+
+
+class _Pace:
+    """Seconds of sound against seconds of clock, for a command's samples say nothing of their rate."""
+
+    def __init__(self, spec: SourceSpec, listen_s: float) -> None:
+        self._spec = spec
+        self._is_measured = spec.kind == "command" and not math.isinf(spec.speed(1.0))
+        self._listen_s = max(listen_s, _MEASURE_S) if self._is_measured else listen_s
+        self._begun: tuple[float, float] | None = None
+
+    def is_over(self, heard_s: float) -> bool:
+        """Whether enough was heard; called after each block."""
+        if not self._is_measured:
+            return heard_s >= self._listen_s
+        self._begun = self._begun or (time.monotonic(), heard_s)  # what came at once had been waiting
+        return time.monotonic() - self._begun[0] >= self._listen_s or heard_s > _MOST_S
+
+    def check(self, heard_s: float) -> None:
+        """Compare the two.
+
+        Raises:
+            SourceError: much more or less sound than time.
+        """
+        if self._begun is None:
+            return
+        clock_s, sound_s = time.monotonic() - self._begun[0], (heard_s - self._begun[1]) / self._spec.speed(1.0)
+        if abs(sound_s - clock_s) > _BURST_S + 0.2 * clock_s:
+            raise SourceError(
+                f"{self._spec}: {sound_s:.1f} s of sound came in {clock_s:.1f} s, if it is raw s16le mono at 16 kHz: it is something"
+                " else, or not live; tell the program to write that (ffmpeg: -ac 1 -ar 16000 -f s16le -)"
+            )
 
 
 def _broker(plan: Plan) -> str:

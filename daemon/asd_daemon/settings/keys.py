@@ -60,6 +60,12 @@ class SourceSettings(_Section):
     rate_hz: float | None = Field(
         None, ge=4000, le=384_000, description="rate in Hz to open a device at; unset: what suits the device"
     )
+    speed: float | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="so many times faster than real time a command speaks, 0: as it likes; for rehearsals; unset: 1",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -70,6 +76,8 @@ class SourceSettings(_Section):
             raise ValueError(f"channel has no meaning for {given[0]}")
         if self.rate_hz is not None and given[0] != "device":
             raise ValueError(f"rate_hz has no meaning for {given[0]}")
+        if self.speed is not None and given[0] != "command":
+            raise ValueError(f"speed has no meaning for {given[0]}")
         try:
             self.spec()
         except UsageError as e:  # it knows no file; here it becomes one of the file's mistakes
@@ -85,7 +93,7 @@ class SourceSettings(_Section):
         if self.simulate is not None:
             return parse_source(f"simulate:{self.simulate}")
         kind = next(k for k in KINDS if getattr(self, k) is not None)
-        options = {"channel": self.channel, "rate_hz": self.rate_hz}
+        options = {"channel": self.channel, "rate_hz": self.rate_hz, "speed": self.speed}
         return SourceSpec(kind, str(getattr(self, kind)), {k: str(v) for k, v in options.items() if v is not None})
 
 

@@ -158,15 +158,18 @@ def test_score_of_all_kinds_of_recordings_scores_the_readable_and_names_the_rest
     (folder / "9-text.wav").write_text("no sound at all")
     done = ask("score", folder, "--machine", "fan", "--bundle", bundle, "--json", home=tmp_path)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [set(line) for line in lines] == [{"path", "machine", "score", "threshold", "anomalous"}] * 6
+    keys = {"path", "machine", "score", "threshold", "anomalous", "start_s", "seconds", "unusable"}
+    assert [set(line) for line in lines] == [keys] * 7
     verdicts = {Path(line["path"]).name[:1]: line["anomalous"] for line in lines}
+    assert [line["unusable"] for line in lines] == [None] * 5 + ["short", "silence"]
     assert verdicts["1"] is False
     assert verdicts["2"] is True
     assert verdicts["3"] is True
     assert verdicts["4"] is False
     errors = done.stderr.splitlines()
-    assert [e.startswith("error: ") for e in errors] == [True] * 4
-    for name, error in zip(("7-nan.wav", "8-empty.wav", "9-silent.wav", "9-text.wav"), errors, strict=True):
+    assert [e.startswith("error: ") for e in errors] == [True] * 5
+    names = ("6-short.wav", "7-nan.wav", "8-empty.wav", "9-silent.wav", "9-text.wav")
+    for name, error in zip(names, errors, strict=True):
         assert name in error
     assert done.returncode == 2
     second = ask(
@@ -174,6 +177,26 @@ def test_score_of_all_kinds_of_recordings_scores_the_readable_and_names_the_rest
     )
     assert second.stdout.startswith("ANOMALOUS")
     assert second.returncode == 0
+
+
+@pytest.mark.parametrize(("samples_a_second", "is_well"), [(16_000, True), (32_000, False), (8_000, False)])
+def test_check_compares_a_commands_seconds_with_the_clock(
+    bundle: Path, tmp_path: Path, samples_a_second: int, is_well: bool
+) -> None:
+    player = tmp_path / "play.py"
+    player.write_text(
+        "import random, sys, time\n"
+        "start, sent = time.monotonic(), 0\n"
+        "while True:\n"
+        f"    due = int((time.monotonic() - start) * {samples_a_second})\n"
+        "    sys.stdout.buffer.write(b''.join(random.randrange(256).to_bytes() + b'\\x01' for _ in range(due - sent)))\n"
+        "    sys.stdout.buffer.flush(); sent = due; time.sleep(0.02)\n"
+    )
+    words = ["check", "--machine", "fan", "--bundle", bundle, "--no-mqtt", "--json"]
+    done = ask(*words, "--source", f"command:{sys.executable} {player}", home=tmp_path)
+    found = next(f for f in map(json.loads, done.stdout.splitlines()) if f["what"] == "fan: source")
+    assert found["well"] is is_well, found["detail"]
+    assert is_well or "s of sound came in" in found["detail"]
 
 
 def test_run_of_a_folder_without_broker_prints_events_and_ends_well(bundle: Path, tmp_path: Path) -> None:

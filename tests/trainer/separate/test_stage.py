@@ -73,7 +73,7 @@ def test_twin_is_the_machine_that_the_network_hears_in_the_clip(run: Path, table
 
 
 def test_clips_of_one_name_in_two_folders_have_twins_of_their_own(run: Path, tmp_path: Path) -> None:
-    others = read_dataset([write_tones(tmp_path / "other", train=1, test=1, seconds=1.0)])
+    others = read_dataset([write_tones(tmp_path / "other", train=1, test=1)])
     first = training_clips(others)[0]
     (one,) = separated_twins(run, [first])
     assert one is not None

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
+from asd_daemon.sound_file import printable
 from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.data.clip import Clip, MachineSection, Problem
 from asd_trainer.data.listing import Listing
@@ -79,7 +80,9 @@ class ClipTable:
             (False, "file(s) or folder(s) can't be used"),
             (True, "contradiction(s); the clips are used"),
         ):
-            reasons = [f"  {problem.path}: {problem.reason}" for problem in self.problems if problem.used == used]
+            reasons = [
+                f"  {printable(problem.path)}: {problem.reason}" for problem in self.problems if problem.used == used
+            ]
             lines += [f"{len(reasons)} {heading}:", *reasons] if reasons else []
         return "\n".join(lines)
 
@@ -87,8 +90,7 @@ class ClipTable:
 def read_dataset(roots: Sequence[Path]) -> ClipTable:
     """List the clips below folders, each at any level: a collection, a year, dev_data, raw, a machine or one of its splits.
 
-    Only headers are read. What can't be used (unreadable, empty or misnamed files, folders that can't be opened) is in
-    `ClipTable.problems`.
+    What can't be used (unreadable, misnamed, too short or unfit files, folders that can't be opened) is in `ClipTable.problems`.
 
     Raises:
         DataSetError: a root is missing, is no folder, or has no sound file below it.
@@ -102,7 +104,7 @@ def read_dataset(roots: Sequence[Path]) -> ClipTable:
 
 
 def load_clip(clip: Clip) -> NDArray[np.float32]:
-    """The first channel of a clip at 16 kHz, padded or truncated to 10 s (paper, section 2.4); float32 (160 000,).
+    """The first channel of a clip at 16 kHz, repeated or truncated to 10 s; float32 (160 000,).
 
     Of several channels the first is taken: in 2026 it is the microphone near the machine.
 

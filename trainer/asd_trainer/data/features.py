@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError, StageError
+from asd_daemon.judge.features.common_band import COMMON_BAND_HZ
 from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, log_mel
 from asd_daemon.judge.features.power_spectrum import frame_count
 from asd_daemon.waveform import WINDOW_SAMPLES
@@ -34,7 +35,7 @@ AHEAD = 32  # clips read ahead by the workers
 
 
 def clip_log_mels(clips: Sequence[Clip]) -> Iterator[NDArray[np.float32]]:
-    """The log-mel (998, 128) of each clip in order, read by as many threads as there are cores.
+    """The log-mel (998, 128) of the common band of each clip in order, read by as many threads as there are cores.
 
     Raises:
         RecordingError: a clip can't be read; names the file.
@@ -135,13 +136,13 @@ def clips_digest(clips: Sequence[Clip]) -> str:
     Raises:
         RecordingError: a file has gone.
     """
-    digest = hashlib.sha256(FEATURE.model_dump_json().encode())
+    digest = hashlib.sha256(f"{FEATURE.model_dump_json()} {COMMON_BAND_HZ}".encode())
     for clip in clips:
         try:
             status = clip.path.stat()
         except OSError as e:
             raise RecordingError(f"{clip.path}: can't be read: {e.strerror}") from e
-        digest.update(f"\n{clip.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+        digest.update(f"\n{clip.path}\t{status.st_size}\t{status.st_mtime_ns}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

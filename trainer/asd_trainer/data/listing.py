@@ -1,7 +1,8 @@
 """Folders → clips: which files are clips, and of what.
 
 Owns the walk through folders, the attribute tables and the check of headers; `naming` reads the names, `dataset` says what layouts there
-are. It reads no samples.
+are. Of data sets in the DCASE layout the clips to train on are read through, so that none is learned that a daemon would not judge; of
+plain folders, which may be any sound by the million, headers alone.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import soundfile
-
-from asd_daemon.errors import DataSetError
-from asd_daemon.waveform import SOUND_SUFFIXES
+from asd_daemon.errors import DataSetError, RecordingError
+from asd_daemon.hear.windows.quality import unfit_reason
+from asd_daemon.sound_file import SOUND_SUFFIXES, SoundFile, is_sound, printable
+from asd_daemon.waveform import LEAST_S, WINDOW_SAMPLES, read_waveform, refuse_low_rate
 from asd_trainer.data.clip import Clip, Problem
 from asd_trainer.data.naming import (
     Attributes,
@@ -31,8 +32,6 @@ from asd_trainer.data.naming import (
     table_attributes,
 )
 
-# recordings that are not read, but named in the report
-OTHER_SOUND_SUFFIXES = (".aac", ".aif", ".aiff", ".m4a", ".mp3", ".mp4", ".opus", ".wma")
 _SPLITS: dict[str, tuple[Split, Domain | None]] = {
     "train": ("train", None),
     "test": ("test", None),
@@ -76,15 +75,15 @@ class Listing:
         repeated = len(self._seen) == known
         if len(self._clips) + len(self.problems) == before and not repeated:
             raise DataSetError(
-                f"{root}: no {', '.join(SOUND_SUFFIXES)} file there; expected <machine>/train/*.wav as in DCASE Task 2, or a "
-                "folder of recordings of one machine"
+                f"{root}: no sound file ({', '.join(SOUND_SUFFIXES[:6])}, …) there; expected <machine>/train/*.wav as in DCASE Task 2, or "
+                "a folder of recordings of one machine"
             )
 
     def checked_clips(self) -> list[Clip]:
-        """The clips whose files can be opened and hold sound; the others become problems."""
+        """The clips whose files can be read and are fit to be learned or judged; the others become problems."""
         chunks = [self._clips[i : i + _HEADERS_AT_ONCE] for i in range(0, len(self._clips), _HEADERS_AT_ONCE)]
         with ThreadPoolExecutor(thread_name_prefix="headers") as pool:
-            reasons = [reason for chunk in pool.map(_check_headers, chunks) for reason in chunk]
+            reasons = [reason for chunk in pool.map(_unfit, chunks) for reason in chunk]
         pairs = list(zip(self._clips, reasons, strict=True))
         self.problems.extend(Problem(clip.path, reason) for clip, reason in pairs if reason)
         return [clip for clip, reason in pairs if not reason]
@@ -206,16 +205,10 @@ class Listing:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    suffix = os.path.splitext(entry.name)[1].lower()
                     if entry.is_dir():
                         folders.append(folder / entry.name)
-                    elif suffix in SOUND_SUFFIXES:
+                    elif is_sound(folder / entry.name) or _is_dangling(folder / entry.name):
                         sounds.append(folder / entry.name)
-                    elif suffix in OTHER_SOUND_SUFFIXES:
-                        wanted = ", ".join(SOUND_SUFFIXES)
-                        self.problems.append(
-                            Problem(folder / entry.name, f"{suffix} is not read; convert it to one of {wanted}")
-                        )
         except OSError as e:
             self.problems.append(Problem(folder, f"can't be listed: {e.strerror}"))
         return sorted(folders), sorted(sounds)
@@ -234,17 +227,29 @@ class Listing:
         return [*sounds, *(path for sub in folders for path in self._sounds_below(sub))]
 
 
-def _check_headers(clips: Sequence[Clip]) -> list[str]:
-    return [_header_reason(clip.path) for clip in clips]
+def _unfit(clips: Sequence[Clip]) -> list[str]:
+    return [_unfit_reason(clip) for clip in clips]
 
 
-def _header_reason(path: Path) -> str:
+def _unfit_reason(clip: Clip) -> str:
     """Why a file can't be a clip; empty where it can."""
     try:
-        header = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as e:
-        return f"can't be read as sound: {str(e).removeprefix(f'Error opening {str(path)!r}: ')}"
-    return "" if header.frames > 0 else "holds no sound (0 samples)"
+        with SoundFile(clip.path) as file:
+            refuse_low_rate(file)
+            seconds = (file.promised_samples or 0) / file.rate_hz
+        if 0 < seconds < LEAST_S:
+            return f"too short: {seconds:.2g} s; at least {LEAST_S:g} s are needed"
+        if clip.split != "train" or (clip.section == _PLAIN_SECTION and clip.domain is None):
+            return ""
+        unfit = unfit_reason(read_waveform(clip.path)[:WINDOW_SAMPLES])
+    except RecordingError as e:
+        return str(e).removeprefix(f"{printable(clip.path)}: ")
+    return f"is not usable: {unfit.value}" if unfit else ""
+
+
+def _is_dangling(path: Path) -> bool:
+    """A link to a recording that is gone: it was meant to be one, and is told."""
+    return path.is_symlink() and not path.exists() and path.suffix.lower() in SOUND_SUFFIXES
 
 
 def _names(folder: Path) -> list[str]:

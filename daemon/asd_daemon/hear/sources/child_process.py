@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
 from asd_daemon.hear.sources.child_exit import StderrTail, exit_reason, file_descriptor, has_living_orphans
+from asd_daemon.hear.sources.child_words import ChildMessage, ChildSound, Decoder
+from asd_daemon.hear.sources.process_family import MARK_VARIABLE, end_family, new_mark, started_at
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -53,34 +51,6 @@ class ChildTimeouts:
     """How often `SourceLost` is said again."""
 
 
-@dataclass(frozen=True)
-class ChildSound:
-    """Samples that came out of the child."""
-
-    samples: NDArray[np.float32]
-    """float32 (N,), or (N, C) from a recorder of several channels."""
-    lost_samples: int
-    ended_s: float
-    """Monotonic time of the last sample."""
-
-
-@dataclass(frozen=True)
-class ChildMessage:
-    """Something the child said about itself."""
-
-    text: str
-    gives_up: bool = False
-    identity: str | None = None
-    """The device that it hears from now on, where that can be known."""
-
-
-class Decoder(Protocol):
-    """Makes sense of the child's standard output."""
-
-    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
-        """What the bytes say, in order; ValueError when they make no sense."""
-
-
 class SupervisedChild:
     """A source of sound that is a process."""
 
@@ -94,6 +64,7 @@ class SupervisedChild:
         *,
         wait: bool,
         announces_itself: bool,
+        promised_speed: float | None = None,
         env: Mapping[str, str] | None = None,
         timeouts: ChildTimeouts = ChildTimeouts(),
         device_check: Callable[[str], str | None] | None = None,
@@ -106,6 +77,8 @@ class SupervisedChild:
             decoder: makes a decoder for each new life.
             wait: keep trying where the first start fails, rather than raise.
             announces_itself: whether the child sends a message before it opens its device, and honours DELAY_VARIABLE.
+            promised_speed: how many times faster than real time its samples should come, which is measured before they are believed;
+                infinity: not measured; None: they are of the rate asked for, as a recorder's are.
             env: its environment; None for ours.
             timeouts: all waiting times.
             device_check: why a device of some identity must not be heard; None where it may.
@@ -115,13 +88,14 @@ class SupervisedChild:
         self._overruns = 0
         self._identity: str | None = None
         self._device_check, self._is_wrong = device_check, False
-        self._clock = SampleClock()
+        self._clock, self._speed = SampleClock(), promised_speed
         self.timeouts = timeouts
         self._command, self._decoder, self._env = list(command), decoder, env
         self._wait, self._announces_itself = wait, announces_itself
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
+        self._mark, self._since = new_mark(), 0
         self._last_end_s: float | None = None
         self._sound_since_start_s = 0.0
         self._reason = "has not been started"
@@ -153,7 +127,9 @@ class SupervisedChild:
                 raise SourceError(self._failure)
             now_s = time.monotonic()
             if now_s - said_s >= self.timeouts.lost_every_s or self._is_wrong != said_wrong:
-                _LOG.warning("%s; trying again", self._failure)
+                has_ended = self._reason.startswith("ended after")
+                again = "it is started again; a recording is played with file:PATH" if has_ended else "trying again"
+                _LOG.warning("%s; %s", self._failure, again)
                 yield SourceLost(self._reason, now_s - (self._last_end_s or lost_since_s), self._is_wrong)
                 said_s, said_wrong = now_s, self._is_wrong
             if self._sound_since_start_s >= self.timeouts.healthy_s:
@@ -187,12 +163,17 @@ class SupervisedChild:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**(os.environ if self._env is None else self._env), DELAY_VARIABLE: f"{delay_s:g}"},
+                env={
+                    **(os.environ if self._env is None else self._env),
+                    DELAY_VARIABLE: f"{delay_s:g}",
+                    MARK_VARIABLE: self._mark,
+                },
                 start_new_session=True,
             )
         except OSError as e:
             self._reason = f"can't start {self._command[0]}: {e.strerror}"
             return
+        self._since = self._since or started_at(child.pid)
         stderr_tail = StderrTail()
         try:
             yield from self._listen(child, stderr_tail)
@@ -221,6 +202,12 @@ class SupervisedChild:
                 data = os.read(stdout, _CHUNK_BYTES)
                 if not data:
                     self._reason = exit_reason(child, stderr_tail)
+                    if (
+                        child.returncode == 0 and self._sound_since_start_s
+                    ):  # as a player does after its last file, or a stream that is over
+                        self._reason = self._reason.replace(
+                            "ended", f"ended after {self._sound_since_start_s:.1f} s of sound", 1
+                        )
                     return
                 for item in self._decode(decoder, data):
                     if isinstance(item, ChildMessage):
@@ -265,19 +252,24 @@ class SupervisedChild:
         gap = sound.lost_samples
         self._overruns += int(gap > 0)
         if self._sound_since_start_s == 0.0 and self._last_end_s is not None:
-            away_s = sound.ended_s - length_s - self._last_end_s
+            away_s = max(0.0, sound.ended_s - length_s - self._last_end_s)  # what it sends at once had been waiting
             gap = max(1, round(away_s * SAMPLE_RATE_HZ))
             _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
         self._sound_since_start_s += length_s
         self._last_end_s = sound.ended_s
         if gap or self._sound_since_start_s == length_s:
             self._clock.restart()
-        yield Block(sound.samples, gap, rate_error=self._clock.count(sound.samples.shape[0], sound.ended_s))
+        yield Block(sound.samples, gap, rate_error=self._rate_error(sound.samples.shape[0], sound.ended_s))
+
+    def _rate_error(self, samples: int, ended_s: float) -> float | None:
+        """How far off the promised rate its samples come; None: not known yet, and nothing but a clock can tell."""
+        if self._speed is None:
+            return self._clock.count(samples, ended_s) or 0.0
+        return 0.0 if math.isinf(self._speed) else self._clock.count(samples, ended_s * self._speed)
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
         """End the child and its descendants by force: a dead stream can't be closed in peace."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        groups = end_family(child.pid, self._mark, self._since)
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -287,8 +279,7 @@ class SupervisedChild:
         except subprocess.TimeoutExpired:
             # Stuck in the kernel with its device; it dies when the driver lets go, and must not hold us up
             self._unreaped.append(child)
-        else:
-            self._groups.append(child.pid)
+        self._groups += sorted(groups)
 
     def _reap(self) -> None:
         """Take leave of the dead: children that died late, and their orphans where we are process 1, as in a container."""

@@ -1,13 +1,15 @@
 """Microphones and commands as sources: what to start, and what its bytes mean.
 
 A microphone is the recorder process, which may send several channels at once; a command is any program that writes raw s16le mono at
-16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here.
+16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here. Raw samples do not say what they are, so a
+command's are believed only when their rate has been measured, and never when a sound file's header comes first.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,9 +22,11 @@ import numpy as np
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import ChildMessage, ChildSound, ChildTimeouts, SupervisedChild
+from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
+from asd_daemon.hear.sources.child_words import ChildMessage, ChildSound
 from asd_daemon.hear.sources.devices import Device
 from asd_daemon.hear.sources.recorder_protocol import FrameKind, FrameReader
+from asd_daemon.sound_file import HEAD_BYTES, starts_as_sound
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LIST_TIMEOUT_S = 20.0
@@ -57,14 +61,30 @@ class RawDecoder:
 
     def __init__(self) -> None:
         self._odd = b""
+        self._begun = False
 
     def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
-        """All whole samples; half a sample waits for its other half."""
+        """All whole samples; half a sample waits for its other half, and the first ones until it is known that they are no header."""
         data = self._odd + data
+        if not self._begun:
+            if len(data) < HEAD_BYTES:
+                self._odd = data
+                return
+            if starts_as_sound(data[:HEAD_BYTES]):
+                yield ChildMessage(_HEADER_WORDS, gives_up=True)
+                return
+            self._begun = True
         whole = len(data) & ~1
         self._odd = data[whole:]
         samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) * _S16_SCALE
         yield ChildSound(samples, 0, time.monotonic())
+
+
+_SHELL_WORD = re.compile(r"\|\|?|&&?|;|\d*[<>].*|&>.*|.*[^\\;];")
+_HEADER_WORDS = (
+    "sends a sound file with a header; raw samples are wanted, signed 16 bit, mono, 16 kHz: with ffmpeg write"
+    " -ac 1 -ar 16000 -f s16le - , with arecord -t raw -f S16_LE -r 16000 -c 1, with sox -t raw -e signed -b 16 -r 16000 -c 1 -"
+)
 
 
 def recorder_command(request: dict[str, Any]) -> list[str]:
@@ -138,19 +158,34 @@ def open_channels(
 def open_command(spec: SourceSpec, *, wait: bool, timeouts: ChildTimeouts | None = None) -> SupervisedChild:
     """A program that writes raw s16le mono at 16 kHz to its standard output; run without a shell.
 
+    Its option `speed` says that it speaks faster than real time, `max` without any measure: for rehearsals.
+
     Raises:
-        UsageError: the words can't be told apart.
+        UsageError: the words can't be told apart, or are meant for a shell.
     """
     try:
         words = shlex.split(spec.target)
+        as_written = shlex.split(spec.target, posix=False)  # with their quotes
     except ValueError as e:
         raise UsageError(f"source {spec}: {e}; check the quotes") from e
     if not words:
         raise UsageError(f"source {spec}: names no program")
+    shell_word = next((word for word in as_written if _SHELL_WORD.fullmatch(word)), None)
+    if shell_word is not None:
+        raise UsageError(
+            f"source {spec}: {shell_word!r} is for a shell, and there is none: write command:sh -c {shlex.quote(spec.target)},"
+            " or put it in quotes where the program itself shall get it"
+        )
     # A program that opens its device first says nothing until there is sound: allow it as long as a start may take
     limits = timeouts or ChildTimeouts(start_s=10.0)
     return SupervisedChild(
-        f"command {words[0]!r}", words, RawDecoder, wait=wait, announces_itself=False, timeouts=limits
+        f"command {words[0]!r}",
+        words,
+        RawDecoder,
+        wait=wait,
+        announces_itself=False,
+        promised_speed=spec.speed(1.0),
+        timeouts=limits,
     )
 
 

@@ -16,15 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asd_daemon.hear.sources.devices import Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.sources.pulse_route import PulseRoute
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from asd_daemon.resampling import Resampler
 
 FIRST_BLOCK_S = 0.1  # that there is sound again shall be known soon
 BLOCK_S = 0.5
@@ -112,27 +109,6 @@ class LossMeter:
         lost = max(1, round((now_s - self._start_s) * self._rate_hz) - self._samples)
         self._start_s, self._samples = now_s, 0
         return lost
-
-
-class Resampler:
-    """Blocks (N,) or (N, C) at the device's rate → float32 at the target rate."""
-
-    def __init__(self, rate_hz: float, target_hz: int, channels: int = 1) -> None:
-        self._rates, self._channels = (rate_hz, target_hz), channels
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what came before: what comes next does not join on."""
-        import soxr
-
-        same = self._rates[0] == self._rates[1]
-        self._stream = (
-            None if same else soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
-        )
-
-    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The samples that are complete now; the filter holds some back."""
-        return samples if self._stream is None else self._stream.resample_chunk(samples)
 
 
 def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:

@@ -10,11 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from asd_daemon.errors import RecordingError, SourceError, UsageError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.waveform import SAMPLE_RATE_HZ, SOUND_SUFFIXES, read_waveform
+from asd_daemon.sound_file import SOUND_SUFFIXES, printable, sound_files
+from asd_daemon.waveform import SAMPLE_RATE_HZ, read_blocks
 
+F32 = NDArray[np.float32]
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ  # 1 s
 
 
@@ -53,25 +58,40 @@ class RecordingsSource:
     def events(self) -> Iterator[SourceEvent]:
         """Each recording in blocks of up to a second."""
         for path in self._paths:
-            try:
-                samples = read_waveform(path, self._channel)
-            except RecordingError as e:
-                yield UnreadableRecording(path, str(e))
-                continue
-            for start in range(0, samples.shape[0], _BLOCK_SAMPLES):
-                block = samples[start : start + _BLOCK_SAMPLES]
-                if not self._clock.wait(block.shape[0]):
+            for heard in _played(path, self._channel):
+                if isinstance(heard, Block) and not self._clock.wait(heard.samples.shape[0]):
                     return
-                yield Block(block, last=start + _BLOCK_SAMPLES >= samples.shape[0])
+                yield heard
 
     def close(self) -> None:
         """Stop playing."""
         self._clock.stop()
 
 
-def sound_files(folder: Path) -> list[Path]:
-    """The sound files below a folder, in the order of their paths."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file())
+def _played(path: Path, channel: int) -> Iterator[Block | UnreadableRecording]:
+    """One recording in blocks of a second, read while it is played; where it can't be read on, it ends there and is refused by name."""
+    held: list[F32] = []
+    block: F32 | None = None
+    try:
+        for piece in read_blocks(path, channel):
+            held.append(piece)
+            joined = np.concatenate(held)
+            whole = joined.shape[0] - joined.shape[0] % _BLOCK_SAMPLES
+            for start in range(0, whole, _BLOCK_SAMPLES):
+                if block is not None:
+                    yield Block(block)
+                block = joined[start : start + _BLOCK_SAMPLES].copy()
+            held = [joined[whole:].copy()]
+    except RecordingError as e:
+        if block is not None:  # what is there of a damaged one, without the end of a whole one
+            yield Block(block)
+        yield UnreadableRecording(path, str(e))
+        return
+    rest = np.concatenate(held)
+    if block is not None:
+        yield Block(block, last=rest.shape[0] == 0)
+    if rest.shape[0]:
+        yield Block(rest, last=True)
 
 
 def open_recordings(spec: SourceSpec) -> RecordingsSource:
@@ -87,12 +107,12 @@ def open_recordings(spec: SourceSpec) -> RecordingsSource:
     if channel != int(channel):
         raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
     if spec.kind == "file":
-        read_waveform(path, int(channel))
+        next(read_blocks(path, int(channel)))  # refuse it now, if its beginning can't be read
         paths = [path]
     else:
         if not path.is_dir():
-            raise SourceError(f"source {spec}: there is no folder {path}")
+            raise SourceError(f"source {spec}: there is no folder {printable(path)}")
         paths = sound_files(path)
         if not paths:
-            raise SourceError(f"source {spec}: no sound file ({', '.join(SOUND_SUFFIXES)}) in {path}")
+            raise SourceError(f"source {spec}: no sound file ({', '.join(SOUND_SUFFIXES[:6])}, …) in {printable(path)}")
     return RecordingsSource(paths, int(channel), spec.speed(float("inf")))

@@ -13,6 +13,7 @@ _SETTLE_S = 5.0  # a stream begins with what its server had kept, and commands w
 _MARK_EVERY_S = 1.0
 _RECENT_MARKS = 61  # a minute
 _RECENT_LEAST_S = 30.0  # jitter of a second is then some per cent
+_COARSE_LEAST_S, _COARSE_ERROR = 10.0, 0.25  # jitter of two seconds is less; stereo, 24 bit, 22.05 or 8 kHz is more
 _DRIFT_LEAST_S = 60.0  # jitter of 30 ms is then 500 millionths, and less with every minute
 
 
@@ -31,13 +32,16 @@ class SampleClock:
         self._first: tuple[float, int] | None = None
         self._samples = 0
 
-    def count(self, samples: int, ended_s: float) -> float:
-        """Take in a block that ended at a monotonic time; the rate's error lately, as a fraction, 0 until it is known."""
+    def count(self, samples: int, ended_s: float) -> float | None:
+        """Take in a block that ended at a monotonic time; the rate's error lately, as a fraction.
+
+        None until it is known at all; then 0 for one that is about right, until it is known well.
+        """
         self._samples += samples
         if self._begun_s is None:
             self._begun_s = ended_s
         if ended_s - self._begun_s < _SETTLE_S:
-            return 0.0
+            return None
         here = (ended_s, self._samples)
         self._first = self._first or here
         if not self._marks or ended_s - self._marks[-1][0] >= _MARK_EVERY_S:
@@ -45,7 +49,11 @@ class SampleClock:
         if ended_s - self._first[0] >= _DRIFT_LEAST_S:
             self._drift_ppm = 1e6 * _error(self._first, here)
         recent = self._marks[0]
-        return _error(recent, here) if ended_s - recent[0] >= _RECENT_LEAST_S else 0.0
+        known_s = ended_s - recent[0]
+        if known_s < _COARSE_LEAST_S:
+            return None
+        error = _error(recent, here)
+        return error if known_s >= _RECENT_LEAST_S or abs(error) > _COARSE_ERROR else 0.0
 
     @property
     def drift_ppm(self) -> float | None:

@@ -54,6 +54,8 @@ class WindowFitness:
         found = unfit_reason(window.sound, window.gap_samples)
         if found is not None:
             return found
+        if window.rate_error is None:
+            return UnfitReason.RATE_UNKNOWN
         if abs(window.rate_error) > self._limits.rate_error:
             return UnfitReason.RATE
         if self._memory is None:

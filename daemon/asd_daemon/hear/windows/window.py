@@ -27,15 +27,15 @@ class Window:
     """Ten seconds, or what there was of them."""
 
     samples: F32
-    """float32 (160 000,); zeros at the end stand for what is missing or padded."""
+    """float32 (160 000,); what is missing at the end is zero; where a recording was too short, its beginning is repeated there."""
     started_at: datetime
     """UTC time of the first sample."""
     gap_samples: int = 0
     """How many samples the source lost in it; more than 0 makes it unfit to judge."""
     padded_samples: int = 0
-    """Zeros after the end of a recording that was too short, as in training."""
-    rate_error: float = 0.0
-    """How much faster than promised its samples came, as a fraction of the rate; negative: slower."""
+    """How many at the end repeat the beginning: the recording was too short. As in training."""
+    rate_error: float | None = 0.0
+    """How much faster than promised its samples came, as a fraction of the rate; negative: slower; None where that is not known yet."""
 
     @property
     def ended_at(self) -> datetime:
@@ -44,7 +44,7 @@ class Window:
 
     @property
     def sound(self) -> F32:
-        """The samples that were heard, without padding."""
+        """The samples that were heard, each once."""
         return self.samples[: WINDOW_SAMPLES - self.padded_samples]
 
 
@@ -62,7 +62,7 @@ class WindowCutter:
         self._held = 0  # samples in _parts
         self._cut_from_recording = 0
         self._passed = 0  # samples before the first one in _parts, since the start
-        self._rate_error = 0.0
+        self._rate_error: float | None = 0.0
         self._anchor: datetime | None = None  # live: when the last block ended; other: when the first one began
 
     @property
@@ -79,6 +79,10 @@ class WindowCutter:
         else:
             if isinstance(heard, SourceLost | SoundReturned):
                 yield from self._interrupt()
+            elif isinstance(
+                heard, UnreadableRecording
+            ):  # it may have been readable up to here; the next one does not join on
+                self._forget()
             yield heard
 
     def _feed_block(self, block: Block) -> Iterator[Window]:
@@ -108,8 +112,8 @@ class WindowCutter:
         """Give out the window at hand as one with a gap."""
         fresh = self._held - (WINDOW_SAMPLES - self._hop if self._cut_from_recording else 0)
         if fresh > 0:
-            samples = fit_length(np.concatenate(self._parts))
-            yield Window(samples, self._started_at(), gap_samples=WINDOW_SAMPLES - self._held)
+            missing = WINDOW_SAMPLES - self._held
+            yield Window(np.pad(np.concatenate(self._parts), (0, missing)), self._started_at(), gap_samples=missing)
         self._forget()
 
     def _forget(self) -> None:

@@ -1,7 +1,9 @@
 """Scores → alerts that open, change and close: k of n windows to open, a row of normal ones to close, a rest after that.
 
 Pure: the clock and the maker of names are passed in, nothing is sent or kept on disk. It knows no microphone; a window that can't
-be judged neither opens nor closes anything. A clock that is set back never holds an alarm up: what would lie in the future is over.
+be judged neither opens nor closes anything, but when no window can be judged any more, an open alert says so and ends as unknown after a
+time: nobody shall wait for a machine that nobody hears. A clock that is set back never holds an alarm up: what would lie in the future is
+over.
 
 A machine whose level creeps through the threshold would open and close an alert a hundred times a day. An alert that comes back soon
 is therefore harder to close than the one before, until it stays open through the lulls: one alert, not a storm.
@@ -29,6 +31,15 @@ class AlertKind(StrEnum):
     CLOSE = "close"
 
 
+class AlertOutcome(StrEnum):
+    """How an alert ended."""
+
+    NORMAL = "normal"
+    """The machine has been quiet for long enough."""
+    UNKNOWN = "unknown"
+    """It could not be judged any more."""
+
+
 @dataclass(frozen=True)
 class AlarmRule:
     """When an alert opens and closes, in windows."""
@@ -47,17 +58,19 @@ class AlarmRule:
     """After a close no alert opens for so long."""
     relapse_s: float = 0.0
     """An alert that opens within so long of the last close needs twice as many quiet windows to close as that one did."""
+    unknown_after_s: float = 1800.0
+    """An open alert ends as unknown when its machine could not be judged for so long."""
 
     def __post_init__(self) -> None:
         if (
             not 1 <= self.open_after <= self.of
             or self.close_after < 1
-            or min(self.update_every_s, self.cool_down_s, self.relapse_s) < 0
+            or min(self.update_every_s, self.cool_down_s, self.relapse_s, self.unknown_after_s) < 0
             or not 0 <= self.hysteresis < 1
         ):
             raise ValueError(
-                "an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s, cool_down_s, relapse_s >= 0, "
-                f"0 <= hysteresis < 1: {self}"
+                "an alarm rule needs 1 <= open_after <= of, close_after >= 1, update_every_s, cool_down_s, relapse_s, "
+                f"unknown_after_s >= 0, 0 <= hysteresis < 1: {self}"
             )
 
     def close_threshold(self, threshold: float) -> float:
@@ -89,6 +102,15 @@ class AlertEvent:
     """Usable windows judged since the start, both ends included."""
     anomalous_windows: int
     """How many of them were anomalous."""
+    unjudged_since: datetime | None = None
+    """UTC time from which on the machine can't be judged; None where the last window was."""
+
+    @property
+    def outcome(self) -> AlertOutcome | None:
+        """How it ended; None where it has not."""
+        if self.kind is not AlertKind.CLOSE:
+            return None
+        return AlertOutcome.UNKNOWN if self.unjudged_since else AlertOutcome.NORMAL
 
     @property
     def headroom(self) -> float | None:
@@ -139,6 +161,7 @@ class Alarm:
         self._open = memory.open
         self._told_peak, self._told_at, self._closed_at = memory.told_peak, memory.told_at, memory.closed_at
         self._relapses = memory.relapses
+        self._said_unjudged = False
 
     @property
     def open_alert(self) -> AlertEvent | None:
@@ -176,6 +199,34 @@ class Alarm:
             return self._open_if_due(judged, threshold)
         return self._follow(self._open, judged, threshold)
 
+    def unjudged(self, at: datetime) -> AlertEvent | None:
+        """Take in that there is nothing that can be judged: an unusable window, or no sound at all; what there is to tell, if anything.
+
+        To be called for every window that is unfit and again and again while a source is lost. The alert says so once, when that has
+        lasted for `update_every_s`, and ends as unknown after `unknown_after_s`.
+
+        Args:
+            at: UTC time of the window, or now.
+        """
+        alert = self._open
+        if alert is None:
+            return None
+        since = alert.unjudged_since
+        if since is None or at < since:  # it begins now, or the clock was set back
+            self._open = replace(alert, unjudged_since=at)
+            self._said_unjudged = False
+            return None
+        alert = replace(alert, kind=AlertKind.UPDATE, at=at)
+        if _is_over(since, self._rule.unknown_after_s, at):
+            self._open, self._closed_at, self._quiet_in_a_row = None, at, 0
+            self._recent.clear()
+            return replace(alert, kind=AlertKind.CLOSE)
+        if self._said_unjudged or not _is_over(since, self._rule.update_every_s, at):
+            return None
+        self._said_unjudged = True
+        self._open, self._told_at = alert, at
+        return alert
+
     def _open_if_due(self, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Open an alert when enough of the last windows are anomalous."""
         self._recent.append(judged)
@@ -212,6 +263,7 @@ class Alarm:
             threshold=threshold,
             windows=alert.windows + 1,
             anomalous_windows=alert.anomalous_windows + judged.anomalous,
+            unjudged_since=None,
         )
         self._open = alert
         if self._quiet_in_a_row >= self._rule.quiet_windows(self._relapses):

@@ -105,7 +105,7 @@ def check_window(waveform: F32) -> F32:
 
 
 def window_features(waveform: F32) -> F32:
-    """Normalised log-mel float32 (1024, 128) of one window.
+    """Normalised log-mel float32 (1024, 128) of the common band of one window.
 
     Raises:
         RecordingError: as `check_window`.

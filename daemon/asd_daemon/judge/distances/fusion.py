@@ -1,7 +1,7 @@
 """Several views of a window → one score.
 
 Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, and its file. A view
-is any vector of a window; where it comes from, and which views a machine is judged by (learn/view_families.py), is not known here.
+is any vector of a window; where it comes from, and which views a machine is judged by, is not known here. NumPy only.
 """
 
 from __future__ import annotations

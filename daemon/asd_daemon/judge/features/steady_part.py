@@ -13,7 +13,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from asd_daemon.judge.features.common_band import COMMON_BAND_HZ, common_mel
 from asd_daemon.judge.features.log_mel import log_mel
+from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 F32 = NDArray[np.float32]
 TINY = 1e-9
@@ -22,6 +24,7 @@ SMOOTHING_FRAMES = 5
 STEADY_BIAS = 2.0  # the least of smoothed powers lies below their mean even where the sound is steady
 STEADY_RMS = 0.1  # that every window's steady part is brought to
 LEAST_STEADY_SHARE = 0.02  # of the window's RMS: what counts as steady where almost nothing is
+LEVEL_SAMPLES = 4096
 LOG_FLOOR = np.float32(np.log(1e-5))
 DEAF_BAND = (
     3  # lies between two FFT bins and never leaves the floor of the logarithm, so it would show the recording's gain
@@ -78,10 +81,16 @@ def steady_part(waveform: F32) -> F32:
 
 
 def _audible_log_mel(waveform: F32) -> F32:
-    mel = log_mel(waveform)
+    mel = common_mel(log_mel(waveform))
     mel[:, DEAF_BAND] = mel[:, DEAF_BAND + 1]
     return np.maximum(mel, LOG_FLOOR, out=mel)
 
 
 def _rms(samples: F32) -> float:
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    """Root mean square of what lies in the common band: how sound was brought to 16 kHz must not move the level."""
+    whole = samples.shape[0] // LEVEL_SAMPLES * LEVEL_SAMPLES
+    pieces = samples[:whole].reshape(-1, LEVEL_SAMPLES) if whole else samples[None]
+    spectrum = np.fft.rfft(pieces, axis=1)
+    inside = spectrum[:, : int(COMMON_BAND_HZ * pieces.shape[1] / SAMPLE_RATE_HZ) + 1]
+    power = 2 * float(np.sum(inside.real**2 + inside.imag**2, dtype=np.float64)) / pieces.shape[1] ** 2
+    return float(np.sqrt(power / pieces.shape[0]))

@@ -15,11 +15,12 @@ import numpy as np
 import psutil
 import pytest
 
-from asd_daemon.errors import SourceError
+from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
+from asd_daemon.hear.sources.process_family import MARK_VARIABLE
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind, FrameReader
 
 QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
@@ -70,7 +71,7 @@ def test_command_that_ends_is_started_again_and_the_gap_is_counted() -> None:
         lost = until(heard, SourceLost)
         back = until(heard, Block)
     assert isinstance(lost, SourceLost)
-    assert lost.reason == "ended"
+    assert lost.reason == "ended after 0.1 s of sound"
     assert isinstance(back, Block)
     assert back.gap_samples > 0
 
@@ -238,3 +239,75 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
     zombies, restarts = map(int, done.stdout.split())
     assert restarts >= 3
     assert zombies <= 1, "the last one's may not be over yet"
+
+
+@pytest.mark.parametrize(
+    "header", [b"RIFF\x24\0\0\0WAVEfmt ", b"fLaC\0\0\0\x22", b"OggS\0\2", b"ID3\4\0\0", b"FORM\0\0\0\0AIFF"]
+)
+def test_command_that_sends_a_file_with_a_header_is_told_what_to_do(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "sound").write_bytes(header + bytes(64_000))
+    with pytest.raises(SourceError, match=r"sends a sound file with a header; raw samples are wanted.*-f s16le"):
+        next(command(f"cat {tmp_path}/sound; exec sleep 60", wait=False).events())
+
+
+@pytest.mark.parametrize(
+    "words", ["cat a | sox - -", "cat a > b", "cd /tmp; cat a", "cd /tmp && cat a", "cat a 2>/dev/null", "cat a &"]
+)
+def test_words_for_a_shell_are_refused_and_the_shell_is_named(words: str) -> None:
+    with pytest.raises(UsageError, match=r"is for a shell, and there is none: write command:sh -c '"):
+        open_command(SourceSpec("command", words), wait=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sh -c 'cat a | b > c; d && e'",
+        "ffmpeg -i 'rtsp://x/?a=1&b=2' -",
+        "play rtsp://x/?a=1&b=2",
+        "f -af mono|c0=c1",
+        "grep '|' a",
+    ],
+)
+def test_words_that_only_look_like_a_shells_are_the_programs(words: str) -> None:
+    open_command(SourceSpec("command", words), wait=True).close()
+
+
+@pytest.mark.parametrize("escape", ["setsid sleep 600", "setsid setsid sleep 600", "(setsid sleep 600 &)"])
+def test_descendants_that_have_left_the_group_are_ended_too(escape: str, tmp_path: Path) -> None:
+    script = f"{escape} & echo $$ > {tmp_path}/pid; exec cat /dev/zero"
+    with hearing(command(script)) as heard:
+        until(heard, Block)
+        ours: list[psutil.Process] = []
+        while not ours:
+            until(heard, Block)
+            sleepers = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "600"]]
+            ours = [p for p in sleepers if MARK_VARIABLE in environment_of(p)]
+    _, alive = psutil.wait_procs(ours, timeout=5)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def environment_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.environ())
+    except psutil.Error:
+        return ""
+
+
+def test_rate_of_a_commands_samples_is_unknown_until_it_was_measured_and_a_recorders_is_known() -> None:
+    with hearing(command("cat /dev/zero")) as heard:
+        block = until(heard, Block)
+    assert isinstance(block, Block)
+    assert block.rate_error is None
+    rehearsal = open_command(SourceSpec("command", "cat /dev/zero", {"speed": "0"}), wait=True, timeouts=QUICK)
+    with hearing(rehearsal) as heard:
+        block = until(heard, Block)
+    assert isinstance(block, Block)
+    assert block.rate_error == 0.0
+
+
+def test_command_that_has_played_its_file_says_that_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+    with hearing(command("head -c 64000 /dev/zero")) as heard:
+        lost = until(heard, SourceLost)
+    assert isinstance(lost, SourceLost)
+    assert lost.reason == "ended after 2.0 s of sound"
+    assert "ended after 2.0 s of sound; it is started again; a recording is played with file:PATH" in caplog.text

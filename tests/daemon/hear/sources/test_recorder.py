@@ -13,7 +13,8 @@ import soxr
 
 from asd_daemon.hear.sources.devices import CardFacts, Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.sources.microphone import recorder_environment
-from asd_daemon.hear.sources.recorder import LossMeter, Resampler, capture_rate_hz
+from asd_daemon.hear.sources.recorder import LossMeter, capture_rate_hz
+from asd_daemon.resampling import Resampler
 
 CARD = Device(3, "USB Mic: Audio (hw:1,0)", 2, 48_000.0, "0d8c:0014", is_default=False)
 TWIN = Device(4, "USB Mic: Audio (hw:2,0)", 1, 44_100.0, "0d8c:0014", is_default=False)

@@ -84,6 +84,10 @@ def test_samples_at_another_rate_than_promised_are_unfit() -> None:
     assert WindowFitness().check(window(rate_error=0.02)) is None
 
 
+def test_window_of_a_rate_that_nobody_knows_yet_is_unfit() -> None:
+    assert WindowFitness().check(window(rate_error=None)) is UnfitReason.RATE_UNKNOWN  # type: ignore[arg-type]
+
+
 def test_deafness_is_told_also_when_the_clock_was_set_back_meanwhile() -> None:
     fitness = WindowFitness(FitnessLimits(deaf_after_s=60))
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -181,9 +185,9 @@ def test_window_that_is_filling_is_not_interrupted_by_what_is_said_between() -> 
     assert list(cutter.feed(SourceLost("x", 1.0)))[-1] == SourceLost("x", 1.0)
 
 
-def drive(clock: SampleClock, seconds: int, rate: float, start_s: float = 0.0, jitter_s: float = 0.0) -> float:
+def drive(clock: SampleClock, seconds: int, rate: float, start_s: float = 0.0, jitter_s: float = 0.0) -> float | None:
     """Half-second blocks of a device that really runs at `rate` times 16 kHz; the last error."""
-    rng, error = np.random.default_rng(0), 0.0
+    rng, error = np.random.default_rng(0), None
     for n in range(1, 2 * seconds):
         error = clock.count(8000, start_s + n * 0.5 / rate + jitter_s * float(rng.uniform()))
     return error
@@ -192,7 +196,7 @@ def drive(clock: SampleClock, seconds: int, rate: float, start_s: float = 0.0, j
 @pytest.mark.parametrize("ppm", [-200.0, 0.0, 150.0])
 def test_clock_measures_the_drift_of_a_good_device_as_none_to_worry_about(ppm: float) -> None:
     clock = SampleClock()
-    assert abs(drive(clock, 3600, 1 + ppm / 1e6, jitter_s=0.03)) < 0.002
+    assert drive(clock, 3600, 1 + ppm / 1e6, jitter_s=0.03) == pytest.approx(0, abs=0.002)
     assert clock.drift_ppm == pytest.approx(ppm, abs=20)
 
 
@@ -201,6 +205,14 @@ def test_clock_finds_a_rate_that_is_not_what_it_says() -> None:
     assert drive(clock, 20, 48 / 44.1) == 0.0, "too early to know"
     assert drive(SampleClock(), 60, 48 / 44.1) == pytest.approx(48 / 44.1 - 1, abs=0.003)
     assert clock.drift_ppm is None
+
+
+@pytest.mark.parametrize("rate", [0.5, 22_050 / 16_000, 1.5, 2.0, 6.0])
+def test_clock_finds_another_format_within_a_window_and_a_half(rate: float) -> None:
+    assert drive(SampleClock(), 4, rate) is None
+    blocks = round(20 * rate)
+    error = drive(SampleClock(), blocks, rate, jitter_s=0.2)
+    assert error == pytest.approx(rate - 1, abs=0.1)
 
 
 def test_clock_after_a_gap_counts_anew_and_keeps_the_drift() -> None:

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -61,6 +62,39 @@ def test_unfit_reason_just_inside_the_limits_is_none() -> None:
     assert unfit_reason(changed(slice(0, 4000), 0.01)) is None  # 0.25 s
     limits = QualityLimits(clipped_fraction=0.5)
     assert unfit_reason(np.clip(noise(0.6), -1, 1), limits=limits) is None
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 12_000])
+@pytest.mark.parametrize("level", [0.003, 0.2])
+def test_unfit_reason_of_sound_of_a_lower_rate_is_its_band(rate_hz: int, level: float) -> None:
+    low = np.round(soxr.resample(noise(level), 16_000, rate_hz) * 32768) / 32768
+    assert unfit_reason(soxr.resample(low, rate_hz, 16_000).astype(np.float32)) is UnfitReason.BAND
+
+
+def test_unfit_reason_of_tones_slopes_and_a_low_pass_above_what_is_judged_is_none() -> None:
+    t, spectrum, hz = np.arange(N) / 16_000, np.fft.rfft(noise()), np.fft.rfftfreq(N, 1 / 16_000)
+    hums = np.stack([0.1 * np.sin(2 * np.pi * f * t) for f in (120, 1900, 3900)]).sum(axis=0)
+    tones = hums.astype(np.float32) + noise(1e-4)
+    dull = np.fft.irfft(spectrum / (1 + (hz / 200) ** 2), N).astype(np.float32)
+    steep = np.fft.irfft(spectrum * np.linspace(1, 0.05, spectrum.shape[0]) ** 9, N).astype(np.float32)
+    passed = np.fft.irfft(spectrum * (hz < 7_000), N).astype(np.float32)
+    assert [unfit_reason(sound) for sound in (tones, dull, 5 * steep, passed)] == [None] * 4
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("resampled", [False, True])
+def test_unfit_reason_of_padded_sound_is_silence(seconds: float, resampled: bool) -> None:
+    sound = noise()
+    sound[N - round(16_000 * seconds) :] = 0
+    if resampled:
+        sound = soxr.resample(soxr.resample(sound, 16_000, 48_000), 48_000, 16_000)
+    assert unfit_reason(sound) is UnfitReason.SILENCE
+
+
+def test_unfit_reason_of_too_little_sound_is_short_unless_less_is_wanted() -> None:
+    assert unfit_reason(noise()[:79_999]) is UnfitReason.SHORT
+    assert unfit_reason(noise()[:80_000]) is None
+    assert unfit_reason(noise()[:8_000], limits=QualityLimits(least_s=0.0)) is None
 
 
 def test_unfit_reason_of_a_few_clipped_peaks_is_none() -> None:

@@ -82,12 +82,12 @@ def test_gap_just_after_an_overlapping_window_gives_out_nothing_twice() -> None:
     assert [(int(w.samples[0]), w.gap_samples) for w in found] == [(0, 0), (N + 5, 0)]
 
 
-def test_recording_shorter_than_a_window_is_padded_and_says_so() -> None:
+def test_recording_shorter_than_a_window_is_repeated_and_says_so() -> None:
     (window,) = windows([Block(ramp(1, 48_000)), Block(ramp(48_001, 16_000), last=True)])
     assert (window.padded_samples, window.gap_samples) == (N - 64_000, 0)
     assert window.sound.shape == (64_000,)
     assert window.sound[-1] == 64_000
-    assert not window.samples[64_000:].any()
+    assert np.array_equal(window.samples[64_000:128_000], window.sound)
 
 
 def test_recordings_never_share_a_window() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind, AlertOutcome
 from asd_daemon.judge.alarm.score_drift import ScoreDrift, ScoreDriftRule
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -268,3 +268,52 @@ def test_property_peak_is_the_highest_anomalous_score_since_the_start(scores: Sc
         assert event.peak_score == max(since)
         assert event.windows == len(since)
         assert event.anomalous_windows == sum(s > THRESHOLD for s in since)
+
+
+def open_alarm(rule: AlarmRule) -> Alarm:
+    alarm = Alarm(rule, new_id=lambda: "event-1")
+    for number in range(rule.of):
+        alarm.update(0.9, THRESHOLD, at(number))
+    assert alarm.open_alert is not None
+    return alarm
+
+
+def test_alert_whose_machine_cannot_be_judged_any_more_says_so_once_and_ends_as_unknown() -> None:
+    alarm = open_alarm(replace(RULE, unknown_after_s=300))
+    told = [(n, event) for n in range(10, 60) if (event := alarm.unjudged(at(n))) is not None]
+    assert [(n, e.kind, e.outcome) for n, e in told] == [
+        (13, AlertKind.UPDATE, None),
+        (40, AlertKind.CLOSE, AlertOutcome.UNKNOWN),
+    ]
+    assert {e.unjudged_since for _, e in told} == {at(10)}
+    assert {e.event_id for _, e in told} == {"event-1"}
+    assert alarm.open_alert is None
+
+
+def test_alert_that_is_judged_again_in_time_goes_on_and_ends_as_normal() -> None:
+    alarm = open_alarm(replace(RULE, unknown_after_s=300))
+    for number in range(10, 35):
+        alarm.unjudged(at(number))
+    told = [event for n in range(35, 45) if (event := alarm.update(0.1, THRESHOLD, at(n))) is not None]
+    assert [(e.kind, e.outcome, e.unjudged_since) for e in told] == [(AlertKind.CLOSE, AlertOutcome.NORMAL, None)]
+
+
+def test_time_without_judgement_goes_on_over_a_restart_and_begins_anew_when_the_clock_is_set_back() -> None:
+    rule = replace(RULE, unknown_after_s=300)
+    before = open_alarm(rule)
+    for number in range(10, 30):
+        before.unjudged(at(number))
+    again = Alarm(rule, memory=before.memory)
+    assert again.unjudged(at(-1000)) is None
+    assert again.open_alert is not None
+    closed = [n for n in range(-999, 0) if (e := again.unjudged(at(n))) is not None and e.kind is AlertKind.CLOSE]
+    assert closed == [-970]
+    later = Alarm(rule, memory=before.memory)
+    event = later.unjudged(at(45))
+    assert event is not None
+    assert event.outcome is AlertOutcome.UNKNOWN
+
+
+def test_nothing_is_told_of_a_machine_without_an_alert_that_cannot_be_judged() -> None:
+    alarm = Alarm(RULE)
+    assert [alarm.unjudged(at(n)) for n in range(1000)] == [None] * 1000
