@@ -9,9 +9,11 @@
     ├── FetchError              exit 3   the archive of the public data sets can't be reached, or sends something else
     ├── CannotStartError        exit 3
     │   ├── BundleError                  missing, broken, too new or tampered bundle
+    │   │   └── EnrolmentError           what was learned on this box can't be read, or can't be judged by
     │   ├── UnknownMachineError          the bundle does not know the machine
     │   ├── SourceError                  microphone, command or other source of sound
     │   └── BrokerError                  MQTT broker refuses (rights, certificate)
+    ├── CannotJudgeError        exit 3   a machine that can't be judged at present, while its neighbours can
     └── ExportError             exit 1   ONNX differs from torch, or a budget is missed
 
 The commands print `error: <message>` on one line and leave with `exit_code`; a traceback is a defect of ours.
@@ -76,12 +78,22 @@ class UnknownMachineError(CannotStartError):
     """A machine that the bundle does not know."""
 
 
+class EnrolmentError(BundleError):
+    """What was learned of a machine on this box can't be read, is damaged, or is not what this bundle and program can judge by."""
+
+
 class SourceError(CannotStartError):
     """A source of sound that is missing or failed."""
 
 
 class BrokerError(CannotStartError):
     """An MQTT broker that refuses us."""
+
+
+class CannotJudgeError(AsdError):
+    """A machine that can't be judged at present; says why. It is tried again, and its neighbours go on."""
+
+    exit_code = 3
 
 
 class ExportError(AsdError):

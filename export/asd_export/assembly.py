@@ -33,7 +33,8 @@ from asd_daemon.judge.bundle.bundle import (
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
 from asd_daemon.judge.bundle.signature import read_private_key, sign_manifest
 from asd_daemon.judge.features.log_mel import FEATURE
-from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer, self_test
+from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
 from asd_export.held_out import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines

@@ -94,3 +94,25 @@ def test_opening_a_model_leaves_nothing_in_the_users_cache(tmp_path: Path) -> No
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_commands_compute_on_one_thread_unless_told_otherwise() -> None:
+    code = (
+        "import os\n"
+        "from asd_daemon.cli.program import main\n"
+        "assert 'numpy' not in sys.modules, 'too late to say how many threads'\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n"
+        "assert os.environ['OMP_NUM_THREADS'] == '3'\n"
+    )
+    more = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | {"OMP_NUM_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import sys\n" + code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "daemon",
+        env=more,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

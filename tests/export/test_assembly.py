@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle.bundle import Bundle, load_bundle
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
-from asd_daemon.judge.scoring.scorer import Scorer, open_embedder, self_test
+from asd_daemon.judge.scoring.scorer import Scorer, open_embedder
+from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
 from asd_export.cli import main
 from asd_export.model_card import Learning

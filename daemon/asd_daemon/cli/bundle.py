@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from asd_daemon.cli.console import exit_with_message
 from asd_daemon.cli.options import PATH, json_option
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import AsdError, BundleError
+
+if TYPE_CHECKING:
+    from asd_daemon.judge.bundle.bundle import Bundle
 
 _key = click.option(
     "--key",
@@ -23,6 +27,12 @@ _root = click.option(
     type=PATH,
     metavar="FOLDER",
     help="Where this box keeps its bundles.  [default: bundles in the state folder]",
+)
+
+_force = click.option(
+    "--force",
+    is_flag=True,
+    help="Do it even if machines learned here then can't be judged until they are enrolled again.",
 )
 
 
@@ -41,12 +51,12 @@ def verify(path: Path, key: Path | None, as_json: bool) -> int:
     With --key also its signature.
     """
     from asd_daemon.judge.bundle.bundle import load_bundle
-    from asd_daemon.judge.scoring.scorer import self_test
+    from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
 
     key = key or _configured_key()
     try:
         found = load_bundle(path, key)
-        compared = self_test(found)
+        compared = bounded_self_test(found)
     except BundleError as e:
         if as_json:
             click.echo(json.dumps({"path": str(path), "well": False, "reason": str(e)}, ensure_ascii=False))
@@ -74,33 +84,100 @@ def verify(path: Path, key: Path | None, as_json: bool) -> int:
 @click.argument("path", type=PATH)
 @_root
 @_key
+@_force
 @json_option
-def install(path: Path, root: Path | None, key: Path | None, as_json: bool) -> None:
+def install(path: Path, root: Path | None, key: Path | None, force: bool, as_json: bool) -> int:
     """Copy a bundle to this box and make it the current one, in one step; the one before is kept.
 
-    It is verified before and tested after the switch; when it fails, the one before is current again. A daemon that runs takes it at its
-    next start.
+    It is verified before and tested after the switch; when it fails, the one before is current again. Machines that were learned here
+    and can't be judged with it as they are, are named before and, where enough was kept of their enrolment, learned anew after. A daemon
+    that runs takes the bundle at its next start.
     """
+    from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.installed_bundles import install_bundle
 
-    done = install_bundle(path, root or _default_root(), key or _configured_key())
+    root, key = root or _default_root(), key or _configured_key()
+    needs = _needs(load_bundle(path, key), root.parent, force=force)
+    done = install_bundle(path, root, key)
+    well = _relearn(done.bundle, needs)
     _print_result(
         done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
     )
+    return 0 if well else 1
 
 
 @bundle.command()
 @_root
 @_key
+@_force
 @json_option
-def rollback(root: Path | None, key: Path | None, as_json: bool) -> None:
-    """Make the bundle before the current one current again."""
-    from asd_daemon.judge.scoring.installed_bundles import roll_back
+def rollback(root: Path | None, key: Path | None, force: bool, as_json: bool) -> int:
+    """Make the bundle before the current one current again; before the first that was installed, the program's own.
 
-    done = roll_back(root or _default_root(), key or _configured_key())
+    Machines that were learned here are looked after as by install.
+    """
+    from asd_daemon.judge.scoring.installed_bundles import bundle_before, roll_back
+
+    root, key = root or _default_root(), key or _configured_key()
+    before = bundle_before(root, key)
+    needs = [] if before is None else _needs(before, root.parent, force=force)
+    done = roll_back(root, key)
+    well = _relearn(done.bundle, needs)
     _print_result(
         done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
     )
+    return 0 if well else 1
+
+
+def _needs(found: Bundle, state: Path, *, force: bool) -> list[tuple[Path, str]]:
+    """Say which machines a bundle can't judge as they were learned here; those that can be learned anew, with where they lie.
+
+    Services have a state folder each below the one that their bundles lie in.
+
+    Raises:
+        BundleError: one of them can't, and nobody has said that this is meant.
+    """
+    from asd_daemon.learn.enrolled_machines import enrolled_names
+    from asd_daemon.learn.relearning import relearning_needs
+
+    able, deaf = [], []
+    for root in (state / "enrolled", *sorted(state.glob("*/enrolled"))):
+        for need in relearning_needs(found, root, enrolled_names(root)):
+            what = (
+                "it is learned anew from what was kept"
+                if need.can_be_done
+                else "it must be heard again (enroll --relearn)"
+            )
+            click.echo(f"{need.machine}: {what}: {need.why}", err=True)
+            if need.can_be_done:
+                able.append((root, need.machine))
+            else:
+                deaf.append(need.machine)
+    if deaf and not force:
+        raise BundleError(
+            f"{found.path}: {', '.join(deaf)} could not be judged with this bundle until somebody enrols"
+            f" {'them' if len(deaf) > 1 else 'it'} again; nothing was changed; --force does it all the same"
+        )
+    return able
+
+
+def _relearn(found: Bundle, machines: list[tuple[Path, str]]) -> bool:
+    """Learn machines anew from what was kept; whether all of it went well."""
+    from asd_daemon.learn.relearning import relearn_from_kept
+    from asd_daemon.settings.file import load_settings, settings_file
+
+    file = settings_file(None)
+    keeps_sound = load_settings(file).keep.keeps_enrolment_sound if file else True
+    well = True
+    for root, machine in machines:
+        try:
+            record = relearn_from_kept(found, root, machine, keeps_sound=keeps_sound)
+        except AsdError as e:
+            well = False
+            click.echo(f"{machine}: can't be learned anew: {e}; a daemon tries again when it starts", err=True)
+        else:
+            click.echo(f"{machine}: learned anew from {record.windows} kept windows", err=True)
+    return well
 
 
 def _print_result(path: Path, name: str, version: str, scores: int, replaced: str | None, as_json: bool) -> None:

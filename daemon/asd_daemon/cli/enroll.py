@@ -6,12 +6,15 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
 from asd_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from asd_daemon.learn.enrolment import EnrolmentResult
 
 DEFAULT_MINUTES = 20.0
 
@@ -35,11 +38,18 @@ MOSTLY = 0.2  # a family of less is not worth a word
 @click.option("--source", metavar="KIND:TARGET", help="What to hear.  [default: the machine's configured source]")
 @click.option("--add", is_flag=True, help="Extend what was learned before: another season, another product.")
 @click.option("--relearn", is_flag=True, help="Replace what was learned before, once the new state passes.")
+@click.option("--resume", is_flag=True, help="Go on with the windows that an interrupted --relearn has collected.")
+@click.option(
+    "--anew", is_flag=True, help="Forget the windows that an earlier call has collected, whatever they were for."
+)
 @json_option
-def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **options: Any) -> None:
+def enroll(
+    minutes: float | None, add: bool, relearn: bool, resume: bool, anew: bool, as_json: bool, **options: Any
+) -> None:
     """Learn a machine from its healthy sound on this box; `run --machine NAME` and `score` know it from then on.
 
-    Interrupted, it goes on where it was. The state learned before stays until the new one passes.
+    Interrupted, it goes on where it was when it is called the same way within a day; --relearn begins anew unless --resume is given. The
+    state learned before stays until the new one passes.
 
     \b
     Examples:
@@ -48,20 +58,31 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
       asd-daemon enroll --machine lathe --source folder:recordings/lathe
     """
     from asd_daemon.hear.opening import open_source
-    from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF, EnrolmentRequest, enrol
-    from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
+    from asd_daemon.judge.bundle.bundle import load_bundle
+    from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
+    from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
     from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
+    if resume and anew:
+        raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
     plan = plan_from(options)
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)
     wanted = math.ceil((minutes or DEFAULT_MINUTES) * 60 / WINDOW_S) if minutes or source.live else None
-    request = EnrolmentRequest(model, str(spec), wanted, add=add, relearn=relearn)
-    bundle = SharedBundle(plan.bundle, plan.settings.bundle_key).bundle()
+    request = EnrolmentRequest(
+        model,
+        str(spec),
+        wanted,
+        add=add,
+        relearn=relearn,
+        earlier="resume" if resume else "forget" if anew else "ask",
+        keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+    )
+    bundle = load_bundle(plan.bundle, plan.settings.bundle_key)  # untested: none of its models is needed
     with _ProgressDisplay(model) as shown:
         done = enrol(bundle, enrolled_folder(), request, source, shown)
     record = done.record
@@ -73,6 +94,15 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
         facts = record.model_dump(mode="json", by_alias=True, exclude={"files", "entry"})
         click.echo(json.dumps({**facts, "threshold": done.threshold}, ensure_ascii=False))
         return
+    _print_learned(model, done)
+    click.echo(f"next: asd-daemon run --machine {name}")
+
+
+def _print_learned(model: str, done: EnrolmentResult) -> None:
+    """Say what was learned and how well."""
+    from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF
+
+    record = done.record
     views = ", ".join(f"{view} {weight:.0%}" for view, weight in record.weights)
     low, middle, high = record.level_dbfs
     click.echo(
@@ -85,7 +115,6 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
             f"warning: the sound changed while it was learned ({record.drift:.1f} times); more of it makes fewer false alarms: --add",
             err=True,
         )
-    click.echo(f"next: asd-daemon run --machine {name}")
 
 
 def _families(weights: Sequence[tuple[str, float]]) -> str:

@@ -12,9 +12,10 @@ import click
 
 from asd_daemon.cli.bundle import bundle
 from asd_daemon.cli.check import check
-from asd_daemon.cli.console import CommandGroup
+from asd_daemon.cli.console import CommandGroup, use_one_thread
 from asd_daemon.cli.devices import devices
 from asd_daemon.cli.enroll import enroll
+from asd_daemon.cli.machines import machines
 from asd_daemon.cli.replay import replay
 from asd_daemon.cli.run import run
 from asd_daemon.cli.sample_config import sample_config
@@ -31,10 +32,11 @@ def cli() -> None:
     """Listen to machines and tell when one goes wrong."""
 
 
-for command in (run, score, devices, check, status, replay, sample_config, enroll, bundle, service):
+for command in (run, score, devices, check, status, replay, sample_config, enroll, machines, bundle, service):
     cli.add_command(command)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
+    use_one_thread()
     cli.main(args=words, prog_name="asd-daemon")

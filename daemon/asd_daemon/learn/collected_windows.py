@@ -1,49 +1,104 @@
-"""Usable windows of a machine that is being learned, as vectors on the disk, so that collecting goes on where it was interrupted.
+"""Windows of one machine that are being collected, on the disk, so that an interrupted enrolment goes on where it was.
 
-Owns the folder of the collection. Vectors are kept, sound is not.
+A collection is of one source, one microphone, one wish (new, add, relearn), one set of views, and one day: what was
+collected for another reason never becomes part of what is learned. Owns the folder `collecting` and that rule.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import EnrolmentError, UsageError
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
-from asd_daemon.learn.enrolled_machines import read_vectors, write_vectors
+from asd_daemon.learn.kept_sound import window_files, write_window
+from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
 from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.private_files import make_private_folder, write_private
 
 COLLECTING = "collecting"
-MODELS_FILE = "note.json"
+NOTE = "note.json"
 FAILURE_FILE = "tried.json"
+OLDEST = timedelta(days=1)
+"""Windows that were collected longer ago are of another day, and perhaps of another state of the machine."""
+
+Mode = Literal["new", "add", "relearn"]
+Earlier = Literal["ask", "resume", "forget", "forget other"]
+"""What becomes of windows that an earlier call has collected: go on with them if they are for the same, and refuse (ask, resume) or
+forget them (forget other) if not; or forget them in any case. Asked, a relearning forgets: it begins empty."""
+
+
+class CollectionKey(BaseModel):
+    """What windows are collected for; all of it must be the same for a collection to go on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    mode: Mode
+    views: Mapping[str, int]
+    """Name → numbers."""
+    program: str
+
+
+class _Note(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: CollectionKey
+    microphone: str | None = None
 
 
 class CollectedWindows:
-    """Vectors of usable windows of one machine, on the disk, so that collecting goes on where it was interrupted."""
+    """Vectors of usable windows, their levels, and the windows themselves where they may be kept.
 
-    def __init__(self, folder: Path, models: str) -> None:
-        """Open the collection that is begun, or begin one; one that other models heard is begun anew.
+    Args:
+        folder: where they lie.
+        key: what they are for.
+        earlier: what becomes of those that are there.
+        keeps_sound: whether the windows themselves are kept.
+        now: UTC time.
 
-        Raises:
-            BundleError: the folder can't be written.
-        """
-        self.folder = folder
-        models_file = folder / MODELS_FILE
-        expected = json.dumps({"models": models})
-        try:
-            if not models_file.is_file() or models_file.read_text(encoding="utf-8", errors="replace") != expected:
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                models_file.write_text(expected, encoding="utf-8")
-        except OSError as e:
-            raise BundleError(f"{folder}: can't be written: {e}; set ASD_STATE_DIR or give this user the right") from e
+    Raises:
+        UsageError: windows of another kind are there, and nobody has said what to do with them.
+        EnrolmentError: the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: CollectionKey,
+        *,
+        earlier: Earlier = "ask",
+        keeps_sound: bool = False,
+        now: datetime | None = None,
+    ) -> None:
+        self.folder, self._key, self._earlier, self._keeps_sound = folder, key, earlier, keeps_sound
+        self._now = now or datetime.now(UTC)
+        self.forgotten = 0
+        """Windows that were there and are not gone on with."""
         self._files = sorted(folder.glob("window-*.npz"))
+        try:
+            self._note = self._resumed()
+            if self._note is None:
+                self._begin()
+        except OSError as e:
+            raise EnrolmentError(
+                f"{folder}: can't be written: {e}; set ASD_STATE_DIR or give this user the right"
+            ) from e
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def mode(self) -> Mode:
+        """What the windows are for."""
+        return self._key.mode
 
     @property
     def windows_at_last_failure(self) -> int:
@@ -53,38 +108,122 @@ class CollectedWindows:
         except (OSError, ValueError):
             return 0
 
+    @property
+    def sounds(self) -> list[Path]:
+        """The windows that are kept as sound, one for each of `read`; empty where that is not so."""
+        files = window_files(self.folder)
+        return files if [f.name[7:13] for f in files] == [f.name[7:13] for f in self._files] else []
+
     def mark_failed(self) -> None:
         """Nothing can be learned from what there is: the next call listens on.
 
         Raises:
-            BundleError: the disk refuses.
+            EnrolmentError: the disk refuses.
         """
         try:
-            (self.folder / FAILURE_FILE).write_text(str(len(self)), encoding="ascii")
+            write_private(self.folder / FAILURE_FILE, str(len(self)))
         except OSError as e:
-            raise BundleError(f"{self.folder}: can't be written: {e}") from e
+            raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
+
+    def forget(self) -> None:
+        """Delete everything: what was collected is of no use, or was refused."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._files = []
+
+    def heard_by(self, microphone: str | None) -> None:
+        """Say who hears, before the first window is added.
+
+        Raises:
+            UsageError: another microphone heard what is there, and nobody has said what to do with it.
+            EnrolmentError: the folder can't be written.
+        """
+        note = self._note
+        if note is None or note.microphone == microphone:
+            return
+        try:
+            if self._files:
+                self._refuse(
+                    f"heard by {note.microphone or 'an unknown microphone'}, now {microphone or 'an unknown one'}"
+                )
+                self._begin()
+            self._write(_Note(key=self._key, microphone=microphone))
+        except OSError as e:
+            raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
 
     def add(self, extractor: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
         """Describe a window and keep its vectors and its level.
 
         Raises:
-            BundleError: the disk refuses.
+            EnrolmentError: the disk refuses.
         """
-        number = len(self._files)
+        number = 1 + int(self._files[-1].name[7:13]) if self._files else 0
         own = extractor.vectors(samples, views, parts=True)
         level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
         try:
-            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)}, {})
+            if self._keeps_sound:
+                write_window(self.folder, number, samples)
+            write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)})
         except OSError as e:
-            raise BundleError(f"{file}: can't be written: {e.strerror}; what was collected stays") from e
+            raise EnrolmentError(f"{file}: can't be written: {e.strerror}; what was collected stays") from e
         self._files.append(file)
 
     def read(self) -> tuple[NormalSound, list[float]]:
-        """All windows, and their levels."""
-        windows, levels = [], []
+        """All windows, and their levels.
+
+        Raises:
+            EnrolmentError: one of them is damaged.
+        """
+        windows: list[tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]] = []
+        levels = []
         for file in self._files:
-            own, changed = read_vectors(file)
+            own = read_vectors(file)
             levels.append(float(own.pop("level_dbfs")[0, 0]))
-            windows.append((own, changed))
+            windows.append((own, {}))
         return NormalSound.from_windows(windows), levels
+
+    def _resumed(self) -> _Note | None:
+        """The note of a collection that is gone on with."""
+        if not self._files:
+            return None
+        if self._earlier == "forget" or (self._earlier == "ask" and self._key.mode == "relearn"):
+            return None
+        try:
+            note = _Note.model_validate_json((self.folder / NOTE).read_bytes())
+        except (OSError, ValidationError):
+            self._refuse("nobody knows of what")
+            return None
+        other = self._difference(note)
+        if other is not None:
+            self._refuse(other)
+            return None
+        return note
+
+    def _difference(self, note: _Note) -> str | None:
+        """What there is for another purpose, in words; None where it is for the same."""
+        last = datetime.fromtimestamp(self._files[-1].stat().st_mtime, UTC)
+        if not timedelta(hours=-1) <= self._now - last <= OLDEST:
+            return f"the last of them of {last:%Y-%m-%d %H:%M} UTC, more than a day ago"
+        if note.key.source != self._key.source:
+            return f"heard from {note.key.source}, now {self._key.source}"
+        if note.key.mode != self._key.mode:
+            said = {"new": "enroll", "add": "enroll --add", "relearn": "enroll --relearn"}
+            return f"collected for `{said[note.key.mode]}`, not `{said[self._key.mode]}`"
+        return None if note.key == self._key else "described by another version of asd-edge"
+
+    def _refuse(self, why: str) -> None:
+        """Refuse to forget what is there, where nobody has said that it may be forgotten."""
+        if self._earlier in ("ask", "resume"):
+            raise UsageError(
+                f"{self.folder}: {len(self._files)} windows of an earlier call are there, {why}; --anew begins without them"
+            )
+
+    def _begin(self) -> None:
+        self.forgotten, self._files = len(self._files), []
+        shutil.rmtree(self.folder, ignore_errors=True)
+        make_private_folder(self.folder)
+        self._write(_Note(key=self._key))
+
+    def _write(self, note: _Note) -> None:
+        write_private(self.folder / NOTE, note.model_dump_json())
+        self._note = note

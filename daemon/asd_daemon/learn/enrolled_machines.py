@@ -1,200 +1,255 @@
 """Machines learned on this box: a folder each beside the bundle, with a record of what they were learned from.
 
     ROOT/<machine>/enrolled.json     the record; replaced in one step, so that a machine is always one whole learned state
-    ROOT/<machine>/<stamp>/          its files, as in a bundle, and sound.npz: the vectors it was learned from
+    ROOT/<machine>/<stamp>/          its files, as in a bundle; sound.npz: the vectors it was learned from; sound/: the windows, where
+                                     they may be kept
+    ROOT/.<machine>.lock             held by whoever learns, renames or removes it
 
 Owns these files. It learns nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import fcntl
+import logging
 import os
+import re
 import shutil
-import zipfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from asd_daemon.errors import BundleError
-from asd_daemon.judge.bundle.bundle import (
-    Bundle,
-    BundlePath,
-    FileEntry,
-    MachineEntry,
-    MachineName,
-    file_entry,
-    verify_file,
+from asd_daemon.errors import BundleError, EnrolmentError, UsageError
+from asd_daemon.judge.bundle.bundle import Bundle, file_entry, verify_file
+from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.learn.collected_windows import COLLECTING
+from asd_daemon.learn.enrolment_record import (
+    RECORD,
+    EnrolmentRecord,
+    can_relearn,
+    objection,
+    read_enrolment,
+    write_record,
 )
+from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, window_files
+from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
+from asd_daemon.learn.learning import LearnedMachine
+from asd_daemon.learn.machine_files import write_machine
 from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.learn.view_probes import view_probes
+from asd_daemon.private_files import give_to_owner_of, make_private_folder
 
-RECORD = "enrolled.json"
+_LOG = logging.getLogger(__name__)
 SOUND = "sound.npz"
-MAX_RECORD_BYTES = 2**20
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class EnrolmentRecord(BaseModel):
-    """`enrolled.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Literal[1] = Field(1, alias="schema")
-    machine: MachineName
-    created: str
-    bundle: str = Field(description="name and version of the bundle whose models heard it")
-    models: str = Field(description="SHA-256 of these models; other models give other vectors")
-    entry: MachineEntry
-    files: dict[BundlePath, FileEntry]
-    windows: int = Field(ge=2)
-    source: str = Field(description="what was listened to")
-    microphone: str | None = Field(description="identity of the microphone, where it is one")
-    level_dbfs: tuple[Finite, Finite, Finite] = Field(description="10th, 50th and 90th percentile of the windows' RMS")
-    drift: Finite
-    pseudo_auc: Finite | None = None  # up to version 0.2, where views were chosen by made-up changes
-    contrast: Finite | None = None
-    weights: tuple[tuple[str, Finite], ...]
-
-
-def models_hash(bundle: Bundle) -> str:
-    """One hash for the models that make a bundle's vectors."""
-    manifest = bundle.manifest
-    names = [m.file for m in (manifest.embedder, manifest.separator) if m is not None]
-    return hashlib.sha256("".join(manifest.files[name].sha256 for name in names).encode()).hexdigest()
-
-
-def read_enrolment(root: Path, machine: str) -> EnrolmentRecord | None:
-    """A machine's record; None where it was not learned here.
-
-    Raises:
-        BundleError: the record can't be read.
-    """
-    file = root / machine / RECORD
-    if not file.is_file():
-        return None
-    try:
-        if file.stat().st_size > MAX_RECORD_BYTES:
-            raise BundleError(f"{file}: is larger than {MAX_RECORD_BYTES} bytes")
-        return EnrolmentRecord.model_validate_json(file.read_bytes())
-    except OSError as e:
-        raise BundleError(f"{file}: can't be read: {e.strerror}") from e
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        raise BundleError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; enrol the machine again") from e
+_STAMP = re.compile(r"^\d{8}T\d{6}(-\d+)?$")
 
 
 def with_enrolled_machine(bundle: Bundle, root: Path, machine: str) -> Bundle:
     """The bundle, with a machine's learned state in place of its own where there is one.
 
     Raises:
-        BundleError: the learned state is damaged, or was heard by other models.
+        EnrolmentError: the learned state can't be read or is damaged, or its views are of other models or another version.
     """
     record = read_enrolment(root, machine)
     if record is None:
         return bundle
-    if record.models != models_hash(bundle):
-        raise BundleError(
-            f"{root / machine}: was learned with the models of bundle {record.bundle}, not with those of {bundle.name}"
-            f" {bundle.version}; learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
-        )
-    for name, entry in record.files.items():
-        verify_file(root / machine, name, entry)
-    missing = [name for name in record.entry.files if f"{record.entry.folder}/{name}" not in record.files]
-    if missing:
-        raise BundleError(f"{root / machine / RECORD}: files: {missing[0]} is used but not listed; enrol it again")
+    why = objection(record, bundle)
+    if why is not None:
+        what = f"learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
+        if can_relearn(record):
+            what = "a daemon learns it anew from what was kept when it starts, `asd-daemon machines relearn` now"
+        raise EnrolmentError(f"{root / machine}: {why}; {what}")
+    for name in (f"{record.entry.folder}/{name}" for name in record.entry.files):
+        _verify(root, record, name)
     return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.entry)})
 
 
-def save_enrolment(root: Path, record: EnrolmentRecord, sound: NormalSound) -> EnrolmentRecord:
-    """Make a learned state, whose files lie in ROOT/<machine>/<entry.folder>, the machine's; the one before it is deleted after.
+def _verify(root: Path, record: EnrolmentRecord, name: str) -> None:
+    entry = record.files.get(name)
+    if entry is None:
+        raise EnrolmentError(
+            f"{root / record.machine / RECORD}: files: {name} is used but not listed; learn it anew with --relearn"
+        )
+    try:
+        verify_file(root / record.machine, name, entry)
+    except BundleError as e:
+        raise EnrolmentError(str(e)) from e
+
+
+@dataclass(frozen=True)
+class LearnedFrom:
+    """What a state was learned from, beside its vectors."""
+
+    machine: str
+    source: str
+    microphone: str | None
+    level_dbfs: tuple[float, float, float]
+    sounds: Sequence[Path] = ()
+    """Windows that may be kept, in the order in which they were heard."""
+    relearned: str | None = None
+
+
+def save_enrolment(
+    bundle: Bundle, root: Path, origin: LearnedFrom, sound: NormalSound, learned: LearnedMachine
+) -> tuple[EnrolmentRecord, float]:
+    """Write a learned state, open it as the daemon will open it, and make it the machine's; the one before is deleted after.
+
+    Returns:
+        its record, and its threshold for one false alarm a week, two of three windows.
 
     Raises:
-        OSError: the disk refuses.
+        EnrolmentError: the disk refuses; the state before it stays, and nothing else.
+        BundleError: it does not open; likewise.
     """
-    home = root / record.machine
-    folder = home / record.entry.folder
-    write_vectors(folder / SOUND, sound.vectors, sound.changed)
-    files = {p.relative_to(home).as_posix(): file_entry(p) for p in sorted(folder.iterdir())}
-    record = record.model_copy(update={"files": files})
-    text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
-    fresh = home / f".{RECORD}"
-    with fresh.open("w", encoding="utf-8") as f:
-        f.write(text + "\n")
-        f.flush()
-        os.fsync(f.fileno())
-    fresh.replace(home / RECORD)
-    for other in home.iterdir():
-        if other.is_dir() and other != folder:
+    home = root / origin.machine
+    folder = _free_folder(home)
+    try:
+        record = _written(bundle, folder, origin, sound, learned)
+        known = replace(bundle, enrolled={origin.machine: (home, record.entry)})
+        threshold = Scorer(known, origin.machine).threshold
+        made = sorted(p for p in folder.rglob("*") if p.is_file())
+        record = record.model_copy(update={"files": {p.relative_to(home).as_posix(): file_entry(p) for p in made}})
+        give_to_owner_of(root.parent, [root, home, folder, *folder.rglob("*")])
+        write_record(home, record)
+        give_to_owner_of(root.parent, [home / RECORD])
+    except OSError as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise EnrolmentError(f"{home}: can't be written: {e.strerror or e}; the state before it stays") from e
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    sweep(home, record)
+    return record, threshold
+
+
+def _free_folder(home: Path) -> Path:
+    """A name after the time that no state has yet."""
+    stamp, number = datetime.now(UTC).strftime("%Y%m%dT%H%M%S"), 1
+    folder = home / stamp
+    while folder.exists():
+        number += 1
+        folder = home / f"{stamp}-{number}"
+    return folder
+
+
+def _written(
+    bundle: Bundle, folder: Path, origin: LearnedFrom, sound: NormalSound, learned: LearnedMachine
+) -> EnrolmentRecord:
+    """Write a state's files into a folder of their own; nothing points to it yet."""
+    make_private_folder(folder.parent)
+    entry, _ = write_machine(folder, folder.name, learned=learned)
+    folder.chmod(0o700)
+    write_vectors(folder / SOUND, sound.vectors)
+    sounds = 0
+    try:
+        sounds = carry_over(origin.sounds, folder / SOUND_FOLDER)
+    except OSError as e:  # the machine can be judged without
+        _LOG.warning("%s: its sound is not kept: %s", origin.machine, e.strerror or e)
+        shutil.rmtree(folder / SOUND_FOLDER, ignore_errors=True)
+    for file in folder.rglob("*"):
+        file.chmod(0o700 if file.is_dir() else 0o600)
+    probes = view_probes()
+    low, middle, high = origin.level_dbfs
+    return EnrolmentRecord(
+        schema=1,
+        machine=origin.machine,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        bundle=f"{bundle.name} {bundle.version}",
+        entry=entry,
+        files={},
+        windows=sound.windows,
+        source=origin.source,
+        microphone=origin.microphone,
+        level_dbfs=(round(low, 2), round(middle, 2), round(high, 2)),
+        drift=round(learned.drift, 4),
+        contrast=None if learned.contrast is None else round(learned.contrast, 4),
+        weights=learned.weights,
+        program=metadata.version("asd-edge"),
+        views={view: probes[view] for view in sound.vectors if view in probes},
+        sounds=sounds,
+        relearned=origin.relearned,
+    )
+
+
+def sweep(home: Path, record: EnrolmentRecord | None) -> None:
+    """Delete what earlier and failed enrolments have left; what another user owns stays, and is named."""
+    kept = None if record is None else home / record.entry.folder
+    for other in sorted(home.iterdir()) if home.is_dir() else ():
+        is_old = bool(_STAMP.match(other.name)) or (other.name == COLLECTING and record is not None)
+        if other.is_dir() and is_old and other != kept:
             shutil.rmtree(other, ignore_errors=True)
-    return record
+            if other.exists():
+                _LOG.warning("%s: is of no use any more, and can't be deleted: sudo rm -r %s", other, other)
+
+
+@contextmanager
+def locked(root: Path, machine: str) -> Iterator[None]:
+    """One at a time learns, renames or removes a machine.
+
+    Raises:
+        UsageError: another process or thread is at it.
+        EnrolmentError: the folder can't be written.
+    """
+    lock = root / f".{machine}.lock"
+    try:
+        make_private_folder(root)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_to_owner_of(root.parent, [root, lock])
+    except OSError as e:
+        raise EnrolmentError(
+            f"{lock}: can't be written: {e.strerror}; set ASD_STATE_DIR or give this user the right"
+        ) from e
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise UsageError(f"{machine}: is being learned or changed by somebody else at this moment") from e
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def enrolled_names(root: Path) -> list[str]:
+    """Machines that were learned here, whether their records can be read or not, sorted.
+
+    Raises:
+        EnrolmentError: the folder can't be looked into.
+    """
+    try:
+        homes = sorted(home for home in root.iterdir() if home.is_dir() and not home.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise EnrolmentError(f"{root}: can't be read: {e.strerror}") from e
+    return [home.name for home in homes if not os.access(home, os.X_OK) or (home / RECORD).exists()]
 
 
 def read_enrolled_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
     """The vectors that a machine was learned from.
 
     Raises:
-        BundleError: the file is damaged.
+        EnrolmentError: the file is damaged.
     """
     name = f"{record.entry.folder}/{SOUND}"
-    entry = record.files.get(name)
-    if entry is None:
-        raise BundleError(f"{root / record.machine / RECORD}: files: {name} is missing; learn it anew with --relearn")
-    verify_file(root / record.machine, name, entry)
-    vectors, changed = read_vectors(root / record.machine / name)
-    return NormalSound(vectors, changed, np.zeros(record.windows, np.int64))
+    _verify(root, record, name)
+    return NormalSound(read_vectors(root / record.machine / name), {}, np.zeros(record.windows, np.int64))
 
 
-def write_vectors(
-    file: Path, vectors: Mapping[str, NDArray[np.float32]], changed: Mapping[str, NDArray[np.float32]]
-) -> None:
-    """Write vectors by view and their changed copies; the file is whole or not there.
+def kept_windows(root: Path, record: EnrolmentRecord) -> list[Path]:
+    """The windows that are kept as sound, whole and in their order.
 
     Raises:
-        OSError: the disk refuses.
+        EnrolmentError: one is missing or damaged.
     """
-    fresh = file.with_name(f".{file.name}")
-    arrays = {f"vectors/{view}": x for view, x in vectors.items()} | {
-        f"changed/{view}": x for view, x in changed.items()
-    }
-    with fresh.open("wb") as f:
-        np.savez(f, **arrays)  # type: ignore[arg-type]
-    fresh.replace(file)
-
-
-def read_vectors(file: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """What `write_vectors` wrote.
-
-    Raises:
-        BundleError: the file is damaged.
-    """
-    groups: dict[str, dict[str, NDArray[np.float32]]] = {"vectors": {}, "changed": {}}
-    try:
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
-            for key in saved.files:
-                group, view = key.split("/", 1)
-                groups[group][view] = np.asarray(saved[key], np.float32)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
-        raise BundleError(f"{file}: is damaged: {e}; delete it, or learn the machine anew with --relearn") from e
-    return groups["vectors"], groups["changed"]
-
-
-def join_sound(before: NormalSound, after: NormalSound) -> NormalSound:
-    """Sound heard earlier and sound heard now."""
-
-    def both(
-        a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]], axis: int
-    ) -> dict[str, NDArray[np.float32]]:
-        return {view: np.concatenate([a[view], b[view]], axis=axis) for view in a if view in b}
-
-    return NormalSound(
-        both(before.vectors, after.vectors, 0),
-        both(before.changed, after.changed, 1),
-        np.concatenate([before.domains, after.domains]),
-    )
+    home = root / record.machine
+    files = window_files(home / record.entry.folder / SOUND_FOLDER)
+    if len(files) != record.sounds:
+        raise EnrolmentError(f"{home}: {len(files)} of {record.sounds} kept windows are there; learn it anew")
+    for file in files:
+        _verify(root, record, file.relative_to(home).as_posix())
+    return files

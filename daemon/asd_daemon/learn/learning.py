@@ -6,7 +6,7 @@ the two families differ (view_families.py). It hears nothing, keeps nothing, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,8 +43,12 @@ class LearnedMachine:
     """(N,), what the windows themselves score by views fitted without them."""
 
 
-def learn(sound: NormalSound) -> LearnedMachine:
+def learn(sound: NormalSound, on_progress: Callable[[str], None] = lambda _: None) -> LearnedMachine:
     """Weigh the views, fit them, and calibrate their score. Copies of a window count once.
+
+    Args:
+        sound: normal windows.
+        on_progress: called with what is at hand, for it may take minutes on a small board.
 
     Raises:
         DataSetError: fewer than LEAST_WINDOWS windows that are no copies of one another.
@@ -56,7 +60,7 @@ def learn(sound: NormalSound) -> LearnedMachine:
             " ones are needed to learn how the sound varies"
         )
     if len(rows) < sound.windows:
-        learned = learn(sound.subset(rows))
+        learned = learn(sound.subset(rows), on_progress)
         return replace(learned, held_out=learned.held_out[which])
     if sound.windows < LEAST_WINDOWS:
         raise DataSetError(
@@ -68,7 +72,11 @@ def learn(sound: NormalSound) -> LearnedMachine:
             f"{sound.windows} windows sound exactly alike: there is nothing to learn how the sound varies"
         )
     families = view_families([view for view in VIEW_NAMES if view in sound.vectors and _varies(sound, view)], contrast)
+    on_progress(
+        f"learning from {sound.windows} windows: fitting {sum(len(family.weights) for family in families)} views"
+    )
     fusion, held_out = Fusion.fit_held_out(families, sound.vectors, sound.domains)
+    on_progress(f"learning from {sound.windows} windows: trying what was learned on each quarter of the time")
     stretches = _stretch_scores(families, sound)
     drift = float(np.median(stretches))
     # windows that follow each other are alike: where whole stretches held out score higher, they are what a new day will score

@@ -22,8 +22,8 @@ SEARCH_WIDTHS = (32, 64, 128, 256, 512, 1024)
 def write_machine(
     folder: Path,
     relative: str,
-    bank: F32,
-    queries: F32,
+    bank: F32 | None = None,
+    queries: F32 | None = None,
     *,
     separated_bank: F32 | None = None,
     learned: LearnedMachine | None = None,
@@ -33,36 +33,40 @@ def write_machine(
     Args:
         folder: where they go; made here.
         relative: that folder's path inside the bundle.
-        bank: float32 (N, D), rows of unit length: all normal clips as they were heard.
-        queries: float32 (Q, D): further clips on which the search must find the exact neighbour; Q may be 0.
+        bank: float32 (N, D), rows of unit length: all normal clips as they were heard; None: fitted views do without.
+        queries: float32 (Q, D): further clips on which the search must find the exact neighbour; None: there are none.
         separated_bank: (N, D), the same clips' separated sound; None: the machine does without.
         learned: fitted views; None: the nearest neighbour is the score.
 
     Raises:
         DataSetError: fewer than two clips, or clips that are all the same.
+        ValueError: neither a bank nor fitted views.
     """
-    if bank.shape[0] < 2:
+    if bank is None and learned is None:
+        raise ValueError("a machine is known by a bank or by fitted views")
+    if bank is not None and bank.shape[0] < 2:
         raise DataSetError(f"an index needs at least two normal clips, got {bank.shape[0]}")
     folder.mkdir(parents=True)
-    np.save(folder / BANK, bank, allow_pickle=False)
+    if bank is not None:
+        np.save(folder / BANK, bank, allow_pickle=False)
     if separated_bank is not None:
         np.save(folder / SEPARATED, separated_bank, allow_pickle=False)
-    if learned is not None:
-        calibration, views = learned.calibration, learned.fusion.names()
+    ef, recall = SEARCH_WIDTHS[0], 0.0
+    if learned is not None:  # fused views hold their own references
+        calibration, views, vectors = learned.calibration, learned.fusion.names(), learned.held_out.shape[0]
         write_fusion(learned.fusion, folder / FUSION)
-    else:
+    elif bank is not None:
         alone = leave_one_out(bank)
         calibration = calibrate(alone if separated_bank is None else alone + leave_one_out(separated_bank))
-        views = None
+        views, vectors = None, bank.shape[0]
+        if HnswIndex.available():
+            graph = HnswIndex.build(bank)
+            graph.save(folder / INDEX)
+            ef, recall = measure_recall(graph, bank, bank if queries is None else np.concatenate([bank, queries]))
     (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
-    ef, recall = SEARCH_WIDTHS[0], 0.0
-    if learned is None and HnswIndex.available():  # fused views hold their own references
-        graph = HnswIndex.build(bank)
-        graph.save(folder / INDEX)
-        ef, recall = measure_recall(graph, bank, np.concatenate([bank, queries]))
     entry = MachineEntry(
         folder=relative,
-        vectors=bank.shape[0],
+        vectors=vectors,
         search="hnsw" if recall == 1.0 else "exact",
         ef=ef,
         recall=recall,

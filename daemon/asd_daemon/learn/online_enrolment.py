@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import AsdError, SourceError, UnknownMachineError
+from asd_daemon.errors import AsdError, EnrolmentError, SourceError, UnknownMachineError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
-from asd_daemon.learn.enrolled_machines import read_enrolment
 from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, EnrolmentResult, enrol
+from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
 
@@ -42,6 +42,8 @@ class EnrolmentTarget:
     root: Path
     """Where learned machines lie."""
     hop_samples: int = WINDOW_SAMPLES
+    keeps_sound: bool = False
+    """Whether the windows may be kept as sound."""
 
 
 class ForwardedWindows:
@@ -90,7 +92,7 @@ class LearningJudge:
         Args:
             target: what is learned.
             open_judge: opens what is known of the machine; asked again when it has been learned.
-            bundle: whose models hear.
+            bundle: with which it will be judged.
             source_health: of the machine's source; its microphone is noted with what is learned.
         """
         self._target, self._open_judge, self._bundle, self._source_health = target, open_judge, bundle, source_health
@@ -127,8 +129,10 @@ class LearningJudge:
             return "the machine is being learned already"
         try:
             before = read_enrolment(self._target.root, self._target.model)
-        except AsdError as e:
-            return str(e)
+        except EnrolmentError as e:
+            if command.mode != "relearn":  # which replaces it, whatever it is
+                return str(e)
+            before = None
         if before is not None and command.mode is None:
             return (
                 f"it was learned on {before.created[:10]} from {before.windows} windows;"
@@ -137,7 +141,15 @@ class LearningJudge:
         minutes = command.learning_minutes
         wanted = math.ceil(minutes * 60 / WINDOW_S)
         add, relearn = command.mode == "add", command.mode == "relearn"
-        request = EnrolmentRequest(self._target.model, self._target.source, wanted, add=add, relearn=relearn)
+        request = EnrolmentRequest(
+            self._target.model,
+            self._target.source,
+            wanted,
+            add=add,
+            relearn=relearn,
+            earlier="forget" if relearn else "forget other",  # there is nobody to ask
+            keeps_sound=self._target.keeps_sound,
+        )
         self._windows, self._heard = ForwardedWindows(self._source_health()), 0
         self._progress = f"0 of {wanted} windows heard"
         name = f"learn-{self._target.model}"
@@ -175,6 +187,9 @@ class LearningJudge:
             self._outcomes.put(e)
 
     def _on_progress(self, progress: EnrolmentProgress) -> None:
+        if progress.message is not None and progress.windows == progress.wanted:  # all are heard, and it learns
+            self._progress = progress.message
+            return
         unusable = f", {progress.unusable} not usable" if progress.unusable else ""
         self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
 
@@ -186,7 +201,7 @@ class LearningJudge:
             return
         self._windows = self._thread = None
         if isinstance(outcome, EnrolmentResult):
-            self._judge = self._open_judge()
+            self.open()
             self._outcome_message = f"learned from {outcome.record.windows} windows"
             _LOG.info("%s: %s, threshold %.4g", self._target.model, self._outcome_message, outcome.threshold)
             return

@@ -30,21 +30,46 @@ if TYPE_CHECKING:
     from asd_daemon.learn.online_enrolment import LearningJudge
 
 
-def judge_opener(plan: Plan, name: str, shared_bundle: SharedBundle) -> Callable[[], Judge]:
-    """What opens the scorer of a machine."""
-    machine = plan.machines[name]
-    return lambda: shared_bundle.scorer(plan.model_of(name), machine.alarm, machine.hop_s)
+def judge_opener(
+    plan: Plan, name: str, shared_bundle: SharedBundle, callbacks: MonitorCallbacks, *, is_taught: bool = False
+) -> Callable[[], Judge]:
+    """What opens the scorer of a machine, or learns it anew from what was kept, or tries again.
+
+    Args:
+        plan: what shall run.
+        name: the machine's.
+        shared_bundle: the bundle.
+        callbacks: who is told of a machine that can't be judged.
+        is_taught: whether the machine can be learned while it is listened to: then there is hope as long as the daemon runs.
+    """
+    from asd_daemon.learn.recovering_judge import RecoveringJudge
+
+    machine, model = plan.machines[name], plan.model_of(name)
+    judge = RecoveringJudge(
+        name,
+        lambda: shared_bundle.scorer(model, machine.alarm, machine.hop_s),
+        lambda told: shared_bundle.relearn(model, told),
+        (lambda _: None) if is_taught else (lambda error: callbacks.unjudged(name, error)),
+        waits_for_lesson=is_taught,
+    )
+    return judge.open
 
 
-def make_learning_judge(plan: Plan, name: str, shared_bundle: SharedBundle, source: Source) -> LearningJudge:
+def make_learning_judge(
+    plan: Plan, name: str, shared_bundle: SharedBundle, source: Source, callbacks: MonitorCallbacks
+) -> LearningJudge:
     """A machine's judge that can learn it while it listens."""
     from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 
-    hop_samples = round(plan.machines[name].hop_s * SAMPLE_RATE_HZ)
-    target = EnrolmentTarget(plan.model_of(name), str(plan.sources[name]), enrolled_folder(), hop_samples)
-    return LearningJudge(
-        target, judge_opener(plan, name, shared_bundle), shared_bundle.bundle, lambda: source.source_health
+    target = EnrolmentTarget(
+        plan.model_of(name),
+        str(plan.sources[name]),
+        enrolled_folder(),
+        round(plan.machines[name].hop_s * SAMPLE_RATE_HZ),
+        keeps_sound=plan.settings.keep.keeps_enrolment_sound,
     )
+    known = judge_opener(plan, name, shared_bundle, callbacks, is_taught=True)
+    return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
 
 
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
@@ -57,7 +82,8 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     Raises:
         AsdError: something of it can't be made.
     """
-    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
+    keeps_sound = plan.settings.keep.keeps_enrolment_sound
+    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
@@ -71,13 +97,15 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
             {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, device_checks=device_checks
         )
         learners = {
-            name: make_learning_judge(plan, name, shared_bundle, sources[name]) for name in plan.machines if learns
+            name: make_learning_judge(plan, name, shared_bundle, sources[name], callbacks)
+            for name in plan.machines
+            if learns
         }
         return [
             MachineMonitor(
                 name,
                 sources[name],
-                learners[name].open if learns else judge_opener(plan, name, shared_bundle),
+                learners[name].open if learns else judge_opener(plan, name, shared_bundle, callbacks),
                 publisher,
                 callbacks,
                 learner=learners.get(name),
@@ -93,6 +121,13 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     def delivery_report() -> DeliveryReport:
         return DeliveryReport(publisher.broker_status, stores.store_report)
 
-    service = Service(publisher, SystemdNotifier(), make_monitors, make_health_reporters(plan, delivery_report), stores)
+    service = Service(
+        publisher,
+        SystemdNotifier(),
+        make_monitors,
+        make_health_reporters(plan, delivery_report),
+        stores,
+        shared_bundle.abandon,
+    )
     publisher.on_command = service.command
     return service

@@ -71,10 +71,10 @@ def _finding(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _bundle(shared_bundle: SharedBundle) -> str:
-    from asd_daemon.judge.scoring.scorer import self_test
+    from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
 
     bundle = shared_bundle.bundle()
-    compared = self_test(bundle)
+    compared = bounded_self_test(bundle)
     tested = f", {compared} reference scores reached" if compared else ""
     return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
 

@@ -41,6 +41,8 @@ class MonitorCallbacks:
     """The source has nothing more and all of it is judged."""
     failed: Callable[[str, Exception], None]
     """A thread can't go on."""
+    unjudged: Callable[[str, Exception | None], None] = lambda *_: None
+    """The machine can't be judged, and nobody can teach it here; None: it can again."""
 
 
 class MachineMonitor:

@@ -50,13 +50,20 @@ class Service:
         make_monitors: Callable[[MonitorCallbacks], Sequence[MachineMonitor]],
         health_reporters: Sequence[HealthReporter] = (),
         stores: Stores | None = None,
+        abandon: Callable[[], None] = lambda: None,
     ) -> None:
+        self._abandon, self._is_stopping = abandon, False
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._events: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._reporters, self._stores = publisher, notifier, health_reporters, stores
         callbacks = MonitorCallbacks(
-            self._on_running, self._on_progress, lambda m: self._events.put(_Ended(m)), self._on_failure
+            self._on_running,
+            self._on_progress,
+            lambda m: self._events.put(_Ended(m)),
+            self._on_failure,
+            self._on_unjudged,
         )
+        self._unjudged: dict[str, Exception] = {}
         self.monitors = list(make_monitors(callbacks))
         self._running: set[str] = set()
 
@@ -122,6 +129,8 @@ class Service:
         _LOG.info("all sound is played and judged")
 
     def _stop_all(self) -> None:
+        self._is_stopping = True
+        self._abandon()
         self._notifier.stopping()
         deadline_s = time.monotonic() + _MONITORS_STOP_S
         for monitor in self.monitors:
@@ -145,6 +154,8 @@ class Service:
 
     def _on_running(self, machine: str) -> None:
         self._running.add(machine)
+        if len(self._unjudged) == len(self.monitors):  # which ends the daemon
+            return
         if len(self._running) == len(self.monitors):
             self._notifier.ready(self._status())
             _LOG.info("listening to %s", ", ".join(monitor.machine for monitor in self.monitors))
@@ -159,6 +170,19 @@ class Service:
         if not isinstance(error, AsdError | BrokenPipeError):
             _LOG.error("%s: a thread failed", machine, exc_info=error)
         self._events.put(error)
+
+    def _on_unjudged(self, machine: str, error: Exception | None) -> None:
+        """One machine that can't be judged is told; the daemon ends only where none can be."""
+        if self._is_stopping:
+            return
+        if error is None:
+            self._unjudged.pop(machine, None)
+            return
+        self._unjudged[machine] = error
+        if len(self._unjudged) == len(self.monitors):
+            self._events.put(error)
+        else:
+            _LOG.error("%s: can't be judged: %s", machine, error)
 
     def _status(self) -> str:
         return status_line(self.monitors, self.counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,11 @@ _LOG = logging.getLogger(__name__)
 class SharedBundle:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
-    def __init__(self, path: Path, key: Path | None = None) -> None:
-        self._path, self._key = path, key
+    def __init__(self, path: Path, key: Path | None = None, *, keeps_sound: bool = True) -> None:
+        self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
+        self._one_learns = threading.Lock()
+        self._is_over = threading.Event()
         self._bundle: Bundle | None = None
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
@@ -40,10 +43,14 @@ class SharedBundle:
 
         with self._lock:
             if self._bundle is None:
-                self._bundle, reason = load_or_roll_back(self._path, self._key)
+                self._bundle, reason = load_or_roll_back(self._path, self._key, self._is_over.is_set)
                 if reason is not None:
                     _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
+
+    def abandon(self) -> None:
+        """Nobody waits for the bundle any more; from any thread."""
+        self._is_over.set()
 
     def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
         """A machine's scorer with the threshold that its alarm needs.
@@ -64,6 +71,20 @@ class SharedBundle:
             scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
             self._embedder, self._separator = scorer.models
         return scorer
+
+    def relearn(self, model: str, on_progress: Callable[[str], None]) -> None:
+        """Learn a machine anew from what was kept of its enrolment; one machine at a time.
+
+        Raises:
+            AsdError: it can't be done.
+        """
+        from asd_daemon.learn.relearning import relearn_from_kept
+
+        on_progress("waits for its turn")
+        with self._one_learns:
+            keeps = self._keeps_sound
+            record = relearn_from_kept(self.bundle(), enrolled_folder(), model, on_progress, keeps_sound=keeps)
+        _LOG.info("%s: learned anew from %d kept windows: %s", model, record.windows, record.relearned)
 
 
 def enrolled_folder() -> Path:

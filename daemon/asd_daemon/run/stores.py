@@ -13,13 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from asd_daemon.private_files import tighten
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
 from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
+from asd_daemon.tell.storage.plausible_clock import PlausibleClock, newest_change_s
 from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.report import StoreReport
+
+STATE = ("*.sqlite*", "clips", "enrolled", "locks", "machines", "status")
+"""What a state folder holds that is nobody else's business; bundles may be shared by several services."""
+SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 
 
 def scores_file(folder: Path) -> Path:
@@ -45,10 +51,13 @@ class Stores:
         self._keep = keep
         self._folder, self._machines = folder, machines
         self._locks: MachineLocks | None = None
+        alive_until_s = newest_change_s(folder, SIGNS_OF_LIFE)  # before anything is opened
+        clock = PlausibleClock(alive_until_s=alive_until_s)
+        tighten(folder, STATE)
         self.outbox = Outbox(outbox_file(folder), machines, limit=keep.alerts_waiting)
-        self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days)
+        self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days, clock=clock)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
-        self._clip_store = ClipStore(folder / "clips", budget) if keep.keeps_clips else None
+        self._clip_store = ClipStore(folder / "clips", budget, clock=clock) if keep.keeps_clips else None
 
     def lock(self) -> None:
         """Keep other processes of this box from hearing the same machines, until `close`.
@@ -68,7 +77,9 @@ class Stores:
     def store_report(self) -> StoreReport:
         """How full they are; from any thread."""
         written, failed = (self._clip_store.written, self._clip_store.failed) if self._clip_store else (0, 0)
-        return StoreReport(len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped)
+        return StoreReport(
+            len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped, self.outbox.is_durable
+        )
 
     def start(self) -> None:
         """Begin to write."""

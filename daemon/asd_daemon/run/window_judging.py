@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from asd_daemon.errors import UnknownMachineError
+from asd_daemon.errors import CannotJudgeError, UnknownMachineError
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
@@ -85,13 +85,18 @@ class WindowJudging:
             hears = reason not in (UnfitReason.SILENCE, UnfitReason.STUCK)
             self._outage.report(Condition.UNUSABLE, reason.value, at, hears=hears)
             return
-        self._fitness.mark_usable()
         try:
             verdict = judge.score(window.samples)
         except UnknownMachineError as e:  # it waits to be learned, or is being learned
             self.in_progress.settle(unusable=1)
             self._status.change(Condition.LEARNING, str(e), at)
             return
+        except CannotJudgeError as e:
+            self.in_progress.settle(unusable=1)
+            self._alerts.handle_unusable_window(at, "not judged")
+            self._outage.report(Condition.UNUSABLE, str(e), at, hears=True)
+            return
+        self._fitness.mark_usable()
         self.in_progress.settle(scored=1)
         score = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
         self._publisher.publish_score(self._machine, score)

@@ -164,6 +164,11 @@ class KeepSettings(_Section):
     store_sound: bool = Field(
         True, description="false: no sound that was heard is ever written to disk, whatever else is configured"
     )
+    enrolment_sound: bool = Field(
+        True,
+        description="keep the windows a machine was learned from, up to 160 as FLAC of about 200 kB each, so that after a new"
+        " version it can be learned anew without being heard again",
+    )
     clips: Literal["alerts", "none"] = Field("alerts", description="keep the sound around alerts, or none")
     clip_before_s: float = Field(
         30.0, ge=0, le=300, description="seconds of sound before an alert opened; held in memory at 32 kB a second"
@@ -188,6 +193,11 @@ class KeepSettings(_Section):
     def keeps_clips(self) -> bool:
         """Whether sound around alerts is kept."""
         return self.store_sound and self.clips == "alerts"
+
+    @property
+    def keeps_enrolment_sound(self) -> bool:
+        """Whether the windows of an enrolment are kept."""
+        return self.store_sound and self.enrolment_sound
 
 
 class HealthSettings(_Section):

@@ -68,7 +68,13 @@ def make_plan(options: CommandLineOptions) -> Plan:
     sources = {name: machine.source.spec() for name, machine in machines.items()}
     if options.source is not None and options.machine is not None:
         sources[options.machine] = parse_source(options.source)
-    return Plan(settings, file, machines, sources, options.bundle or settings.bundle or installed_or_default_bundle())
+    return Plan(
+        settings,
+        file,
+        machines,
+        sources,
+        options.bundle or configured_bundle(settings) or installed_or_default_bundle(),
+    )
 
 
 def installed_or_default_bundle() -> Path:
@@ -77,6 +83,15 @@ def installed_or_default_bundle() -> Path:
 
     installed = state_folder() / "bundles" / "current"
     return installed if installed.exists() else default_bundle()
+
+
+def configured_bundle(settings: Settings) -> Path | None:
+    """The bundle that is configured; where that is where bundles are installed and none is current any more, the program's own is meant."""
+    bundle = settings.bundle
+    if bundle is None or bundle.name != "current" or bundle.is_symlink() or bundle.exists():
+        return bundle
+    is_usual = bundle == state_folder() / "bundles" / "current"
+    return None if is_usual or (bundle.parent / "versions").is_dir() else bundle
 
 
 def _changed(settings: Settings, changes: dict[str, object]) -> Settings:

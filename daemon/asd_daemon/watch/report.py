@@ -33,6 +33,8 @@ class StoreReport:
     clips_failed: int = 0
     scores_given_up: int = 0
     """Scores that could not be written for too long."""
+    alerts_durable: bool = True
+    """Whether what waits is on disk; what is in memory only dies with the daemon."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The status file: written by the running daemon, read by `asd-daemon status`.
 
-One small JSON file a daemon, in memory (/run) where there is such a folder, replaced as a whole. A file that can't be written costs
-the status, never the listening.
+One small JSON file a daemon, in memory (/run) where there is such a folder, replaced as a whole. Where its folder takes nothing (a disk
+that is full or read-only) it goes to a folder in memory under the same name, where `status` looks too: just then it is asked for. A
+file that can't be written anywhere costs the status, never the listening.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from asd_daemon.private_files import make_private_file, make_private_folder
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
@@ -62,8 +65,12 @@ class StatusFile:
 
     def close(self) -> None:
         """Remove it: who stops in order leaves nothing behind."""
-        with contextlib.suppress(OSError):
-            self._file.unlink()
+        self._remove((self._file.parent, *spare_folders(self._file.parent)))
+
+    def _remove(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                (folder / self._file.name).unlink()
 
     def _states(self) -> list[tuple[str, object]]:
         """What is worth writing at once."""
@@ -91,17 +98,66 @@ class StatusFile:
             "kept": asdict(delivery.store_report),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
-        fresh = self._file.with_suffix(".new")
+        text = json.dumps(redact_all(content), ensure_ascii=False) + "\n"
         with self._lock:
             self._written_s, self._written_states = time.monotonic(), self._states()
             try:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                fresh.write_text(json.dumps(redact_all(content), ensure_ascii=False) + "\n", encoding="utf-8")
-                fresh.replace(self._file)
+                _replace(self._file, text)
             except OSError as e:
+                spare = self._write_spare(text)
                 if not self._failed:
-                    _LOG.warning("%s: can't be written, `asd-daemon status` shows nothing: %s", self._file, e)
+                    where = f"it is {spare}" if spare else "`asd-daemon status` shows nothing"
+                    _LOG.warning("%s: can't be written, %s: %s", self._file, where, e)
                 self._failed = True
+            else:
+                if self._failed:
+                    self._remove(spare_folders(self._file.parent))
+                self._failed = False
+
+    def _write_spare(self, text: str) -> Path | None:
+        """Write it where there is still room; where that is."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()  # it would only say how it was
+        for folder in spare_folders(self._file.parent):
+            try:
+                if not _is_ours(folder.parent) or not _is_ours(folder):
+                    continue
+                _replace(folder / self._file.name, text)
+            except OSError:
+                continue
+            return folder / self._file.name
+        return None
+
+
+def _replace(file: Path, text: str) -> None:
+    """Replace a file as a whole, for its owner alone; in memory nothing need be synchronised."""
+    make_private_folder(file.parent)
+    fresh = file.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    make_private_file(fresh)
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)
+
+
+def spare_folders(folder: Path, environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where the files of a status folder lie when it takes nothing: in memory, under a name that no other status folder has."""
+    mine = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
+    bases = [
+        Path(environment[name].split(":")[0])
+        for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")
+        if environment.get(name)
+    ]
+    bases += [Path("/dev/shm"), Path("/tmp")]  # noqa: S108  # in a folder that is checked to be ours
+    return [base / f"asd-daemon-{os.geteuid()}" / mine for base in bases]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is not there yet, or is one of this user's that nobody else may write: in /tmp anybody may have made it."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
@@ -158,6 +214,8 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
         yield f"  {how}, {waiting} alerts wait"
         for trouble in broker.get("troubles", ()):
             yield f"    {trouble}"
+    if waiting and not content.get("kept", {}).get("alerts_durable", True):
+        yield f"  {waiting} alerts are in memory only: a restart would lose them"
     for name, machine in content.get("machines", {}).items():
         score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
         reason = f" ({machine['reason']})" if machine["reason"] else ""
@@ -185,11 +243,22 @@ def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> 
     Raises:
         PermissionError: the system's folder is not ours to read.
     """
-    files = [*folder.glob("status-*.json"), *system.glob("status-*.json"), *system.glob("*/status-*.json")]
+    spares = [spare for spare in spare_folders(folder) if _is_ours(spare.parent) and _is_ours(spare)]
+    files = [f for each in (folder, *spares) for f in each.glob("status-*.json")]
+    files += [*system.glob("status-*.json"), *system.glob("*/status-*.json")]
     if not files and system.is_dir():
         for below in system.iterdir():
             os.listdir(below)  # raises where it may not be read, which glob keeps silent about
-    return [_read(file, now_s) for file in sorted(set(files))]
+    found = [_read(file, now_s) for file in sorted(set(files))]
+    return [one for one in found if not any(_outdates(other, one) for other in found)]
+
+
+def _outdates(other: DaemonStatus, one: DaemonStatus) -> bool:
+    """Whether the same daemon has written another file later, in a folder that still takes one."""
+    keys = ("pid", "node", "started_at")
+    same = all(other.content.get(key) == one.content.get(key) is not None for key in keys)
+    ages = [float(each.content.get("updated_monotonic_s", 0)) for each in (other, one)]
+    return same and other.file != one.file and ages[0] > ages[1]
 
 
 def _read(file: Path, now_s: float) -> DaemonStatus:

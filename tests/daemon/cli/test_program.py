@@ -367,6 +367,12 @@ def test_every_command_and_option_has_help() -> None:
         "bundle install",
         "bundle rollback",
         "enroll",
+        "machines list",
+        "machines rename",
+        "machines remove",
+        "machines relearn",
+        "machines export",
+        "machines import",
     }
     for name, command in commands(cli):
         assert command.help, name

@@ -17,9 +17,9 @@ from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
-from asd_daemon.learn.collected_windows import CollectedWindows
-from asd_daemon.learn.enrolled_machines import models_hash, read_enrolment, with_enrolled_machine
+from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, enrol
+from asd_daemon.learn.enrolment_record import read_enrolment
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0  # of a machine that the bundle does not know
@@ -69,6 +69,23 @@ def test_enrol_unknown_machine_is_told_apart_from_its_failure(bundle: Bundle, le
     assert failing.views
 
 
+def test_enrol_opens_no_model_and_writes_no_embedding(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr("asd_daemon.judge.bundle.onnx_sessions.EmbedderSession.__init__", refuse)
+    monkeypatch.setattr("asd_daemon.judge.bundle.onnx_sessions.SeparatorSession.__init__", refuse)
+    done = enrol(bundle, tmp_path, EnrolmentRequest("pump", "script", 16), ScriptedSource(sound(16)), ignore)
+    assert done.record.models is None
+    folder = tmp_path / "pump" / done.record.entry.folder
+    assert sorted(file.name for file in folder.iterdir()) == ["calibration.json", "fusion.npz", "sound.npz"]
+    assert Scorer(with_enrolled_machine(bundle, tmp_path, "pump"), "pump").score(
+        healthy_noise(np.random.default_rng(1), TILT)
+    )
+
+
 def test_enrol_stops_at_the_windows_that_were_asked_for(bundle: Bundle, learned: Path) -> None:
     record = read_enrolment(learned, "pump")
     assert record is not None
@@ -99,13 +116,6 @@ def test_enrol_too_little_sound_keeps_what_was_collected_and_goes_on_with_it(bun
     assert done.threshold == pytest.approx(once.threshold, rel=1e-6)
 
 
-def test_collection_heard_by_other_models_is_begun_anew(bundle: Bundle, tmp_path: Path) -> None:
-    CollectedWindows(tmp_path / "c", "one")
-    (tmp_path / "c" / "window-000000.npz").touch()
-    assert len(CollectedWindows(tmp_path / "c", "one")) == 1
-    assert len(CollectedWindows(tmp_path / "c", "two")) == 0
-
-
 def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
     bundle: Bundle, learned: Path, tmp_path: Path
 ) -> None:
@@ -130,7 +140,7 @@ def test_enrol_sound_that_becomes_another_is_refused_and_the_old_state_stays(
 
 def test_enrol_after_sound_that_was_too_changeable_listens_on(bundle: Bundle, tmp_path: Path) -> None:
     script = [block for n in range(4) for block in sound(5, seed=n, tilt=3.0 * n)]
-    with pytest.raises(DataSetError, match="call enroll again for more windows, or delete"):
+    with pytest.raises(DataSetError, match="call enroll again for more windows, or with --anew"):
         enrol(bundle, tmp_path, EnrolmentRequest("pump", "s", 20), ScriptedSource(script), ignore)
     told: list[EnrolmentProgress] = []
     with pytest.raises(DataSetError, match="too changeable"):
@@ -157,7 +167,7 @@ def test_enrol_same_sound_twice_counts_once_and_stays_as_watchful(bundle: Bundle
     before = enrol(bundle, root, EnrolmentRequest("pump", "s", 16), ScriptedSource(sound(20)), ignore)
     again = enrol(bundle, root, EnrolmentRequest("pump", "s", 16, add=True), ScriptedSource(sound(20)), told.append)
     assert again.record.windows == 16
-    assert told[-1].message == "16 of 32 windows are copies of others and count once"
+    assert "16 of 32 windows are copies of others and count once" in [progress.message for progress in told]
     assert again.threshold == pytest.approx(before.threshold)
     more = enrol(bundle, root, EnrolmentRequest("pump", "s", None, add=True), ScriptedSource(sound(20)), ignore)
     assert more.record.windows == 20
@@ -174,22 +184,6 @@ def test_with_enrolled_damaged_file_is_refused(bundle: Bundle, learned: Path, tm
     (tmp_path / "enrolled" / "pump" / "enrolled.json").write_text("{")
     with pytest.raises(BundleError, match=r"enrolled\.json"):
         with_enrolled_machine(bundle, tmp_path / "enrolled", "pump")
-
-
-def test_with_enrolled_other_models_ask_to_relearn(bundle: Bundle, learned: Path, tmp_path: Path) -> None:
-    shutil.copytree(learned, tmp_path / "enrolled")
-    record = tmp_path / "enrolled" / "pump" / "enrolled.json"
-    record.write_text(record.read_text().replace(models_hash(bundle), "0" * 64))
-    with pytest.raises(BundleError, match="--relearn"):
-        with_enrolled_machine(bundle, tmp_path / "enrolled", "pump")
-    assert with_enrolled_machine(bundle, tmp_path / "enrolled", "fan") == bundle
-
-
-def test_collection_with_a_damaged_note_is_begun_anew(tmp_path: Path) -> None:
-    CollectedWindows(tmp_path / "c", "one")
-    (tmp_path / "c" / "note.json").write_bytes(b"{\xff")
-    (tmp_path / "c" / "window-000000.npz").touch()
-    assert len(CollectedWindows(tmp_path / "c", "one")) == 0
 
 
 def test_enrol_damaged_collected_window_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:

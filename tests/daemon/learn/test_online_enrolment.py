@@ -17,7 +17,8 @@ from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.learn import enrolment
-from asd_daemon.learn.enrolled_machines import read_enrolment, with_enrolled_machine
+from asd_daemon.learn.enrolled_machines import with_enrolled_machine
+from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.settings.keys import MqttSettings

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.judge.bundle.bundle import default_bundle
 from asd_daemon.settings.file import (
     SYSTEM_FILE,
     load_settings,
@@ -20,6 +21,7 @@ from asd_daemon.settings.file import (
     state_folder,
 )
 from asd_daemon.settings.keys import AlarmSettings, MachineSettings, MqttSettings, Settings, SourceSettings
+from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from asd_daemon.settings.sample import sample_text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -213,6 +215,9 @@ def test_sound_that_may_not_be_stored_makes_no_clips_whatever_else_is_said() -> 
     assert parse_settings("keep: {clips: alerts}", "F").keep.keeps_clips
     assert not parse_settings("keep: {clips: none}", "F").keep.keeps_clips
     assert not parse_settings("keep: {clips: alerts, store_sound: false}", "F").keep.keeps_clips
+    assert parse_settings("{}", "F").keep.keeps_enrolment_sound
+    for keep in ("{store_sound: false}", "{enrolment_sound: true, store_sound: false}", "{enrolment_sound: false}"):
+        assert not parse_settings(f"keep: {keep}", "F").keep.keeps_enrolment_sound
 
 
 def test_sample_is_valid_and_shows_every_key() -> None:
@@ -250,3 +255,19 @@ def test_committed_sample_is_current() -> None:
     assert (ROOT / "deploy" / "asd-daemon.yaml").read_text() == sample_text(), (
         "run: asd-daemon sample-config > deploy/asd-daemon.yaml"
     )
+
+
+def test_configured_bundle_that_is_current_no_more_is_the_programs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASD_STATE_DIR", str(tmp_path / "state"))
+    shared = tmp_path / "shared" / "bundles"
+    (shared / "versions").mkdir(parents=True)
+    (tmp_path / "asd.yaml").write_text(f"bundle: {shared / 'current'}\nmachines: {{fan: {{}}}}\n")
+    options = CommandLineOptions(config=tmp_path / "asd.yaml")
+    assert make_plan(options).bundle == default_bundle()
+    (shared / "versions" / "one").mkdir()
+    (shared / "current").symlink_to("versions/one")
+    assert make_plan(options).bundle == shared / "current"
+    (tmp_path / "asd.yaml").write_text(f"bundle: {tmp_path / 'nowhere'}\nmachines: {{fan: {{}}}}\n")
+    assert make_plan(options).bundle == tmp_path / "nowhere"

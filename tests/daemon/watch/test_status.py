@@ -27,6 +27,7 @@ from asd_daemon.watch.report import DeliveryReport, MachineReport, StoreReport
 from asd_daemon.watch.status import StatusFile, read_statuses, status_file, status_folder, status_lines
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
+from rig.disk import make_read_only, small_disk
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NO_SYSTEM = Path("/none")
@@ -144,6 +145,60 @@ def test_status_folder_that_cannot_be_written_costs_only_the_status(
     status.progressed()
     status.close()
     assert caplog.text.count("can't be written") == 1
+
+
+def test_status_on_a_disk_that_takes_nothing_is_seen_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    (tmp_path / "run").mkdir()
+    with small_disk(tmp_path / "small", 64) as disk:
+        status = status_of(disk / "status", fan=report())
+        make_read_only(disk)
+        for _ in range(2):
+            status._written_s = float("-inf")
+            status.progressed()
+        found = read_statuses(disk / "status", time.monotonic(), NO_SYSTEM)
+        assert [one.trouble for one in found] == [None]
+        assert (tmp_path / "run") in found[0].file.parents
+        assert not read_statuses(tmp_path / "another", time.monotonic(), NO_SYSTEM), "another box's status is another's"
+        assert caplog.text.count("can't be written, it is ") == 1
+        status.close()
+        assert not list((tmp_path / "run").rglob("status-*"))
+
+
+def test_status_goes_back_to_its_folder_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "status").write_text("in the way")
+    status = status_of(tmp_path / "status", fan=report())
+    (found,) = read_statuses(tmp_path / "status", time.monotonic(), NO_SYSTEM)
+    assert tmp_path / "run" in found.file.parents
+    (tmp_path / "status").unlink()
+    status._written_s = float("-inf")
+    status.progressed()
+    (found,) = read_statuses(tmp_path / "status", time.monotonic(), NO_SYSTEM)
+    assert found.file.parent == tmp_path / "status"
+    status.close()
+
+
+def test_spare_folder_that_somebody_else_made_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("asd_daemon.watch.status.spare_folders", lambda _: [tmp_path / "run" / "asd" / "x"])
+    (tmp_path / "run" / "asd").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").write_text("")
+    status = status_of(tmp_path / "file" / "below", fan=report())
+    status.close()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_status_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
+    status_of(tmp_path / "status", fan=report())
+    (file,) = (tmp_path / "status").iterdir()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_status_folder_is_the_first_that_the_environment_knows() -> None:

@@ -11,6 +11,8 @@ import math
 import os
 from pathlib import Path
 
+from asd_daemon.private_files import make_private_file, make_private_folder
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,7 +64,8 @@ class SourceMemory:
             return
         fresh = self.file.with_suffix(f".{os.getpid()}.new")
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.file.parent)
+            make_private_file(fresh)
             fresh.write_text(
                 json.dumps({"identity": self.identity, "level_dbfs": self.level_dbfs}) + "\n", encoding="utf-8"
             )

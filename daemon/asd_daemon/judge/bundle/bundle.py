@@ -2,7 +2,7 @@
 
     manifest.json                        what manifest.py's `Manifest` says; every other file with its SHA-256 and size
     embedder.onnx [embedder.fp32.onnx]   the model that listens, and its unquantised twin
-    machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length
+    machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length; optional beside fusion.npz
     machines/<name>/index.hnsw           the same as hnswlib's graph
     machines/<name>/calibration.json     the tail of normal scores
     machines/<name>/separated.npy        embeddings of the separated sound, rows as in bank.npy; where the machine is scored with it

@@ -50,7 +50,19 @@ class FileEntry(_Part):
     bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
 
 
-class ModelEntry(_Part):
+class _Model(_Part):
+    """What any model may take of a box; a bundle says so only where the usual bounds are too narrow."""
+
+    memory_mb: int | None = Field(
+        None, ge=16, le=16_384, description="most megabytes beyond the program's own; null: 512 and five times the file"
+    )
+    window_s: float | None = Field(
+        None, gt=0, le=60, description="most seconds of CPU for a window; null: 10, as long as a window lasts"
+    )
+    load_s: float | None = Field(None, gt=0, le=600, description="most seconds of CPU for opening it; null: 60")
+
+
+class ModelEntry(_Model):
     """One ONNX model: float32 features (B, 1024, 128) in, unit-length float32 embeddings (B, dim) out."""
 
     file: BundlePath
@@ -58,7 +70,7 @@ class ModelEntry(_Part):
     dim: int = Field(ge=1, le=65_536)
 
 
-class SeparatorEntry(_Part):
+class SeparatorEntry(_Model):
     """The ONNX separator: float32 waveforms (B, 160 000) in, the machine's own (B, 160 000) out."""
 
     file: BundlePath
@@ -83,9 +95,10 @@ class MachineEntry(_Part):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files that its folder must hold."""
-        optional = {INDEX: self.search == "hnsw", SEPARATED: self.separated, FUSION: self.views is not None}
-        return (BANK, CALIBRATION, *(name for name, needed in optional.items() if needed))
+        """Files that its folder must hold; one with views, which hold their own references, may hold a bank too."""
+        fused = self.views is not None
+        optional = {BANK: not fused, INDEX: self.search == "hnsw", SEPARATED: self.separated, FUSION: fused}
+        return (*(name for name, needed in optional.items() if needed), CALIBRATION)
 
 
 class ReferenceEntry(_Part):

@@ -14,15 +14,15 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, load_bundle
+from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, default_bundle, load_bundle
 from asd_daemon.judge.bundle.signature import SIGNATURE
-from asd_daemon.judge.scoring.scorer import self_test
+from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
 
 CURRENT = "current"
 PREVIOUS = "previous"
@@ -55,11 +55,11 @@ def install_bundle(source: Path, root: Path, key: Path | None = None) -> Install
     verified = load_bundle(source, key)
     with _locked(root):
         folder = _copy(verified, root, key)
-        self_test(load_bundle(folder, key))
+        bounded_self_test(load_bundle(folder, key))
         before = _target(root, CURRENT)
         _switch(root, CURRENT, folder)
         try:
-            compared = self_test(load_bundle(root / CURRENT, key))
+            compared = bounded_self_test(load_bundle(root / CURRENT, key))
         except BundleError as e:
             _back_to(root, before)
             stays = f"{before.name} is current again" if before else "no bundle is current"
@@ -73,45 +73,89 @@ def install_bundle(source: Path, root: Path, key: Path | None = None) -> Install
 def roll_back(root: Path, key: Path | None = None) -> InstalledBundle:
     """Make the bundle before the current one current again; the one that was current becomes the previous one.
 
+    Before the first one that was installed there was the program's own, which needs no link: none is current then.
+
     Raises:
-        BundleError: there is none, or it fails its self-test: the current one stays.
+        BundleError: nothing was installed, or the bundle before fails its self-test or is not signed: the current one stays.
     """
     if not root.is_dir():
         raise BundleError(f"{root}: no bundle was installed here")
     with _locked(root):
         before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
+        if previous == before:
+            previous = None
+        if previous is None and not (root / CURRENT).is_symlink():
+            raise BundleError(f"{root}: no bundle was installed here: the program's own is in use")
+        bundle = load_bundle(previous or default_bundle(), key)
+        compared = bounded_self_test(bundle)
         if previous is None:
-            raise BundleError(f"{root / PREVIOUS}: there is no earlier bundle to go back to")
-        bundle = load_bundle(previous, key)
-        compared = self_test(bundle)
-        _switch(root, CURRENT, previous)
+            (root / CURRENT).unlink()
+            _sync(root)
+        else:
+            _switch(root, CURRENT, previous)
         if before is not None:
             _switch(root, PREVIOUS, before)
+        else:
+            (root / PREVIOUS).unlink(missing_ok=True)
     return InstalledBundle(bundle, compared, before.name if before else None)
 
 
-def load_or_roll_back(path: Path, key: Path | None = None) -> tuple[Bundle, str | None]:
-    """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before.
+def bundle_before(root: Path, key: Path | None = None) -> Bundle | None:
+    """The bundle that `roll_back` would make current; None where it would refuse.
+
+    Raises:
+        BundleError: it can't be used.
+    """
+    before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
+    if previous is not None and previous != before:
+        return load_bundle(previous, key)
+    return load_bundle(default_bundle(), key) if (root / CURRENT).is_symlink() else None
+
+
+def load_or_roll_back(
+    path: Path, key: Path | None = None, is_over: Callable[[], bool] = lambda: False
+) -> tuple[Bundle, str | None]:
+    """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before, or the program's own.
+
+    Args:
+        path: its folder.
+        key: the public key that must have signed it.
+        is_over: asked now and then whether nobody waits for it any more.
 
     Returns:
         the bundle, and why an earlier one had to be taken, where it had.
 
     Raises:
         BundleError: it can't be used, and there is no earlier one that can.
+        CannotStartError: nobody waits for it any more.
     """
     try:
         bundle = load_bundle(path, key)
-        self_test(bundle)
+        bounded_self_test(bundle, quick=True, is_over=is_over)
     except BundleError as e:
-        if path.name != CURRENT or _target(path.parent, PREVIOUS) is None:
+        if path.name != CURRENT or not path.is_symlink():
             raise
         reason = str(e)
         try:
-            roll_back(path.parent, key)
+            return _taken_back(path.parent, key), reason
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
-        return load_bundle(path, key), reason
     return bundle, None
+
+
+def _taken_back(root: Path, key: Path | None) -> Bundle:
+    """The bundle before, made current; where another user has installed them it is used, and the link stays.
+
+    Raises:
+        BundleError, OSError: there is none that can be used.
+    """
+    if os.access(root, os.W_OK):
+        return roll_back(root, key).bundle
+    before = bundle_before(root, key)
+    if before is None:
+        raise BundleError("there is none")
+    bounded_self_test(before, quick=True)
+    return before
 
 
 def _copy(bundle: Bundle, root: Path, key: Path | None) -> Path:

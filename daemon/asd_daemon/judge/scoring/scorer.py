@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import BundleError, RecordingError
+from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.bundle.onnx_sessions import (
     EmbedderModel,
@@ -29,9 +29,9 @@ from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.thresholds.calibration import window_exceedance
-from asd_daemon.waveform import WINDOW_S, read_waveform
+from asd_daemon.waveform import WINDOW_S
 
-__all__ = ["EmbedderSession", "Scorer", "WindowScore", "open_embedder", "self_test", "window_features"]
+__all__ = ["EmbedderSession", "Scorer", "WindowScore", "open_embedder", "window_features"]
 
 F32 = NDArray[np.float32]
 HEARD, SEPARATED = "heard", "separated"
@@ -177,40 +177,3 @@ def _check_sizes(bundle: Bundle, machine: str, sizes: dict[str, int]) -> None:
             raise BundleError(
                 f"{bundle.folder(machine)}: view {view} of {size} numbers, this asd-daemon {has}; export or enrol anew"
             )
-
-
-def self_test(bundle: Bundle) -> int:
-    """Open the bundle's models and score its reference sounds with every machine they have a score for, as this box computes it.
-
-    Returns:
-        how many scores were compared.
-
-    Raises:
-        BundleError: a model of another shape, or a score that differs by more than its tolerance (times the score where that is above
-            1): this box computes something else than the exporter did.
-    """
-    session = open_embedder(bundle)
-    separator = open_separator(bundle) if bundle.manifest.separator is not None else None
-    hearing = FeatureExtractor(session, separator)
-    whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
-    scorers = {
-        machine: Scorer(whole, machine, session=session, separator=separator)
-        for machine in {machine for reference in bundle.manifest.reference for machine in reference.scores}
-    }
-    views = {view for scorer in scorers.values() for view in scorer.views}
-    compared = 0
-    for reference in bundle.manifest.reference:
-        file = bundle.path / reference.file
-        try:
-            vectors = hearing.vectors(read_waveform(file), views)
-        except RecordingError as e:
-            raise BundleError(f"{file}: is no reference sound: {e}") from e
-        for machine, expected in reference.scores.items():
-            found = scorers[machine].judge(vectors).score
-            if not abs(found - expected) <= reference.tolerance * max(1.0, expected):
-                raise BundleError(
-                    f"{file}: scores {found:.4f} for {machine} here, but {expected:.4f} ± {reference.tolerance:g} where the"
-                    " bundle was made; onnxruntime on this processor computes something else"
-                )
-            compared += 1
-    return compared

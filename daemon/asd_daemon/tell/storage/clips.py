@@ -1,9 +1,9 @@
 """Sound around an alert, kept as FLAC within a budget; nothing else ever writes sound that was heard.
 
 The last seconds are held in memory. When an alert opens they and the seconds after it become one file, written in a thread of its
-own: first under another name, renamed when it is on the disk. Old clips go when they are older than the budget's days, larger
-together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and `write_error`
-says why. An alert never waits for its clip.
+own: first under another name, renamed when it is on the disk. Old clips go when they are older than the budget's days, by a clock that
+can be trusted, larger together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and
+a trouble that is told. What goes is logged. An alert never waits for its clip.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from asd_daemon.private_files import make_private_file, make_private_folder
+from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -60,10 +62,21 @@ class ClipStore:
         folder: where the machines' folders lie.
         budget: how much may be kept.
         now_s: Unix time.
+        clock: whether ages hold; by default asked of `now_s` alone.
     """
 
-    def __init__(self, folder: Path, budget: ClipBudget, *, now_s: Callable[[], float] = time.time) -> None:
-        self.folder, self._budget, self._now_s = folder, budget, now_s
+    def __init__(
+        self,
+        folder: Path,
+        budget: ClipBudget,
+        *,
+        now_s: Callable[[], float] = time.time,
+        clock: PlausibleClock | None = None,
+    ) -> None:
+        self.folder, self._budget = folder, budget
+        self._clock = clock or PlausibleClock(now_s)
+        self._made: dict[Path, float] = {}  # when, by the steady clock
+        self._objection: str | None = None
         self._work: queue.Queue[_Clip | None] = queue.Queue(maxsize=4)
         self._thread = threading.Thread(target=self._run, name="tell-clips", daemon=True)
         self._write_error: str | None = None
@@ -100,6 +113,7 @@ class ClipStore:
             try:
                 if isinstance(clip, _Clip):
                     self._write(clip)
+                    self._made[clip.path] = self._clock.steady_s()
                     self.written += 1
                     self._write_error = None
                 else:
@@ -118,10 +132,11 @@ class ClipStore:
         self._write_error = f"no clip: {write_error}"
 
     def _write(self, clip: _Clip) -> None:
-        clip.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(clip.path.parent)
         self._make_room(len(clip.samples) * _BYTES_PER_SAMPLE)
         unfinished = clip.path.with_name(clip.path.name + _UNFINISHED)
         try:
+            make_private_file(unfinished)
             soundfile.write(str(unfinished), clip.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
             descriptor = os.open(unfinished, os.O_RDONLY)
             try:
@@ -134,18 +149,49 @@ class ClipStore:
             raise
 
     def _kept(self) -> list[tuple[float, int, Path]]:
-        """When each clip was made, its size in bytes and where it lies; the oldest first."""
-        return sorted((f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob(f"*/*{_SUFFIX}"))
+        """When each clip was made, its size in bytes and where it lies; the oldest first, then those whose time can't be right, then
+        those that were made by this process.
+        """
+        found = [(f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob(f"*/*{_SUFFIX}")]
+        return sorted(found, key=lambda each: (each[2] in self._made, not self._clock.is_dated(each[0]), each[0]))
 
     def _tidy(self) -> None:
-        """Delete what is too old, and what a run that was killed has left half written."""
-        now_s = self._now_s()
-        for made_s, _, path in self._kept():
-            if now_s - made_s > self._budget.most_days * _DAY_S:
-                path.unlink(missing_ok=True)
+        """Delete what is too old, where the clock can be trusted, and what a run that was killed has left half written."""
+        age_s = self._budget.most_days * _DAY_S
+        objection = self._clock.objection(age_s)
+        if objection is not None and objection != self._objection:
+            _LOG.warning("no clip is deleted for its age: %s", objection)
+        self._objection = objection
+        now_s = self._clock.now_s()
+        self._date_own(now_s)
+        if objection is None:
+            self._date_anew(now_s)
+            old = [p for made_s, _, p in self._kept() if now_s - made_s > age_s and p not in self._made]
+            self._delete(old, f"older than {self._budget.most_days:g} days")
         for left in self.folder.glob(f"*/*{_SUFFIX}{_UNFINISHED}"):
             if now_s - left.stat().st_mtime > _TIDY_EVERY_S:  # a younger one may be another process's, which writes now
                 left.unlink(missing_ok=True)
+
+    def _date_own(self, now_s: float) -> None:
+        """What this process made keeps its age when the clock is set, also for the process after it."""
+        for path, made_s in self._made.items():
+            at_s = now_s - (self._clock.steady_s() - made_s)
+            if path.exists() and abs(path.stat().st_mtime - at_s) > _TIDY_EVERY_S:
+                os.utime(path, (at_s, at_s))
+
+    def _date_anew(self, now_s: float) -> None:
+        """Clips made while the clock was wrong are as old as the day on which that was seen; their order stays."""
+        undated = [path for made_s, _, path in self._kept() if not self._clock.is_dated(made_s)]
+        for number, path in enumerate(undated):
+            at_s = now_s + 0.001 * (number - len(undated))
+            os.utime(path, (at_s, at_s))
+
+    def _delete(self, paths: Sequence[Path], why: str) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths:
+            names = ", ".join(f"{p.parent.name}/{p.name}" for p in paths[:3]) + (", …" if len(paths) > 3 else "")
+            _LOG.info("%d clips are deleted, %s: %s", len(paths), why, names)
 
     def _make_room(self, needed_bytes: int) -> None:
         """Delete the oldest clips until there is room for another.
@@ -159,7 +205,7 @@ class ClipStore:
         for _, size, path in kept:
             if total <= self._budget.most_bytes and not self._is_short_of_space(needed_bytes):
                 break
-            path.unlink(missing_ok=True)
+            self._delete([path], "to make room for another")
             total -= size
         if total > self._budget.most_bytes:
             raise OSError(0, f"the budget of {self._budget.most_bytes / 1e6:g} MB is less than one clip")

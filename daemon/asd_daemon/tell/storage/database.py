@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from asd_daemon.private_files import make_private_file, make_private_folder
+
 _LOG = logging.getLogger(__name__)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY_S = 5.0
@@ -32,7 +34,8 @@ def open_database(
     Raises:
         sqlite3.Error, OSError: it can't be opened, is broken, or is of a later version.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(file.parent)
+    make_private_file(file)  # its companions get the same mode
     database = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         database.execute(f"pragma page_size={page_bytes}")  # of a file that is made now

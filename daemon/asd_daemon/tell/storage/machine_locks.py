@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asd_daemon.errors import CannotStartError
+from asd_daemon.private_files import make_private_folder
 
 _LOG = logging.getLogger(__name__)
 _FOLDER = "locks"
@@ -39,7 +40,7 @@ class MachineLocks:
     def _take(self, state_folder: Path, machine: str) -> None:
         file = _file(state_folder, machine)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(file.parent)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:  # a state folder that can't be written costs what is kept, not the listening
             _LOG.warning("%s: can't be opened, so a second daemon would not be noticed: %s", file, e.strerror)
@@ -82,6 +83,12 @@ def is_heard(state_folder: Path, machine: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def remove_lock(state_folder: Path, machine: str) -> None:
+    """Delete the lock file of a machine that nobody hears."""
+    with contextlib.suppress(OSError):
+        _file(state_folder, machine).unlink()
 
 
 def _lock(descriptor: int) -> None:

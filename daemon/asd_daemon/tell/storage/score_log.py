@@ -19,6 +19,7 @@ from pathlib import Path
 
 from asd_daemon.errors import UsageError
 from asd_daemon.tell.storage.database import is_broken, open_database, set_aside
+from asd_daemon.tell.storage.plausible_clock import EARLIEST_S, PlausibleClock
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -57,6 +58,7 @@ class ScoreLog:
         days: older scores are deleted.
         clock_s: a steady clock.
         now_s: Unix time.
+        clock: whether ages hold; by default asked of `now_s` and `clock_s` alone.
     """
 
     def __init__(
@@ -68,8 +70,11 @@ class ScoreLog:
         most_waiting: int = 20_000,
         clock_s: Callable[[], float] = time.monotonic,
         now_s: Callable[[], float] = time.time,
+        clock: PlausibleClock | None = None,
     ) -> None:
         self._file, self._every_s, self._days, self._clock_s, self._now_s = file, every_s, days, clock_s, now_s
+        self._clock = clock or PlausibleClock(now_s, clock_s)
+        self._first_own: int | None = None
         self._lock = threading.Lock()
         self._waiting: deque[LoggedScore] = deque()
         self._most_waiting = most_waiting
@@ -164,10 +169,30 @@ class ScoreLog:
                 for k in self._waiting
             ],
         )
+        if self._first_own is None:
+            written = database.execute("select coalesce(max(number), 0) from score").fetchone()[0]
+            self._first_own = written - len(self._waiting) + 1
         if self._clock_s() - self._tidied_s >= _TIDY_EVERY_S:
             self._tidied_s = self._clock_s()
-            oldest_ms = (self._now_s() - self._days * _DAY_S) * 1000
-            database.execute("delete from score where at_ms < ?", (oldest_ms,))
+            self._delete_old(database)
+
+    def _delete_old(self, database: sqlite3.Connection) -> None:
+        """Delete the scores of earlier runs that are too old, where the clock can be trusted.
+
+        Those that were written while the clock said what can't be are as old as what was written next to them.
+        """
+        objection = self._clock.objection(self._days * _DAY_S)
+        if objection is not None:
+            _LOG.warning("no score is deleted for its age: %s", objection)
+            return
+        oldest_ms, earliest_ms = (self._now_s() - self._days * _DAY_S) * 1000, EARLIEST_S * 1000
+        bounds = (oldest_ms, earliest_ms, self._first_own)
+        old = "number < ?3 and at_ms between ?2 and ?1"
+        undated = f"at_ms < ?2 and number < (select max(number) from score where {old})"  # noqa: S608
+        gone = database.execute(f"delete from score where number < ?3 and {undated}", bounds).rowcount  # noqa: S608
+        gone += database.execute(f"delete from score where {old}", bounds).rowcount  # noqa: S608
+        if gone:
+            _LOG.info("%d scores older than %g days are deleted", gone, self._days)
 
 
 def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[LoggedScore]:

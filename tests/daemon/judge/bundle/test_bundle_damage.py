@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from asd_daemon.errors import BundleError, UnknownMachineError
 from asd_daemon.judge.bundle.bundle import load_bundle
-from asd_daemon.judge.scoring.scorer import Scorer, self_test
+from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.judge.scoring.self_test import self_test
 from rig.bundles import add_reference, healthy_noise, read_manifest, write_tiny_bundle
 
 CASES = int(os.environ.get("ASD_BUNDLE_CASES", "150"))

@@ -18,8 +18,8 @@ from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle.bundle import Bundle, load_bundle
 from asd_daemon.judge.bundle.signature import SIGNATURE, sign_manifest
 from asd_daemon.judge.scoring import installed_bundles as installation
+from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
 from asd_daemon.judge.scoring.installed_bundles import install_bundle, load_or_roll_back, roll_back
-from asd_daemon.judge.scoring.scorer import self_test
 from rig.bundles import add_reference, read_manifest, write_manifest, write_tiny_bundle
 
 
@@ -100,14 +100,14 @@ def test_install_failing_after_the_switch_is_rolled_back(
 ) -> None:
     root = tmp_path / "bundles"
     install_bundle(version(original, tmp_path / "a", "1"), root)
-    real = self_test
+    real = bounded_self_test
 
     def fails_where_it_is_current(bundle: Bundle) -> int:
         if bundle.path == root / "current":
             raise BundleError("the disk lies")
         return real(bundle)
 
-    monkeypatch.setattr(installation, "self_test", fails_where_it_is_current)
+    monkeypatch.setattr(installation, "bounded_self_test", fails_where_it_is_current)
     with pytest.raises(BundleError, match=r"the disk lies; tiny-1-\w+ is current again"):
         install_bundle(version(original, tmp_path / "b", "2"), root)
     assert load_bundle(root / "current").version == "1"
@@ -123,12 +123,49 @@ def test_roll_back_goes_back_and_forth(original: Path, tmp_path: Path) -> None:
     assert roll_back(root).bundle.version == "2"
 
 
-def test_roll_back_without_an_earlier_one_is_refused(original: Path, tmp_path: Path) -> None:
-    install_bundle(version(original, tmp_path / "a", "1"), tmp_path / "bundles")
-    with pytest.raises(BundleError, match="no earlier bundle"):
-        roll_back(tmp_path / "bundles")
+def test_roll_back_from_the_first_goes_to_the_programs_own_and_back(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = version(original, tmp_path / "own", "own")
+    monkeypatch.setattr(installation, "default_bundle", lambda: own)
+    root = tmp_path / "bundles"
     with pytest.raises(BundleError, match="no bundle was installed"):
-        roll_back(tmp_path / "nowhere")
+        roll_back(root)
+    install_bundle(version(original, tmp_path / "a", "1"), root)
+    for _ in range(2):
+        done = roll_back(root)
+        assert (done.bundle.version, (root / "current").exists()) == ("own", False)
+        assert roll_back(root).bundle.version == "1"
+        assert load_bundle(root / "current").version == "1"
+    roll_back(root)
+    install_bundle(tmp_path / "a", root)  # the one that lies under `previous`
+    assert roll_back(root).bundle.version == "own"
+
+
+def test_roll_back_to_a_bundle_that_is_not_signed_is_refused(
+    original: Path, tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "default_bundle", lambda: original)
+    signed = version(original, tmp_path / "a", "1")
+    sign_manifest(signed / "manifest.json", keys[0])
+    install_bundle(signed, tmp_path / "bundles", keys[1])
+    with pytest.raises(BundleError, match=r"manifest\.sig"):
+        roll_back(tmp_path / "bundles", keys[1])
+    assert load_bundle(tmp_path / "bundles" / "current").version == "1"
+
+
+def test_load_first_that_is_damaged_takes_the_programs_own(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = version(original, tmp_path / "own", "own")
+    monkeypatch.setattr(installation, "default_bundle", lambda: own)
+    root = tmp_path / "bundles"
+    install_bundle(version(original, tmp_path / "a", "1"), root)
+    (root / "current" / "embedder.onnx").write_bytes(b"")
+    bundle, reason = load_or_roll_back(root / "current")
+    assert bundle.version == "own"
+    assert reason is not None
+    assert "embedder.onnx" in reason
 
 
 def test_load_current_that_is_damaged_takes_the_previous(original: Path, tmp_path: Path) -> None:

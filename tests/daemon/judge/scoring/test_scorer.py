@@ -163,6 +163,21 @@ def test_score_fused_views_tell_each_views_part(separating: Bundle) -> None:
     assert failing.heard is None
 
 
+def test_fused_views_need_no_bank(separating: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(separating.path, tmp_path / "bundle")
+    manifest: dict[str, Any] = read_manifest(folder)
+    del manifest["files"]["machines/press-3/bank.npy"]
+    (folder / "machines/press-3/bank.npy").unlink()
+    write_manifest(folder, manifest)
+    window = failing_noise(np.random.default_rng(5), 1.0)
+    expected = Scorer(separating, "press-3").score(window)
+    assert Scorer(load_bundle(folder), "press-3").score(window) == expected
+    del manifest["files"]["machines/fan/bank.npy"]
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match=r"machines/fan/bank\.npy is used but not listed"):
+        load_bundle(folder)
+
+
 def test_scorer_view_that_the_program_does_not_have_is_refused(separating: Bundle, tmp_path: Path) -> None:
     folder = shutil.copytree(separating.path, tmp_path / "bundle")
     manifest: dict[str, Any] = read_manifest(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from rig.disk import fill, small_disk
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 RATE = 16_000
+NOW_S = 2e9
 PLENTY = ClipBudget(most_bytes=1e9, most_days=30)
 
 
@@ -38,7 +41,7 @@ class Shelf:
     """`with Shelf(folder) as shelf`: ended in order."""
 
     def __init__(self, folder: Path, budget: ClipBudget = PLENTY) -> None:
-        self.shelf = ClipStore(folder, budget, now_s=lambda: 1e9)
+        self.shelf = ClipStore(folder, budget, now_s=lambda: NOW_S)
 
     def __enter__(self) -> ClipStore:
         self.shelf.start()
@@ -108,11 +111,114 @@ def test_clips_over_the_budget_go_oldest_first(folder: Path) -> None:
 
 def test_clips_older_than_the_budget_go_at_the_start(folder: Path) -> None:
     day_s = 86_400
-    old = clip_of(ClipStore(folder, PLENTY), "a", 1e9 - 31 * day_s, folder)
-    young = clip_of(ClipStore(folder, PLENTY), "b", 1e9 - 29 * day_s, folder)
+    old = clip_of(ClipStore(folder, PLENTY), "a", NOW_S - 31 * day_s, folder)
+    young = clip_of(ClipStore(folder, PLENTY), "b", NOW_S - 29 * day_s, folder)
     with Shelf(folder):
         pass
     assert (old.exists(), young.exists()) == (False, True)
+
+
+DAY_S = 86_400.0
+
+
+class Clocks:
+    """A wall clock and a steady one, both set by hand."""
+
+    def __init__(self, alive_until_s: float | None = None, now_s: float = NOW_S) -> None:
+        self.now_s, self.steady_s = now_s, 5.0
+        self.clock = PlausibleClock(lambda: self.now_s, lambda: self.steady_s, alive_until_s)
+
+    def run(self, days: float) -> None:
+        self.now_s += days * DAY_S
+        self.steady_s += days * DAY_S
+
+    def kept(self, folder: Path) -> list[str]:
+        """What is left after a look at the ages."""
+        store = ClipStore(folder, PLENTY, clock=self.clock)
+        store.start()
+        store.close(10)
+        return sorted(f.stem for f in folder.glob("*/*.flac"))
+
+
+def aged(folder: Path) -> None:
+    """Clips of 40, 29 and 0 days ago."""
+    for days in (40, 29, 0):
+        clip_of(ClipStore(folder, PLENTY), f"{days:02d}", NOW_S - days * DAY_S, folder)
+
+
+def test_clips_stay_when_the_clock_jumps_until_it_has_run_steadily_for_a_week(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    aged(folder)
+    clocks = Clocks()
+    clocks.now_s += 60 * DAY_S
+    assert clocks.kept(folder) == ["00", "29", "40"]
+    assert "no clip is deleted for its age: the clock was set by +60.0 days" in caplog.text
+    clocks.run(6.9)
+    assert clocks.kept(folder) == ["00", "29", "40"]
+    clocks.now_s -= 60 * DAY_S
+    assert clocks.kept(folder) == ["00", "29", "40"]
+    clocks.run(7.1)
+    assert clocks.kept(folder) == ["00"]
+
+
+def test_clips_stay_on_a_box_that_was_off_for_two_months(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    aged(folder)
+    clocks = Clocks(alive_until_s=NOW_S, now_s=NOW_S + 60 * DAY_S)
+    assert clocks.kept(folder) == ["00", "29", "40"]
+    assert "this box was off for 60.0 days" in caplog.text
+    assert Clocks(alive_until_s=NOW_S - 2 * DAY_S).kept(folder) == ["00", "29"], "a weekend is no reason to doubt"
+
+
+@pytest.mark.parametrize("now_s", [0.0, 1e9])
+def test_clips_stay_while_the_clock_is_earlier_than_this_program(folder: Path, now_s: float) -> None:
+    clip_of(ClipStore(folder, PLENTY), "a", now_s - 40 * DAY_S, folder)
+    assert Clocks(now_s=now_s).kept(folder) == ["a"]
+
+
+def test_clip_stamped_1970_is_as_old_as_the_day_on_which_that_is_seen(folder: Path) -> None:
+    path = clip_of(ClipStore(folder, PLENTY), "a", 1000.0, folder)
+    clocks = Clocks()
+    assert clocks.kept(folder) == ["a"]
+    assert path.stat().st_mtime == pytest.approx(NOW_S, abs=1)
+    clocks.run(29)
+    assert clocks.kept(folder) == ["a"]
+    clocks.run(2)
+    assert clocks.kept(folder) == []
+
+
+def test_clips_of_this_run_are_the_last_to_go_whatever_their_stamp(folder: Path) -> None:
+    clocks = Clocks()
+    store = ClipStore(folder, ClipBudget(most_bytes=150_000, most_days=30), clock=clocks.clock)
+    old = clip_of(store, "old", NOW_S - DAY_S, folder)
+    store.start()
+    recorder = ClipRecorder(store, "fan", ClipSpan(2, 0))
+    paths = []
+    for name in ("e1", "e2"):
+        recorder.feed(noise(2))
+        paths.append(recorder.begin(name, AT))
+        if name == "e1":
+            while store.written < 1:
+                threading.Event().wait(0.01)
+            os.utime(paths[0], (1000.0, 1000.0))
+    store.close(10)
+    assert not old.exists()
+    assert paths[1].exists()
+
+
+def test_what_is_deleted_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    aged(folder)
+    assert Clocks().kept(folder) == ["00", "29"]
+    assert "1 clips are deleted, older than 30 days: fan/40.flac" in caplog.text
+
+
+def test_clips_can_be_read_by_their_owner_alone(folder: Path) -> None:
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
+        recorder.feed(noise(2))
+        path = recorder.begin("e", AT)
+    assert [p.stat().st_mode & 0o777 for p in (folder, folder / "fan", path)] == [0o700, 0o700, 0o600]
 
 
 def test_budget_smaller_than_a_clip_is_a_trouble_and_no_clip(folder: Path) -> None:

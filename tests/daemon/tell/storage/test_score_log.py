@@ -13,6 +13,7 @@ from asd_daemon.cli.replay import describe_replay, parse_since
 from asd_daemon.errors import UsageError
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
+from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog, read_scores
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -68,10 +69,38 @@ def test_scores_when_the_clock_is_set_back_keep_the_order_in_which_they_were_hea
     assert [k.score for k in read_scores(tmp_path / "s.sqlite", "fan", START)] == [0.1, 0.2]
 
 
-def test_scores_older_than_the_budget_are_deleted(tmp_path: Path) -> None:
-    kept = [*windows([0.1], start=START - timedelta(days=9)), *windows([0.2])]
-    log_of(tmp_path / "s.sqlite", kept, days=2).flush()
-    assert [k.score for k in read_scores(tmp_path / "s.sqlite", "fan")] == [0.2]
+def test_scores_older_than_the_budget_are_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "s.sqlite"
+    log_of(file, [*windows([0.1], start=START - timedelta(days=9)), *windows([0.2])], days=2).flush()
+    assert len(list(read_scores(file, "fan"))) == 2, "what a run has written itself is not old"
+    log_of(file, windows([0.3]), days=2).flush()
+    assert [k.score for k in read_scores(file, "fan")] == [0.2, 0.3]
+    assert "1 scores older than 2 days are deleted" in caplog.text
+
+
+def test_scores_of_a_clock_that_was_wrong_go_with_their_neighbours_only(tmp_path: Path) -> None:
+    file, stamped = tmp_path / "s.sqlite", datetime(1970, 1, 2, tzinfo=UTC)
+    old, young = START - timedelta(days=9), START - timedelta(days=1)
+    for score, at in ((0.1, stamped), (0.2, old), (0.3, stamped), (0.4, young), (0.5, stamped)):
+        log_of(file, windows([score], start=at)).flush()
+    log_of(file, windows([0.6]), days=2).flush()
+    assert [k.score for k in read_scores(file, "fan")] == [0.3, 0.4, 0.5, 0.6]
+
+
+def test_scores_stay_when_the_clock_jumps_and_when_the_box_was_off(tmp_path: Path) -> None:
+    file, now_s, steady = tmp_path / "s.sqlite", [START.timestamp()], Clock()
+    log_of(file, windows([0.1], start=START - timedelta(days=1))).flush()
+    clock = PlausibleClock(lambda: now_s[0], steady)
+    log = ScoreLog(file, every_s=1e9, days=30, clock_s=steady, now_s=lambda: now_s[0], clock=clock)
+    now_s[0] += 60 * 86_400
+    log.add(windows([0.2])[0])
+    log.flush()
+    off = PlausibleClock(lambda: now_s[0], steady, alive_until_s=START.timestamp())
+    later = ScoreLog(file, every_s=1e9, days=30, clock_s=steady, now_s=lambda: now_s[0], clock=off)
+    later.add(windows([0.3])[0])
+    later.flush()
+    assert [k.score for k in read_scores(file, "fan")] == [0.1, 0.2, 0.3]
 
 
 def test_scores_that_cannot_be_written_wait_and_are_written_later(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""The self-test of a bundle in a process of its own, within bounds of memory and time: a model may ask for 40 GB, or never end.
+
+    python -m asd_daemon.judge.scoring.bounded_self_test FOLDER [--quick]      the child; one JSON object a line on standard output
+
+The child limits its own address space to what it has when everything is loaded plus what the models may take, and its CPU time step by
+step; the parent limits the clock on the wall and says which model it was. Owns these bounds and the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from asd_daemon.errors import BundleError, CannotStartError
+from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle
+from asd_daemon.judge.bundle.manifest import Manifest, ModelEntry, SeparatorEntry
+
+USUAL_MB, USUAL_FILES = 512, 5
+USUAL_WINDOW_S, USUAL_LOAD_S = 10.0, 60.0
+START_S = 120.0  # seconds on the wall until the child has loaded its libraries, on a small board that is busy
+_LOOK_S = 0.2
+_SLACK, _SLACK_S = 6.0, 30.0  # a box that is busy gives a process a sixth of its time
+
+
+@dataclass(frozen=True)
+class ResourceBounds:
+    """What the self-test of a bundle may take."""
+
+    memory_bytes: int
+    """Beyond the program's own."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ResourceBounds:
+        """What its manifest says, or the usual."""
+        most = 0
+        for entry in _models(manifest):
+            usual = USUAL_MB * 2**20 + USUAL_FILES * manifest.files[entry.file].bytes
+            most = max(most, usual if entry.memory_mb is None else entry.memory_mb * 2**20)
+        return cls(most)
+
+
+def step_seconds(manifest: Manifest, entry: ModelEntry | SeparatorEntry | None, what: str) -> float:
+    """Seconds of CPU that a step may take; without an entry, that of all models together."""
+    entries = _models(manifest) if entry is None else [entry]
+    if what == "load":
+        return sum(USUAL_LOAD_S if e.load_s is None else e.load_s for e in entries)
+    factor = 2 if entry is None else 1  # with a separator, two embeddings
+    return factor * sum(USUAL_WINDOW_S if e.window_s is None else e.window_s for e in entries)
+
+
+def _models(manifest: Manifest) -> list[ModelEntry | SeparatorEntry]:
+    models = (manifest.embedder, manifest.embedder_fp32, manifest.separator)
+    return [entry for entry in models if entry is not None]
+
+
+def bounded_self_test(bundle: Bundle, *, quick: bool = False, is_over: Callable[[], bool] = lambda: False) -> int:
+    """Run a bundle's self-test in a process of its own.
+
+    Args:
+        bundle: what `load_bundle` gave.
+        quick: leave out the unquantised twin of the embedder, which nothing is judged by.
+        is_over: asked now and then whether nobody waits for the result any more.
+
+    Returns:
+        how many reference scores were compared.
+
+    Raises:
+        BundleError: what `self_test` finds; or a model takes more memory or time than it may, and which.
+        CannotStartError: nobody waits any more; nothing is known of the bundle.
+    """
+    words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), *(["--quick"] if quick else [])]
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        child = subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    except OSError as e:
+        raise BundleError(f"{bundle.path}: its self-test can't be started: {e.strerror}") from e
+    with child:
+        try:
+            return _watch(bundle, child, is_over)
+        finally:
+            with contextlib.suppress(OSError):
+                child.kill()
+
+
+def _watch(bundle: Bundle, child: subprocess.Popen[str], is_over: Callable[[], bool]) -> int:
+    """Read what the child says until it has a result, is over, or takes too long."""
+    said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    errors: list[str] = []
+    threads = [
+        threading.Thread(target=_read, args=(child.stdout, said), name="self-test", daemon=True),
+        threading.Thread(target=_keep_last, args=(child.stderr, errors), name="self-test-errors", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        step, left_s = "its start", START_S
+        while True:
+            words = _next(said, left_s, is_over)
+            if words == {}:
+                raise BundleError(f"{bundle.path}: {step}: takes more than {left_s:.0f} s; do not use this bundle")
+            if words is None:
+                raise BundleError(_last_words(bundle, step, child.wait(), errors))
+            if "error" in words:
+                raise BundleError(str(words["error"]))
+            if "compared" in words:
+                return int(words["compared"])
+            step, left_s = str(words["step"]), _SLACK * float(words["seconds"]) + _SLACK_S
+    finally:
+        child.kill()
+        for thread in threads:
+            thread.join()
+
+
+def _next(
+    said: queue.SimpleQueue[dict[str, Any] | None], wait_s: float, is_over: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """What the child says next, None at its end; empty where it says nothing for so long."""
+    end_s = time.monotonic() + wait_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        if is_over():
+            raise CannotStartError("the self-test of the bundle was broken off")
+        try:
+            return said.get(timeout=min(left_s, _LOOK_S))
+        except queue.Empty:
+            continue
+    return {}
+
+
+def _last_words(bundle: Bundle, step: str, code: int, errors: list[str]) -> str:
+    """Why the child is over without a result."""
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        what = "takes more CPU time than it may" if code == -signal.SIGXCPU else "was killed, for its memory probably"
+    else:
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        what = f"ends the self-test with {how}" + (f": {errors[-1]}" if errors else "")
+    return f"{bundle.path}: {step}: {what}; do not use this bundle"
+
+
+def _read(pipe: IO[str] | None, said: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    for line in pipe or ():
+        with contextlib.suppress(ValueError):
+            words = json.loads(line)
+            if isinstance(words, dict):
+                said.put(words)
+    said.put(None)
+
+
+def _keep_last(pipe: IO[str] | None, lines: list[str]) -> None:
+    for line in pipe or ():
+        if line.strip():
+            lines[:] = [line.strip()[:300]]
+
+
+def main(words: list[str]) -> None:
+    """The child: limits itself, runs the self-test, says what came of it."""
+    from asd_daemon.judge.scoring.self_test import self_test
+
+    folder = Path(words[0])
+    try:
+        manifest = Manifest.parse((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    except (BundleError, OSError) as e:
+        _say({"error": str(e)})
+        return
+    bounds = ResourceBounds.of(manifest)
+    _limit_memory(bounds)
+    try:
+        compared = self_test(
+            Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), with_twin="--quick" not in words
+        )
+    except BundleError as e:
+        _say({"error": _with_bound(str(e), bounds)})
+    except MemoryError as e:
+        _say({"error": _with_bound(f"{folder}: no memory is left: {e}", bounds)})
+    else:
+        _say({"compared": compared})
+
+
+def _with_bound(text: str, bounds: ResourceBounds) -> str:
+    """What went wrong; where it was memory, how much there was."""
+    if not any(word in text.lower() for word in ("alloc", "memory")):
+        return text
+    return f"{text} (more than the {bounds.memory_bytes / 2**20:.0f} MB that it may take; do not use this bundle)"
+
+
+def _begin(manifest: Manifest, entry: ModelEntry | SeparatorEntry | None, what: str) -> None:
+    """Say what comes next, and allow it so much CPU time from now on."""
+    seconds = step_seconds(manifest, entry, what)
+    name = "the reference sounds" if entry is None else entry.file
+    _say({"step": f"{name}: {'opening it' if what == 'load' else 'a window'}", "seconds": seconds})
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = math.ceil(used.ru_utime + used.ru_stime + seconds) + 1
+    with contextlib.suppress(OSError, ValueError):  # a service that may not: the parent's clock remains
+        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _limit_memory(bounds: ResourceBounds) -> None:
+    """No more address space than there is in use now and the bounds together; no core files."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + bounds.memory_bytes
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _say(words: dict[str, object]) -> None:
+    print(json.dumps(words), flush=True)  # noqa: T201  # to the parent
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,118 @@
+"""Does a bundle compute on this box what it computed where it was made: every model is run, every reference score compared.
+
+Owns what is tried and in which order. Within which bounds of memory and time is `bounded_self_test`'s business, for models come from
+elsewhere and may be of any appetite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import BundleError, RecordingError
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.bundle.manifest import ModelEntry, SeparatorEntry
+from asd_daemon.judge.bundle.onnx_sessions import (
+    EmbedderSession,
+    SeparatorSession,
+    open_embedder,
+    open_separator,
+    window_features,
+)
+from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
+
+F32 = NDArray[np.float32]
+Step = Callable[[ModelEntry | SeparatorEntry | None, str], None]
+"""Told what is tried next: of which model (None: of several), and what it does, `load` or `window`."""
+
+
+def self_test(bundle: Bundle, step: Step = lambda *_: None, *, with_twin: bool = True) -> int:
+    """Open and run the bundle's models and score its reference sounds with every machine they have a score for, as this box computes it.
+
+    Args:
+        bundle: what `load_bundle` gave.
+        step: told what is tried next.
+        with_twin: whether the unquantised twin is run too, which no machine is judged by.
+
+    Returns:
+        how many scores were compared.
+
+    Raises:
+        BundleError: a model of another shape, one that fails or gives numbers that are not finite, or a score that differs by more than
+            its tolerance (times the score where that is above 1): this box computes something else than the exporter did.
+    """
+    manifest = bundle.manifest
+    if with_twin and manifest.embedder_fp32 is not None:
+        entry = manifest.embedder_fp32
+        step(entry, "load")
+        twin = EmbedderSession(bundle.path / entry.file, entry)
+        step(entry, "window")
+        _embedding(bundle, entry, twin, _noise())
+        del twin
+    step(manifest.embedder, "load")
+    session = open_embedder(bundle)
+    step(manifest.embedder, "window")
+    _embedding(bundle, manifest.embedder, session, _noise())
+    separator = None
+    if manifest.separator is not None:
+        step(manifest.separator, "load")
+        separator = open_separator(bundle)
+        step(manifest.separator, "window")
+        _separated(bundle, manifest.separator, separator)
+    return _compare(bundle, session, separator, step)
+
+
+def _noise() -> F32:
+    return np.asarray(np.random.default_rng(0).normal(scale=0.05, size=WINDOW_SAMPLES), np.float32)
+
+
+def _embedding(bundle: Bundle, entry: ModelEntry, session: EmbedderSession, waveform: F32) -> None:
+    """Run an embedder once."""
+    found = _run(bundle, entry, lambda: session.embed(window_features(waveform)[None]))
+    if found.shape != (1, entry.dim) or not np.isfinite(found).all():
+        raise BundleError(f"{bundle.path / entry.file}: gives {found.shape} or numbers that are not finite")
+
+
+def _separated(bundle: Bundle, entry: SeparatorEntry, session: SeparatorSession) -> None:
+    found = _run(bundle, entry, lambda: session.separate(_noise()))
+    if found.shape != (WINDOW_SAMPLES,) or not np.isfinite(found).all():
+        raise BundleError(f"{bundle.path / entry.file}: gives {found.shape} or numbers that are not finite")
+
+
+def _run(bundle: Bundle, entry: ModelEntry | SeparatorEntry, work: Callable[[], F32]) -> F32:
+    try:
+        return work()
+    except Exception as e:  # onnxruntime's errors share no base class of their own
+        first = (str(e).splitlines() or [type(e).__name__])[0]
+        raise BundleError(f"{bundle.path / entry.file}: this model can't be run: {first}") from e
+
+
+def _compare(bundle: Bundle, session: EmbedderSession, separator: SeparatorSession | None, step: Step) -> int:
+    """Score the reference sounds; how many scores were compared."""
+    hearing = FeatureExtractor(session, separator)
+    whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
+    scorers = {
+        machine: Scorer(whole, machine, session=session, separator=separator)
+        for machine in {machine for reference in bundle.manifest.reference for machine in reference.scores}
+    }
+    views = {view for scorer in scorers.values() for view in scorer.views}
+    compared = 0
+    for reference in bundle.manifest.reference:
+        file = bundle.path / reference.file
+        step(None, "window")
+        try:
+            vectors = hearing.vectors(read_waveform(file), views)
+        except RecordingError as e:
+            raise BundleError(f"{file}: is no reference sound: {e}") from e
+        for machine, expected in reference.scores.items():
+            found = scorers[machine].judge(vectors).score
+            if not abs(found - expected) <= reference.tolerance * max(1.0, expected):
+                raise BundleError(
+                    f"{file}: scores {found:.4f} for {machine} here, but {expected:.4f} ± {reference.tolerance:g} where the"
+                    " bundle was made; onnxruntime on this processor computes something else"
+                )
+            compared += 1
+    return compared

@@ -1,0 +1,93 @@
+"""The windows that a machine was learned from, as FLAC, so that another version of this program can hear them again.
+
+    window-<number>-<shift>.flac     int16 of the window times 2 to the shift, so that quiet sound keeps its bits
+
+Owns the form of these files. Who may keep sound at all is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from asd_daemon.errors import EnrolmentError, RecordingError
+from asd_daemon.private_files import make_private_file
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, read_waveform
+
+F32 = NDArray[np.float32]
+SOUND_FOLDER = "sound"
+MOST_SOUNDS = 160  # ten times what is needed to learn; at most about 35 MB
+_NAME = re.compile(r"^window-(\d{6})-(\d{1,2})\.flac$")
+_FULL = 32_767
+
+
+def write_window(folder: Path, number: int, samples: F32) -> Path:
+    """Keep a window float32 (160 000,) in [-1, 1].
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    peak = float(np.abs(samples).max(initial=0))
+    shift = 0 if peak <= 0 else min(max(math.floor(-math.log2(peak)), 0), 15)
+    file = folder / f"window-{number:06d}-{shift}.flac"
+    unfinished = file.with_name(f".{file.name}.part")
+    whole = (np.clip(samples * 2.0**shift, -1, 1) * _FULL).round().astype(np.int16)
+    make_private_file(unfinished)
+    try:
+        soundfile.write(str(unfinished), whole, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        unfinished.replace(file)
+    except soundfile.LibsndfileError as e:
+        raise OSError(0, str(e)) from e
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return file
+
+
+def window_files(folder: Path) -> list[Path]:
+    """The windows in a folder, in the order in which they were heard."""
+    return sorted(f for f in folder.glob("window-*.flac") if _NAME.match(f.name))
+
+
+def read_window(file: Path) -> F32:
+    """What `write_window` wrote, float32 (160 000,).
+
+    Raises:
+        EnrolmentError: it can't be read as that.
+    """
+    named = _NAME.match(file.name)
+    try:
+        samples = read_waveform(file)
+    except RecordingError as e:
+        raise EnrolmentError(f"{e}; learn the machine anew with --relearn") from e
+    if named is None or samples.shape != (WINDOW_SAMPLES,):
+        raise EnrolmentError(f"{file}: is no kept window of {WINDOW_SAMPLES} samples; learn the machine anew")
+    return np.asarray(samples * (32_768 / _FULL / 2.0 ** int(named[2])), np.float32)
+
+
+def carry_over(files: Sequence[Path], folder: Path) -> int:
+    """Put windows, evenly chosen where there are more than MOST_SOUNDS, into a new folder under numbers of their own; how many.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not files:
+        return 0
+    folder.mkdir(mode=0o700)
+    places = np.unique(np.linspace(0, len(files) - 1, min(len(files), MOST_SOUNDS)).round().astype(int))
+    for number, place in enumerate(places):
+        file = files[int(place)]
+        shift = file.stem.rsplit("-", 1)[1]
+        target = folder / f"window-{number:06d}-{shift}.flac"
+        try:
+            os.link(file, target)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, target)
+    return len(places)

@@ -1,0 +1,162 @@
+"""A machine learned anew from what was kept of its enrolment, because the program's views are others now.
+
+What is kept are vectors, which stay valid for views that are still computed the same way, and, where that is allowed, the windows as
+sound, which another view can hear again. Owns what of it is still of use. It collects nothing and listens to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.errors import AsdError, EnrolmentError
+from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.features.views import VIEW_NAMES
+from asd_daemon.judge.scoring.scorer import FeatureExtractor
+from asd_daemon.learn.enrolled_machines import LearnedFrom, kept_windows, locked, read_enrolled_sound, save_enrolment
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment, valid_views
+from asd_daemon.learn.kept_sound import read_window
+from asd_daemon.learn.learning import LEAST_WINDOWS, learn
+from asd_daemon.learn.normal_sound import NormalSound
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class KeptEnrolment:
+    """What is still of use of an enrolment."""
+
+    sound: NormalSound
+    """Vectors of the views that can be had."""
+    files: tuple[Path, ...]
+    """The windows as sound, where they are kept."""
+
+
+def relearn_from_kept(
+    bundle: Bundle,
+    root: Path,
+    machine: str,
+    on_progress: Callable[[str], None] = lambda _: None,
+    *,
+    keeps_sound: bool = True,
+) -> EnrolmentRecord:
+    """Learn a machine anew from what was kept, and let that take the place of what was learned before.
+
+    Args:
+        bundle: with which the machine is judged now.
+        root: where learned machines lie.
+        machine: its name.
+        on_progress: called with how far it is.
+        keeps_sound: whether the windows stay kept as sound.
+
+    Raises:
+        EnrolmentError: nothing was learned here, or too little was kept; the state before it stays.
+        UsageError: somebody else learns it at this moment.
+        DataSetError: nothing can be learned from what was kept.
+    """
+    with locked(root, machine):
+        record = read_enrolment(root, machine)
+        if record is None:
+            raise EnrolmentError(f"{root / machine}: nothing was learned here")
+        why = objection(record, bundle) or "its files were damaged"
+        kept = kept_enrolment(root, record, VIEW_NAMES, on_progress)
+        learned = learn(kept.sound, on_progress)
+        files = kept.files if keeps_sound else ()
+        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, files, relearned=why)
+        record, _ = save_enrolment(bundle, root, origin, kept.sound, learned)
+        return record
+
+
+def kept_enrolment(
+    root: Path, record: EnrolmentRecord, views: Sequence[str], on_progress: Callable[[str], None]
+) -> KeptEnrolment:
+    """What is still of use: all vectors where they are valid, else all of them anew from the sound, else the valid ones.
+
+    Raises:
+        EnrolmentError: nothing is.
+    """
+    files, trouble = _files(root, record)
+    valid: NormalSound | None = None
+    try:
+        vectors = read_enrolled_sound(root, record)
+        names = [view for view in valid_views(record) if view in views and view in vectors.vectors]
+        valid = NormalSound({view: vectors.vectors[view] for view in names}, {}, vectors.domains)
+        if set(names) == set(views):
+            return KeptEnrolment(valid, files)
+    except EnrolmentError as e:
+        trouble = str(e)
+    if len(files) >= LEAST_WINDOWS:
+        return KeptEnrolment(_described_anew(files, views, on_progress), files)
+    if valid is not None and valid.vectors:
+        missing = ", ".join(view for view in views if view not in valid.vectors)
+        on_progress(f"judged without {missing}: no sound was kept to hear again")
+        return KeptEnrolment(valid, files)
+    raise EnrolmentError(
+        f"{root / record.machine}: can't be learned anew from what was kept: {trouble or 'no sound was kept'};"
+        f" learn it anew with `asd-daemon enroll --machine {record.machine} --relearn`"
+    )
+
+
+def whole_enrolment(
+    root: Path, record: EnrolmentRecord, views: Sequence[str], on_progress: Callable[[str], None]
+) -> KeptEnrolment:
+    """What an enrolment can be extended by: vectors of all views, as they were kept or anew from the sound.
+
+    Raises:
+        EnrolmentError: some can't be had; what is heard now would be judged by other views than what was heard then.
+    """
+    kept = kept_enrolment(root, record, views, on_progress)
+    if set(kept.sound.vectors) != set(views):
+        raise EnrolmentError(
+            f"{root / record.machine}: was learned by another version of asd-edge and no sound was kept to hear again, so it can't be"
+            f" extended; learn it anew with `asd-daemon enroll --machine {record.machine} --relearn`"
+        )
+    return kept
+
+
+def _files(root: Path, record: EnrolmentRecord) -> tuple[tuple[Path, ...], str | None]:
+    """The windows as sound, or why there are none."""
+    if not record.sounds:
+        return (), None
+    try:
+        return tuple(kept_windows(root, record)), None
+    except EnrolmentError as e:
+        return (), str(e)
+
+
+def _described_anew(files: Sequence[Path], views: Sequence[str], on_progress: Callable[[str], None]) -> NormalSound:
+    extractor = FeatureExtractor(None)
+    described: list[tuple[dict[str, F32], dict[str, F32]]] = []
+    for number, file in enumerate(files):
+        on_progress(f"{number} of {len(files)} kept windows heard again")
+        described.append((extractor.vectors(read_window(file), views, parts=True), {}))
+    return NormalSound.from_windows(described)
+
+
+@dataclass(frozen=True)
+class RelearningNeed:
+    """What another bundle would mean for a machine that was learned here."""
+
+    machine: str
+    why: str
+    can_be_done: bool
+    """Whether it can be learned anew from what was kept; else somebody must let it be heard again."""
+
+
+def relearning_needs(bundle: Bundle, root: Path, machines: Sequence[str]) -> list[RelearningNeed]:
+    """Which machines a bundle, or this program, could not judge as they were learned."""
+    needs = []
+    for machine in machines:
+        try:
+            record = read_enrolment(root, machine)
+        except AsdError as e:
+            needs.append(RelearningNeed(machine, str(e), can_be_done=False))
+            continue
+        why = None if record is None else objection(record, bundle)
+        if record is not None and why is not None:
+            needs.append(RelearningNeed(machine, why, can_relearn(record)))
+    return needs
