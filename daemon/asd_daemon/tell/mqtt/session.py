@@ -7,7 +7,9 @@ means and when to try again is for others.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -166,13 +168,20 @@ class Session:
         return events
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Say good-bye and hang up."""
+        """Say good-bye, wait until the broker has read it and hangs up, and hang up.
+
+        The library closes the socket behind its DISCONNECT. Where something has come that was not read, the kernel resets the connection
+        then, and a broker that finds it reset may read no further: the last messages are lost, and the last will is published.
+        """
         deadline_s = time.monotonic() + timeout_s
         with contextlib.suppress(OSError, ValueError):
-            if self._client.is_connected():
-                self._client.disconnect()
-                while self._client.want_write() and not self._ended and time.monotonic() < deadline_s:
-                    self._turn(0.1, None)
+            sock: Any = self._client.socket()
+            if sock is not None and self._client.is_connected():
+                with socket.socket(fileno=os.dup(sock.fileno())) as kept_open:
+                    self._client.disconnect()
+                    while self._client.want_write() and not self._ended and time.monotonic() < deadline_s:
+                        self._turn(0.1, None)
+                    _read_to_the_end(kept_open, deadline_s)
         self.hang_up()
 
     def give_up(self, why: str) -> None:
@@ -243,6 +252,15 @@ class Session:
         try:
             self._events.append(Heard(message.topic, bytes(message.payload), message.retain))
         except UnicodeDecodeError:  # a topic that is no text is none of ours
+            return
+
+
+def _read_to_the_end(sock: socket.socket, deadline_s: float) -> None:
+    """Read and forget what still comes, until the other side hangs up too; what is read may be encrypted."""
+    sock.shutdown(socket.SHUT_WR)
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        sock.settimeout(left_s)
+        if not sock.recv(1 << 16):
             return
 
 
