@@ -20,6 +20,11 @@ from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.report import StoreReport
 
 
+def alerts_file(folder: Path) -> Path:
+    """Where alerts wait and memories lie below a state folder."""
+    return folder / "alerts.sqlite"
+
+
 def scores_file(folder: Path) -> Path:
     """Where the scores lie below a state folder."""
     return folder / "scores.sqlite"
@@ -36,7 +41,7 @@ class Stores:
 
     def __init__(self, folder: Path, keep: KeepSettings, machines: Sequence[str]) -> None:
         self._keep = keep
-        self.outbox = Outbox(folder / "alerts.sqlite", machines, limit=keep.alerts_waiting)
+        self.outbox = Outbox(alerts_file(folder), machines, limit=keep.alerts_waiting)
         self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget) if keep.keeps_clips else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.judge.features.spectral_difference import Difference
+from asd_daemon.judge.thresholds.threshold import Threshold
 
 SCHEMA = 1
 
@@ -58,6 +59,8 @@ class MachineState:
     """UTC time until which no alert is told; None where alerts are told."""
     drift: Drift | None = None
     """Where the level of normal scores has crept towards the threshold."""
+    calibration: Threshold | None = None
+    """How sure the threshold is; None before the first window is judged."""
     troubles: tuple[str, ...] = ()
     """What can't be kept at present and why, in words."""
 
@@ -127,7 +130,20 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         "drift": {"since": time_text(state.drift.since), "fraction": round(state.drift.fraction, 3)}
         if state.drift
         else None,
+        "calibration": _calibration(state.calibration),
         "troubles": list(state.troubles),
+    }
+
+
+def _calibration(threshold: Threshold | None) -> dict[str, Any] | None:
+    if threshold is None:
+        return None
+    return {
+        "state": threshold.state,
+        "windows": threshold.windows,
+        "days": threshold.days,
+        "wanted": _rounded(threshold.wanted),
+        "held": threshold.held,
     }
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 
@@ -153,6 +154,9 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
         reason = f" ({machine['reason']})" if machine["reason"] else ""
         yield f"  {name}: {machine['state']}{reason} since {machine['since']}{score}"
         yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
+        calibration = machine.get("calibration")
+        if calibration and machine["threshold"] is not None:
+            yield f"    threshold {Threshold(machine['threshold'], **calibration).words}"
         if machine["muted_until"]:
             yield f"    muted until {machine['muted_until']}"
         if machine["drift"]:

@@ -16,6 +16,7 @@ import pytest
 
 from asd_daemon.errors import CannotStartError
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.payloads import Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
@@ -103,6 +104,17 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
     assert "no clip: full" in "\n".join(status_lines(found))
+
+
+def test_status_says_how_sure_the_threshold_is(tmp_path: Path) -> None:
+    calm = report()
+    learned = Threshold(1.4, "calibrated", windows=60_480, days=7, wanted=1.6, held="rise")
+    state = MachineState(Condition.NORMAL, AT, score=1.0, threshold=1.4, calibration=learned)
+    machines = {"fan": MachineReport(state, calm.counts, calm.source_health)}
+    StatusFile(status_file(tmp_path, machines), node="box", version="1").start(lambda: machines)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    words = "threshold calibrated, from 60480 windows on 7 days; it would be 1.6 but rises a little a day only"
+    assert words in "\n".join(status_lines(found))
 
 
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ class LearnedThreshold:
         usual = float(np.median(known.levels)) if known.usual is None else known.usual
         return (float(np.median(known.last_day)) - usual) / self._room
 
+    @property
+    def stretch(self) -> int | None:
+        """Which stretch of time is heard now, counted from 1970."""
+        return None if self._memory.current is None else self._memory.current.number
+
     def hear(self, score: float, at: datetime, *, alert_open: bool) -> Threshold | None:
         """Take in a usable window after the alarm has judged it; the threshold, where it became another one.
 

@@ -40,6 +40,25 @@ class Threshold:
     held: Held | None = None
     """What keeps the value from that: so much a day upwards or downwards, the limit in all, or a drift of the usual score."""
 
+    @property
+    def words(self) -> str:
+        """How sure it is, for people."""
+        if self.state == "fixed":
+            return "fixed by alarm.threshold"
+        learned = f"from {self.windows} windows on {self.days} days" if self.windows else "by enrolment alone"
+        held = "" if self.held is None or self.wanted is None else f"; it would be {self.wanted:.4g} but {self._why}"
+        return f"{self.state}, {learned}{held}"
+
+    @property
+    def _why(self) -> str:
+        """What holds it, for people."""
+        if self.held == "drift":
+            return "does not rise while scores have drifted"
+        if self.held == "limit":
+            is_early = self.state == "provisional" and (self.wanted or 0.0) < self.value
+            return "does not fall before it is calibrated" if is_early else "goes no farther from the enrolled one"
+        return f"{self.held}s a little a day only"
+
 
 @dataclass(frozen=True)
 class LearningRule:

@@ -9,6 +9,7 @@ When more than `limit` messages wait, the oldest `update` goes first, and where 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.errors import UsageError
 from asd_daemon.judge.alarm.alarm import AlertKind
 from asd_daemon.tell.storage.database import is_broken, open_database, set_aside
 
@@ -31,6 +33,22 @@ create table if not exists waiting (
 ) without rowid;
 create table if not exists memory (machine text primary key, content blob not null);
 """
+
+
+def read_kept_memory(file: Path, machine: str) -> bytes | None:
+    """What a machine's alarm knew when it was last written down; nothing is made or changed.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    if not file.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute("select content from memory where machine = ?", (machine,)).fetchone()
+    except sqlite3.Error as e:
+        raise UsageError(f"{file}: can't be read: {e}") from e
+    return None if row is None else bytes(row[0])
 
 
 @dataclass(frozen=True)
