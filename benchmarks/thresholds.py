@@ -182,10 +182,11 @@ def faults(name: str, seeds: int, budgets: list[float]) -> None:
                 found = []
                 for frozen_at in (None, before):
                     ill = Box(learning.rule, learning.level, learning.tail, learning.alarm, frozen_at)
-                    found.append(float((ill.hear(failing, times) or [np.inf])[0]))
+                    opens = ill.hear(failing, times)
+                    found.append(float(opens[0]) if opens else np.inf)
                     if frozen_at is None:
                         moved = (ill.threshold.value - before) / room
-                rows.setdefault((fault, budget), []).append((*found, moved))
+                rows.setdefault((fault, budget), []).append((found[0], found[1], moved))
         print(f"  {name} seed {seed} done", flush=True)
     for (fault, budget), seen in rows.items():
         learned, frozen, moved = np.array(seen).T
@@ -199,35 +200,63 @@ def faults(name: str, seeds: int, budgets: list[float]) -> None:
         )
 
 
-def recorded(folder: Path) -> Iterator[tuple[str, F64, F64, int]]:
-    """Streams of noisy_weeks.py: machine, scores, scores of enrolment, windows an hour."""
+@dataclass(frozen=True)
+class HeardMachine:
+    """What noisy_weeks.py made of a machine's sound."""
+
+    name: str
+    scores: F64
+    enrolled: F64
+    per_hour: int
+    failing: dict[str, F64]
+
+
+def recorded(folder: Path) -> Iterator[HeardMachine]:
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as kept:
-            yield file.stem, kept["scores"].astype(float), kept["held_out"].astype(float), int(kept["per_hour"])
+            failing = {key.removeprefix("failing/"): kept[key] for key in kept.files if key.startswith("failing/")}
+            scores, enrolled = (kept[key].astype(float) for key in ("scores", "held_out"))
+            yield HeardMachine(file.stem, scores, enrolled, int(kept["per_hour"]), failing)
+
+
+def found_at(scores: F64, threshold: float) -> int | None:
+    """The window of failing sound with which an alert opens."""
+    alarm = Alarm(ALARM)
+    for number, (score, at) in enumerate(zip(scores.tolist(), clock(scores.size), strict=True)):
+        if alarm.update(score, threshold, at) is not None:
+            return number + 1
+    return None
 
 
 def heard(folder: Path, budgets: list[float]) -> None:
-    """Print the false alarms of streams that were made of sound: per machine and week, and all together."""
+    """Print false alarms and failures found of streams that were made of sound: per machine, and all together."""
     counts: dict[float, list[float]] = {b: [] for b in budgets}
-    for machine, scores, known, per_hour in recorded(folder):
-        hop_s = 3600 / per_hour
-        week = 168 * per_hour
-        weeks = scores.size / week
+    found: dict[float, list[bool]] = {b: [] for b in budgets}
+    for machine in recorded(folder):
+        hop_s, week = 3600 / machine.per_hour, 168 * machine.per_hour
+        weeks, times = machine.scores.size / week, clock(machine.scores.size, hop_s=3600 / machine.per_hour)
         for budget in budgets:
-            learning, fixed = (box(known, budget, hop_s, least_windows=100 * per_hour) for _ in range(2))
+            learning, fixed = (
+                box(machine.enrolled, budget, hop_s, least_windows=100 * machine.per_hour) for _ in range(2)
+            )
             fixed.frozen_at = fixed.level.threshold
-            times = clock(scores.size, hop_s=hop_s)
-            opens, alone = np.array(learning.hear(scores, times)), np.array(fixed.hear(scores, times))
-            from_second = float(np.sum(opens >= week)) / max(weeks - 1, 1e-9)
-            counts[budget].append(from_second)
+            opens, alone = np.array(learning.hear(machine.scores, times)), fixed.hear(machine.scores, times)
+            counts[budget].append(float(np.sum(opens >= week)) / max(weeks - 1, 1e-9))
+            at = {f: found_at(scores, learning.threshold.value) for f, scores in machine.failing.items()}
+            found[budget] += [number is not None for number in at.values()]
+            missed = ", ".join(f for f, number in at.items() if number is None)
             print(
-                f"{machine:9s} budget {budget:<4g} {weeks:.1f} weeks: enrolled alone {alone.size / weeks:6.2f} a week; learned: week 1"
-                f" {np.sum(opens < week)}, then {from_second:.2f} a week; threshold {learning.level.threshold:.3f} →"
-                f" {learning.threshold.value:.3f}, {learning.threshold.words}",
+                f"{machine.name:9s} budget {budget:<4g} {weeks:.1f} weeks: enrolled alone {len(alone) / weeks:6.2f} a week;"
+                f" learned: week 1 {np.sum(opens < week)}, then {counts[budget][-1]:.2f} a week; threshold"
+                f" {learning.level.threshold:.3f} → {learning.threshold.value:.3f}, {learning.threshold.words};"
+                f" failures missed: {missed or 'none'} of {len(at)}",
                 flush=True,
             )
     for budget in budgets:
-        print(f"all machines budget {budget:g}: from the second week on {np.mean(counts[budget]):.2f} a week")
+        print(
+            f"all machines budget {budget:g}: from the second week on {np.mean(counts[budget]):.2f} a week; "
+            f"{sum(found[budget])} of {len(found[budget])} failures found within 10 windows"
+        )
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def score(paths: tuple[Path, ...], machine: str, bundle: Path | None, channel: int, as_json: bool) -> int:
     """Score recordings: files, or all below a folder. Each is padded or cut to 10 s, as in training.
 
-    Judged by the provisional threshold of enrolment, whatever a daemon has learned since or `alarm.threshold` says. A recording that can't be
-    read, or holds digital silence, is named on stderr and the others are scored; the exit code is 2 then.
+    Judged by the provisional threshold of enrolment, whatever a daemon has learned since or `alarm.threshold` says. A recording that
+    can't be read, or holds digital silence, is named on stderr and the others are scored; the exit code is 2 then.
 
     \b
     Examples:

@@ -23,6 +23,7 @@ WEEK_S = 7 * 24 * 3600.0
 TAIL = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 5e-3, 3e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 1e-5, 1e-6)
 DECISION_EXCEEDANCE = 0.1  # the challenge's decision: the 90th percentile of normal scores
 LEAST_TAIL_SCORES = 4  # fewer have no tail of their own
+HEAVY_SHARE = 0.25  # how far the tail goes from the gamma distribution's to the highest scores' own
 TAIL_SHARE, MOST_TAIL_SHARE, TAIL_SCORES = 0.2, 0.5, 15  # the tail are the highest fifth, or so many where that is more
 
 
@@ -89,7 +90,8 @@ def calibrate(scores: NDArray[np.floating]) -> Calibration:
 
     The gamma distribution by maximum likelihood with location 0, as the challenge's baseline fits its scores (Harada et al., EUSIPCO
     2023). It is what distances of like windows follow, and is exceeded too often where hours and days differ; the predictive Pareto
-    quantile of a hundred windows is out of the reach of most failures. Among the highest scores the tail goes half way between the two.
+    quantile of a hundred windows is out of the reach of most failures. Among the highest scores the tail goes a quarter of the way
+    from the first to the second.
 
     Args:
         scores: (N,), N ≥ 2, not negative; each clip's was got without it among the normal ones.
@@ -108,7 +110,7 @@ def calibrate(scores: NDArray[np.floating]) -> Calibration:
     ordered = np.sort(np.maximum(scores.astype(np.float64), floor))
     shape, scale = fit_gamma(ordered)
     light = np.array([tail_score(p, shape, scale) for p in TAIL])
-    quantiles = np.maximum.accumulate((light + _heavy_tail(ordered, light)) / 2)
+    quantiles = np.maximum.accumulate(light + HEAVY_SHARE * (_heavy_tail(ordered, light) - light))
     tail = tuple(Quantile(exceedance=p, score=score) for p, score in zip(TAIL, quantiles, strict=True))
     return Calibration(clips=int(scores.shape[0]), gamma=GammaFit(shape=shape, location=0.0, scale=scale), tail=tail)
 

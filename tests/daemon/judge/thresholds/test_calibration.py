@@ -52,7 +52,7 @@ def test_threshold_of_few_windows_is_wider_than_the_true_quantile_mostly(count: 
     exceedance, rng = 0.0023, np.random.default_rng(6)
     true = gamma.isf(exceedance, 30, scale=1 / 30)
     found = [calibrate(rng.gamma(30, 1 / 30, count)).threshold(exceedance) for _ in range(25)]
-    assert np.mean(np.array(found) > true) > 0.8
+    assert np.mean(np.array(found) > true) > 0.6
     assert np.median(found) - 1 < 2.5 * (true - 1)
 
 

@@ -93,6 +93,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "acknowledged": False,
         "muted_until": None,
         "drift": None,
+        "calibration": None,
         "troubles": [],
     }
     assert score["at"] == "2026-01-31T12:00:00.123Z"
