@@ -78,15 +78,15 @@ class LearningRule:
     """So many days make it calibrated: a week has all the hours that noise keeps to …"""
     least_windows: int = 10_000
     """… and so many windows."""
-    rise_per_day: float = 0.03
+    rise_per_day: float = 0.035
     """Once calibrated the threshold rises at most this fraction of the enrolled room (centre to threshold) a day …"""
-    move_per_day: float = 0.15
+    move_per_day: float = 0.175
     """… and falls, or rises before it is calibrated, at most this one."""
-    widest: float = 3.0
+    widest: float = 3.5
     """At most so many enrolled rooms above the centre …"""
     narrowest: float = 0.5
     """… and at least so many."""
-    drifted: float = 0.3
+    drifted: float = 0.35
     """Where the level of a day lies this fraction of the room above the usual one nothing teaches and nothing rises."""
     guard_s: float = 7200.0
     """Peaks of so long before an alert don't teach."""
