@@ -36,6 +36,7 @@ RULE = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=0)
 class _Verdict:
     score: float
     threshold: float = 0.5
+    enrolled: None = None
 
     @property
     def anomalous(self) -> bool:

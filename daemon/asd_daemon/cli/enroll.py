@@ -106,7 +106,8 @@ def _print_learned(model: str, done: EnrolmentResult) -> None:
     views = ", ".join(f"{view} {weight:.0%}" for view, weight in record.weights)
     low, middle, high = record.level_dbfs
     click.echo(
-        f"{model}: learned from {record.windows} windows; threshold {done.threshold:.3f} (normal windows score about 1)"
+        f"{model}: learned from {record.windows} windows; provisional threshold {done.threshold:.3f} (normal windows score about 1),"
+        " until a week of listening knows it better"
     )
     click.echo(f"judged by {_families(record.weights)} ({views})")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")

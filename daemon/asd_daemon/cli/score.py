@@ -41,6 +41,8 @@ def score(
     such windows are `unusable`, with the reason. A recording that can't be read, or of which nothing is usable, is named on stderr and the
     others are scored; the exit code is 2 then, and 0 where all were scored, whatever the scores are.
 
+    Judged by the provisional threshold of enrolment, whatever a daemon has learned since or `alarm.threshold` says.
+
     \b
     Examples:
       asd-daemon score recordings/ --machine fan

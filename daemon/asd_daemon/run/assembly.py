@@ -15,7 +15,7 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.health_reporting import make_health_reporters
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.publishing import make_publisher
-from asd_daemon.run.rules import alarm_rule, fitness_limits
+from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
 from asd_daemon.run.source_memories import source_memory_of
@@ -110,8 +110,9 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
                 callbacks,
                 learner=learners.get(name),
                 rule=alarm_rule(machine.alarm),
+                threshold=threshold_rule(machine),
                 records=stores.records(name),
-                resumes=plan.sources[name].kind not in ("file", "folder"),
+                resumes=plan.goes_on_with(name),
                 fitness=WindowFitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             )

@@ -21,12 +21,18 @@ from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.fitness import rms_level_dbfs
 from asd_daemon.hear.windows.quality import QualityLimits, unfit_reason
 from asd_daemon.redaction import redact
+from asd_daemon.run.machine_threshold import MachineThreshold
 from asd_daemon.run.publishing import broker_address, topics_of
+from asd_daemon.run.rules import threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.source_memories import source_memory_of
+from asd_daemon.run.stores import outbox_file
 from asd_daemon.settings.file import state_folder
+from asd_daemon.settings.keys import MachineSettings
 from asd_daemon.settings.plan import Plan
+from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_locks import is_heard
+from asd_daemon.tell.storage.machine_memory import parse_memory
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -55,9 +61,7 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
     for name, machine in plan.machines.items():
         yield _finding(
             f"{name}: model",
-            lambda n=name, m=machine: (
-                f"threshold {shared_bundle.scorer(plan.model_of(n), m.alarm, m.hop_s).threshold:.4g}"
-            ),  # type: ignore[misc]
+            lambda n=name, m=machine: _model(shared_bundle, n, plan.model_of(n), m),  # type: ignore[misc]
         )
         yield _finding(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
     yield _finding("broker", lambda: _broker(plan))
@@ -77,6 +81,17 @@ def _bundle(shared_bundle: SharedBundle) -> str:
     compared = bounded_self_test(bundle)
     tested = f", {compared} reference scores reached" if compared else ""
     return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
+
+
+def _model(shared_bundle: SharedBundle, name: str, model: str, machine: MachineSettings) -> str:
+    """The threshold that holds, or will when the daemon starts."""
+    scorer = shared_bundle.scorer(model, machine.alarm, machine.hop_s)
+    memory = parse_memory(read_kept_memory(outbox_file(state_folder()), name), name)
+    rule = threshold_rule(machine)
+    threshold = MachineThreshold(name, rule, memory.tail).take_up(scorer.threshold, scorer.enrolled)
+    others = f"; enrolled {scorer.threshold:.4g}" if threshold.value != scorer.threshold else ""
+    stays = "; alarm.threshold_learning is off" if rule.learning is None and rule.fixed is None else ""
+    return f"threshold {threshold.value:.4g}, {threshold.words}{others}{stays}"
 
 
 def _state_folder() -> str:

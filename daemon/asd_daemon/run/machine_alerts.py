@@ -1,7 +1,7 @@
 """One machine's alerts: which are published and which are withheld, with what explanation, and what survives a restart.
 
-Owns the order in which score log, drift, alarm, silence and publisher are asked for each window. It is asked from one thread, the judging
-one; it knows no microphone and no broker.
+Owns the order in which score log, drift, alarm, threshold, silence and publisher are asked for each window. It is asked from one
+thread, the judging one; it knows no microphone and no broker.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.run.alert_explanation import AlertExplanation
+from asd_daemon.run.machine_threshold import MachineThreshold, ThresholdRule
 from asd_daemon.run.score_drift_watch import ScoreDriftWatch
 from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Command, CommandKind
@@ -35,6 +36,7 @@ class AlertRules:
 
     alarm: AlarmRule
     drift: ScoreDriftRule = field(default_factory=ScoreDriftRule)
+    threshold: ThresholdRule = field(default_factory=ThresholdRule)
     hop_samples: int = WINDOW_SAMPLES
     """From the start of one window to the start of the next."""
 
@@ -68,6 +70,8 @@ class MachineAlerts:
         memory = self._records.memory() if resumes else MachineMemory()
         self._alarm = Alarm(rules.alarm, memory=memory.alarm)
         self._silence, self._drift = memory.silence, ScoreDriftWatch(machine, rules.drift, memory.level)
+        learning = rules.threshold.learning if resumes else None
+        self._threshold = MachineThreshold(machine, replace(rules.threshold, learning=learning), memory.tail)
         self._explanation, self._fresh_sound = AlertExplanation(), FreshSound(rules.hop_samples)
         self._clip: str | None = None
 
@@ -98,6 +102,7 @@ class MachineAlerts:
             acknowledged=alert is not None and alert.event_id == silence.acknowledged,
             muted_until=silence.muted_until(now),
             drift=self._drift.drift,
+            calibration=self._threshold.state,
             troubles=self._records.write_errors,
             changes=self._explanation.changes if alert else None,
         )
@@ -123,15 +128,19 @@ class MachineAlerts:
         _LOG.warning("%s: alert %s: its machine can't be judged; it %s", self._machine, event.event_id, ends)
         self._handle_event(event)
 
+    def apply_threshold(self, verdict: Verdict) -> Verdict:
+        """What the judge says of a window, by the threshold that holds for this machine."""
+        return self._threshold.apply(verdict)
+
     def handle_verdict(self, window: Window, verdict: Verdict) -> None:
-        """Take in what the judge says of a window, and publish what there is to publish."""
+        """Take in what is said of a window by the threshold that holds, and publish what there is to publish."""
         at = window.ended_at
         self._records.log_score(at, verdict.score, verdict.threshold)
-        if self._drift.update(verdict, at):
-            self._remember()
+        is_worth_keeping = self._drift.update(verdict.score, self._threshold.unmoved(verdict), at)
         self._end_expired_silence(at)
         event = self._alarm.update(verdict.score, verdict.threshold, at)
         alert = self.open_alert
+        is_worth_keeping |= self._threshold.hear(verdict.score, at, alert_open=alert is not None)
         if event is not None and event.kind is AlertKind.OPEN:
             self._explanation.begin(window.samples)
         elif alert is not None and verdict.score == alert.peak_score:  # what is told is how the worst window differs
@@ -140,6 +149,8 @@ class MachineAlerts:
             self._handle_event(event)
         elif alert is None and verdict.score <= self._rules.alarm.close_threshold(verdict.threshold):
             self._explanation.add_normal(window.samples)
+        if is_worth_keeping:
+            self._remember()
 
     def handle_command(self, command: Command, now: datetime) -> None:
         """Mute, unmute or acknowledge, as people ask."""
@@ -192,7 +203,7 @@ class MachineAlerts:
             self._remember()
 
     def _memory(self) -> MachineMemory:
-        return MachineMemory(self._alarm.memory, self._silence, self._drift.memory)
+        return MachineMemory(self._alarm.memory, self._silence, self._drift.memory, self._threshold.memory)
 
     def _remember(self) -> None:
         if self._resumes:

@@ -20,6 +20,7 @@ from asd_daemon.run.judging_loop import JudgingLoop
 from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
+from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.run.window_judging import Learner, WindowJudging
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import Condition, MachineState
@@ -55,6 +56,7 @@ class MachineMonitor:
         publisher: who publishes states, scores and alerts.
         callbacks: whom it tells how it goes.
         rule: what makes an alert.
+        threshold: which threshold holds; unset: the judge's.
         records: what is kept of it; None keeps nothing.
         fitness: whether its windows can be judged.
         learner: where it can be learned while it is heard; None where it can't.
@@ -72,6 +74,7 @@ class MachineMonitor:
         callbacks: MonitorCallbacks,
         *,
         rule: AlarmRule,
+        threshold: ThresholdRule | None = None,
         records: MachineRecords | None = None,
         fitness: WindowFitness | None = None,
         learner: Learner | None = None,
@@ -84,7 +87,7 @@ class MachineMonitor:
         self._source, self._open_judge, self._callbacks = source, open_judge, callbacks
         self._learner, self._now = learner, now
         resumes = source.live if resumes is None else resumes
-        rules = AlertRules(rule, hop_samples=hop_samples)
+        rules = AlertRules(rule, threshold=threshold or ThresholdRule(), hop_samples=hop_samples)
         self._alerts = MachineAlerts(machine, rules, publisher, records, self.counters, resumes=resumes)
         fitness = fitness or WindowFitness()
         self._queue = JudgingQueue()

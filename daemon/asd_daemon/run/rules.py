@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from asd_daemon.hear.windows.fitness import FitnessLimits
 from asd_daemon.judge.alarm.alarm import AlarmRule
-from asd_daemon.settings.keys import AlarmSettings, QualitySettings
+from asd_daemon.judge.thresholds.threshold import LearningRule
+from asd_daemon.run.machine_threshold import ThresholdRule
+from asd_daemon.settings.keys import AlarmSettings, MachineSettings, QualitySettings
 
 
 def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
@@ -18,6 +20,13 @@ def alarm_rule(alarm: AlarmSettings) -> AlarmRule:
         alarm.cool_down_s,
         alarm.relapse_s,
     )
+
+
+def threshold_rule(machine: MachineSettings) -> ThresholdRule:
+    """Which threshold holds for a machine, as its settings say."""
+    alarm = machine.alarm
+    learning = LearningRule(alarm.open_after, alarm.of, machine.hop_s, alarm.false_alarms_per_week)
+    return ThresholdRule(alarm.threshold, learning if alarm.threshold_learning else None)
 
 
 def fitness_limits(quality: QualitySettings) -> FitnessLimits:

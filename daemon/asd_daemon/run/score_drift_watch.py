@@ -9,7 +9,6 @@ import logging
 from datetime import datetime
 
 from asd_daemon.judge.alarm.score_drift import ScoreDrift, ScoreDriftMemory, ScoreDriftRule
-from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.tell.payloads import Drift
 
 _LOG = logging.getLogger(__name__)
@@ -38,9 +37,9 @@ class ScoreDriftWatch:
         since = self._scores.drifted_since
         return None if since is None else Drift(since, round(self._scores.drift or 0.0, 1))
 
-    def update(self, verdict: Verdict, at: datetime) -> bool:
-        """Take in a window's score; whether a drift began or ended with it."""
-        if not self._scores.update(verdict.score, verdict.threshold, at):
+    def update(self, score: float, threshold: float, at: datetime) -> bool:
+        """Take in a window's score and a threshold that stays; whether a drift began or ended with it."""
+        if not self._scores.update(score, threshold, at):
             return False
         if self._scores.drifted_since is not None:
             _LOG.warning(

@@ -34,7 +34,7 @@ def scores_file(folder: Path) -> Path:
 
 
 def outbox_file(folder: Path) -> Path:
-    """Where the alerts that wait lie below a state folder."""
+    """Where alerts wait and memories lie below a state folder."""
     return folder / "alerts.sqlite"
 
 

@@ -86,7 +86,7 @@ class WindowJudging:
             self._outage.report(Condition.UNUSABLE, reason.value, at, hears=hears)
             return
         try:
-            verdict = judge.score(window.samples)
+            verdict = self._alerts.apply_threshold(judge.score(window.samples))
         except UnknownMachineError as e:  # it waits to be learned, or is being learned
             self.in_progress.settle(unusable=1)
             self._status.change(Condition.LEARNING, str(e), at)

@@ -122,6 +122,12 @@ class AlarmSettings(_Section):
     false_alarms_per_week: float = Field(
         1.0, gt=0, le=10_000, description="how many alerts a week a healthy machine may cause; sets the threshold"
     )
+    threshold_learning: bool = Field(
+        True, description="learn the threshold from what is heard; false: the provisional one of enrolment stays"
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1e9, description="a threshold of your own, which nothing moves; unset: as the two keys above say"
+    )
 
     @model_validator(mode="after")
     def _k_of_n(self) -> Self:

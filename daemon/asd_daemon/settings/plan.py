@@ -46,6 +46,12 @@ class Plan:
         """The machine's name in the bundle."""
         return self.machines[machine].model or machine
 
+    def goes_on_with(self, machine: str) -> bool:
+        """Whether a machine is heard as in the run before: no recordings, and no simulation that is only tried out on the command line."""
+        source = self.sources[machine]
+        is_tried = source.kind == "simulate" and source != self.machines[machine].source.spec()
+        return source.kind not in ("file", "folder") and not is_tried
+
 
 def make_plan(options: CommandLineOptions) -> Plan:
     """Read the configuration and lay the command line over it.

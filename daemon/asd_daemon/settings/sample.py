@@ -36,6 +36,7 @@ _EXAMPLES: dict[str, Any] = {
     "machines.fan.source.simulate": "fan?fail=blade_chip&fail_after=60",
     "machines.fan.source.channel": 0,
     "machines.fan.source.rate_hz": 48000,
+    "machines.fan.alarm.threshold": 1.8,
     "health.metrics_port": 9187,
     "health.ping_url": "https://hc-ping.com/your-uuid",
     "mqtt.port": 8883,

@@ -14,6 +14,7 @@ from typing import Any
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.judge.features.change import Change
 from asd_daemon.judge.features.spectral_difference import Difference
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.change_words import change_text
 
@@ -64,6 +65,8 @@ class MachineState:
     """UTC time until which no alert is told; None where alerts are told."""
     drift: Drift | None = None
     """Where the level of normal scores has crept towards the threshold."""
+    calibration: Threshold | None = None
+    """How sure the threshold is; None before the first window is judged."""
     troubles: tuple[str, ...] = ()
     """What can't be kept or told at present and why, in words."""
     hears: bool = True
@@ -145,8 +148,21 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         "drift": {"since": time_text(state.drift.since), "fraction": round(state.drift.fraction, 3)}
         if state.drift
         else None,
+        "calibration": _calibration(state.calibration),
         "troubles": list(state.troubles),
         "text": _text(state.changes),
+    }
+
+
+def _calibration(threshold: Threshold | None) -> dict[str, Any] | None:
+    if threshold is None:
+        return None
+    return {
+        "state": threshold.state,
+        "windows": threshold.windows,
+        "days": threshold.days,
+        "wanted": _rounded(threshold.wanted),
+        "held": threshold.held,
     }
 
 

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from asd_daemon.errors import CannotStartError
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.payloads import Condition
 from asd_daemon.watch.report import DeliveryReport, DeliveryReports, MachineReport, Reports
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -38,10 +39,28 @@ _COUNTERS = {
     "asd_deaf": ("Times that nothing usable was heard for too long", lambda r: r.counts.deaf),
     "asd_alerts": ("Alerts that were opened", lambda r: r.counts.opened),
 }
+
+
+def _calibrated(threshold: Threshold | None) -> int | None:
+    return None if threshold is None or threshold.state == "fixed" else int(threshold.state == "calibrated")
+
+
 _GAUGES = {
     "asd_listening": ("1 while the machine is heard", lambda r: int(r.state.listening)),
     "asd_score": ("Anomaly score of the last window; absent while nothing is judged", _score_now),
     "asd_threshold": ("Score above which a window is anomalous", lambda r: r.state.threshold),
+    "asd_threshold_calibrated": (
+        "1 where the threshold was learned from a week and more of listening, 0 where it is provisional; none where it is fixed",
+        lambda r: _calibrated(r.state.calibration),
+    ),
+    "asd_threshold_windows": (
+        "Windows that the threshold was learned from",
+        lambda r: r.state.calibration.windows if r.state.calibration else None,
+    ),
+    "asd_threshold_wanted": (
+        "The threshold that the scores ask for; another one than asd_threshold where that is held back",
+        lambda r: r.state.calibration.wanted if r.state.calibration else None,
+    ),
     "asd_alert_open": ("1 while an alert is open", lambda r: int(r.state.event_id is not None)),
     "asd_level_drift": (
         "How far normal scores have drifted towards the threshold, 0 to 1; 0 where they have not",

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.private_files import make_private_file, make_private_folder
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.payloads import state_payload, time_text
@@ -223,6 +224,9 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
         yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
         if text := machine.get("text"):
             yield f"    {text}"
+        calibration = machine.get("calibration")
+        if calibration and machine["threshold"] is not None:
+            yield f"    threshold {Threshold(machine['threshold'], **calibration).words}"
         if machine["muted_until"]:
             yield f"    muted until {machine['muted_until']}"
         if machine["drift"]:

@@ -19,6 +19,7 @@ import yaml
 from asd_daemon.cli.program import cli
 from asd_daemon.cli.service_installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.settings.file import SYSTEM_FILE, parse_settings
 from asd_daemon.tell.payloads import Condition, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
@@ -230,7 +231,15 @@ def test_compose_names_files_volumes_and_commands_that_exist() -> None:
 def known_metrics() -> set[str]:
     """Every name that the collector gives, as Prometheus shows it."""
     report = MachineReport(
-        MachineState(Condition.NORMAL, datetime.now(UTC), score=1.0, threshold=1.0), Counts(), SourceHealth()
+        MachineState(
+            Condition.NORMAL,
+            datetime.now(UTC),
+            score=1.0,
+            threshold=1.0,
+            calibration=Threshold(1.0, "calibrated", wanted=1.0),
+        ),
+        Counts(),
+        SourceHealth(),
     )
     told = DeliveryReport(BrokerStatus("broker:1883"))
     families = MachineCollector(lambda: {"fan": report}, lambda: told).collect()

@@ -33,6 +33,7 @@ SOUND = np.random.default_rng(0).normal(0, 0.05, 160_000).astype(np.float32)
 class Scored:
     score: float
     threshold: float = 0.5
+    enrolled: None = None
 
     @property
     def anomalous(self) -> bool:

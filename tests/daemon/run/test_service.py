@@ -35,6 +35,7 @@ class Loudness:
 
     score: float
     threshold: float = 0.5
+    enrolled: None = None
 
     @property
     def anomalous(self) -> bool:

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.commands import Command, CommandKind, parse_command
 from asd_daemon.tell.mqtt.discovery import describes, device_id, discoveries, former_topics
 from asd_daemon.tell.mqtt.topics import Topics
@@ -64,9 +65,11 @@ STATES = [MachineState(condition, AT) for condition in Condition] + [
         acknowledged=True,
         muted_until=AT,
         drift=Drift(AT, 0.6),
+        calibration=Threshold(0.4, "calibrated", windows=60_480, days=7, wanted=0.45, held="rise"),
         troubles=("the disk is full",),
         changes=CHANGES,
-    )
+    ),
+    MachineState(Condition.NORMAL, AT, 0.5, 1.8, calibration=Threshold(1.8, "fixed")),
 ]
 
 

@@ -18,6 +18,7 @@ import pytest
 from asd_daemon.errors import CannotStartError
 from asd_daemon.hear.source import SourceHealth
 from asd_daemon.judge.features.change import Change, ChangeKind
+from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.payloads import Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
@@ -115,6 +116,17 @@ def test_status_of_a_machine_with_an_alert_says_what_has_changed(tmp_path: Path)
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert "    Hisses above 2540 Hz, 6 dB louder than usual" in list(status_lines(found))
     assert found.content["machines"]["pump"]["text"] is None
+
+
+def test_status_says_how_sure_the_threshold_is(tmp_path: Path) -> None:
+    calm = report()
+    learned = Threshold(1.4, "calibrated", windows=60_480, days=7, wanted=1.6, held="rise")
+    state = MachineState(Condition.NORMAL, AT, score=1.0, threshold=1.4, calibration=learned)
+    machines = {"fan": MachineReport(state, calm.counts, calm.source_health)}
+    StatusFile(status_file(tmp_path, machines), node="box", version="1").start(lambda: machines)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    words = "threshold calibrated, from 60480 windows on 7 days; it would be 1.6 but rises a little a day only"
+    assert words in "\n".join(status_lines(found))
 
 
 def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path: Path) -> None:

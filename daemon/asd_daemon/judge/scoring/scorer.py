@@ -29,6 +29,7 @@ from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.thresholds.calibration import window_exceedance
+from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
 
 __all__ = ["EmbedderSession", "Scorer", "WindowScore", "open_embedder", "window_features"]
@@ -48,7 +49,7 @@ class WindowScore:
     score: float
     """0 and up, higher is more abnormal: the sum of the distances, or about 1 for a normal window where views are fused."""
     threshold: float
-    """Above it the window counts as anomalous."""
+    """Above it the window counts as anomalous: the provisional one."""
     anomalous: bool
     heard: float | None
     """1 - cosine of the heard sound's embedding and its nearest normal neighbour, 0 to 2; None where the machine does without."""
@@ -56,6 +57,8 @@ class WindowScore:
     """The same for the separated machine sound; None where the machine does without."""
     views: tuple[tuple[str, float], ...] = ()
     """Where views are fused: each with its own score, 1 where it is as far off as normal windows are in the median."""
+    enrolled: EnrolledThreshold | None = None
+    """What the threshold is learned from while the machine is listened to."""
 
 
 class FeatureExtractor:
@@ -120,7 +123,9 @@ class Scorer:
             BundleError: a model, index, fusion or calibration that can't be used.
         """
         self.machine = machine
-        self.threshold = bundle.calibration(machine).threshold(exceedance)
+        calibration = bundle.calibration(machine)
+        self.threshold = calibration.threshold(exceedance)
+        self.enrolled = EnrolledThreshold(calibration.fingerprint, calibration.centre, self.threshold)
         self._fusion = bundle.fusion(machine)
         self._index = self._separated_index = None
         if self._fusion is not None:
@@ -154,11 +159,21 @@ class Scorer:
             view_scores = self._fusion.view_scores(vectors)
             score = float(self._fusion.combine(view_scores)[0])
             views = tuple((name, float(s[0])) for name, s in zip(self._fusion.names(), view_scores, strict=True))
-            return WindowScore(score, self.threshold, score > self.threshold, heard=None, views=views)
+            return self._scored(score, heard=None, views=views)
         heard = self._distance(self._index, vectors[HEARD])
         separated = self._distance(self._separated_index, vectors[SEPARATED]) if SEPARATED in self.views else None
         score = heard + (separated or 0.0)
-        return WindowScore(score, self.threshold, score > self.threshold, heard=heard, separated=separated)
+        return self._scored(score, heard=heard, separated=separated)
+
+    def _scored(
+        self,
+        score: float,
+        heard: float | None,
+        separated: float | None = None,
+        views: tuple[tuple[str, float], ...] = (),
+    ) -> WindowScore:
+        is_anomalous = score > self.threshold
+        return WindowScore(score, self.threshold, is_anomalous, heard, separated, views, self.enrolled)
 
     @staticmethod
     def _distance(index: NeighbourIndex | None, embedding: F32) -> float:

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
+
 
 class Verdict(Protocol):
     """What a judge says of a window."""
@@ -22,6 +24,10 @@ class Verdict(Protocol):
     @property
     def anomalous(self) -> bool:
         """Whether it is."""
+
+    @property
+    def enrolled(self) -> EnrolledThreshold | None:
+        """What enrolment knows of the threshold; None where nothing can be learned from that."""
 
 
 class Judge(Protocol):

@@ -5,11 +5,13 @@ Owns the SQL. What waits, and for how long, is the outbox's business.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.errors import UsageError
 from asd_daemon.judge.alarm.alarm import AlertKind
 from asd_daemon.tell.storage.database import open_database
 
@@ -109,3 +111,19 @@ def write(
 
 def _of(machines: Sequence[str]) -> str:
     return f"machine in ({','.join('?' * len(machines))})"
+
+
+def read_kept_memory(file: Path, machine: str) -> bytes | None:
+    """What a machine's alarm knew when it was last written down; nothing is made or changed.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    if not file.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute("select content from memory where machine = ?", (machine,)).fetchone()
+    except sqlite3.Error as e:
+        raise UsageError(f"{file}: can't be read: {e}") from e
+    return None if row is None else bytes(row[0])

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from asd_daemon.judge.alarm.alarm import AlarmMemory
 from asd_daemon.judge.alarm.alert_silence import AlertSilence
 from asd_daemon.judge.alarm.score_drift import ScoreDriftMemory
+from asd_daemon.judge.thresholds.tail_memory import TailMemory
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class MachineMemory:
     alarm: AlarmMemory = field(default_factory=AlarmMemory)
     silence: AlertSilence = field(default_factory=AlertSilence)
     level: ScoreDriftMemory = field(default_factory=ScoreDriftMemory)
+    tail: TailMemory = field(default_factory=TailMemory)
 
     def to_bytes(self) -> bytes:
         """JSON."""

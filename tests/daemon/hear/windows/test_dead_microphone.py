@@ -33,6 +33,7 @@ class Calm:
     score: float = 0.1
     threshold: float = 0.5
     anomalous: bool = False
+    enrolled: None = None
 
 
 class SlowJudge:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import binom, gamma
 
+from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
 from asd_daemon.judge.thresholds.calibration import (
     WEEK_S,
     Calibration,
@@ -29,14 +30,50 @@ def test_window_exceedance_wrong_rule_is_refused() -> None:
         window_exceedance(1, 4, 3, 10)
 
 
-def test_threshold_between_stored_quantiles_follows_the_gamma_tail() -> None:
+def test_threshold_of_likely_scores_follows_the_gamma_distribution() -> None:
     rng = np.random.default_rng(0)
     scores = rng.gamma(4.0, 0.01, size=5000).astype(np.float32)
     calibration = calibrate(scores)
     assert calibration.gamma.shape == pytest.approx(4.0, rel=0.1)
-    for p in (0.25, 0.1, 0.0023, 7e-5):
+    for p in (0.5, 0.25):
         expected = gamma.isf(p, calibration.gamma.shape, scale=calibration.gamma.scale)
         assert calibration.threshold(p) == pytest.approx(expected, rel=0.02)
+    assert calibration.centre == pytest.approx(float(np.median(scores)), rel=0.03)
+
+
+def test_threshold_of_rare_scores_of_very_many_windows_is_the_true_one() -> None:
+    scores = np.random.default_rng(0).gamma(4.0, 0.01, size=5000)
+    for p in (0.1, 0.0023, 5e-4):
+        assert calibrate(scores).threshold(p) == pytest.approx(gamma.isf(p, 4.0, scale=0.01), rel=0.1)
+
+
+@pytest.mark.parametrize("count", [28, 120])
+def test_threshold_of_few_windows_is_wider_than_the_true_quantile_mostly(count: int) -> None:
+    exceedance, rng = 0.0023, np.random.default_rng(6)
+    true = gamma.isf(exceedance, 30, scale=1 / 30)
+    found = [calibrate(rng.gamma(30, 1 / 30, count)).threshold(exceedance) for _ in range(25)]
+    assert np.mean(np.array(found) > true) > 0.6
+    assert np.median(found) - 1 < 2.5 * (true - 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 16])
+def test_few_scores_have_a_table_too(count: int) -> None:
+    calibration = calibrate(np.random.default_rng(1).gamma(30, 1 / 30, count))
+    assert calibration.threshold(0.5) < calibration.threshold(0.0023)
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_fingerprint_tells_enrolments_apart() -> None:
+    scores = np.random.default_rng(1).gamma(30, 1 / 30, 40)
+    assert calibrate(scores).fingerprint == calibrate(scores).fingerprint != calibrate(scores[1:]).fingerprint
+
+
+def test_tables_of_bundles_that_were_made_before_are_still_read() -> None:
+    """The form of the file is the same; only what its table says has changed."""
+    bundle = load_bundle(default_bundle())
+    for machine in bundle.machines:
+        calibration = bundle.calibration(machine)
+        assert calibration.centre < calibration.threshold(0.0023)
 
 
 def test_threshold_outside_the_table_uses_its_end() -> None:

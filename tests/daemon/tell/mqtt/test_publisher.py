@@ -96,6 +96,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "acknowledged": False,
         "muted_until": None,
         "drift": None,
+        "calibration": None,
         "troubles": [],
         "text": None,
     }

@@ -1,0 +1,105 @@
+"""The threshold that holds for one machine: the one of the settings, else the learned one, else that of enrolment.
+
+Owns which of them it is. How a threshold is learned is judge/thresholds/learned_threshold.py's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from asd_daemon.judge.scoring.verdict import Verdict
+from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
+from asd_daemon.judge.thresholds.tail_memory import TailMemory
+from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule, Threshold
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """Which threshold holds."""
+
+    fixed: float | None = None
+    """The one of the settings; None: they have none."""
+    learning: LearningRule | None = None
+    """By which rule it is learned; None: it is not."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict by the threshold that holds."""
+
+    score: float
+    threshold: float
+    anomalous: bool
+    enrolled: EnrolledThreshold | None
+
+
+class MachineThreshold:
+    """One machine's threshold; from one thread.
+
+    Args:
+        machine: whose.
+        rule: which threshold holds.
+        memory: what was known when it last ran; kept as it is where nothing is learned.
+    """
+
+    def __init__(self, machine: str, rule: ThresholdRule, memory: TailMemory) -> None:
+        self._machine, self._rule, self._memory = machine, rule, memory
+        self._enrolled: EnrolledThreshold | None = None
+        self._learned: LearnedThreshold | None = None
+        self._stretch: int | None = None
+        self.state = None if rule.fixed is None else Threshold(rule.fixed, "fixed")
+        """As it stands; None until there is one."""
+
+    @property
+    def memory(self) -> TailMemory:
+        """All that must survive a restart."""
+        return self._memory if self._learned is None else self._learned.memory
+
+    def apply(self, verdict: Verdict) -> Judgement:
+        """A verdict by the threshold that holds."""
+        value = self.take_up(verdict.threshold, verdict.enrolled).value
+        return Judgement(verdict.score, value, verdict.score > value, verdict.enrolled)
+
+    def take_up(self, threshold: float, enrolled: EnrolledThreshold | None) -> Threshold:
+        """The threshold that holds where the judge has this one; learning begins anew where the machine was enrolled anew."""
+        if self.state is not None and (self._rule.fixed is not None or enrolled == self._enrolled):
+            return self.state
+        self._memory, self._learned, self._enrolled = self.memory, None, enrolled
+        self.state = Threshold(threshold, "provisional")
+        if enrolled is None or self._rule.learning is None:
+            return self.state
+        if not enrolled.threshold > enrolled.centre:
+            _LOG.warning(
+                "%s: half of the normal windows exceed the threshold %.4g: it can't be learned; lower alarm.open_after",
+                *(self._machine, enrolled.threshold),
+            )
+            return self.state
+        self._learned = LearnedThreshold(self._rule.learning, enrolled, self._memory)
+        self.state = self._learned.threshold
+        return self.state
+
+    def unmoved(self, judgement: Verdict) -> float:
+        """The threshold that stays while another one is learned: what slow changes are measured by."""
+        if self._rule.fixed is not None or judgement.enrolled is None:
+            return judgement.threshold
+        return judgement.enrolled.threshold
+
+    def hear(self, score: float, at: datetime, *, alert_open: bool) -> bool:
+        """Learn from a window that the alarm has judged; whether so much was heard that it should be kept."""
+        if self._learned is None:
+            return False
+        changed = self._learned.hear(score, at, alert_open=alert_open)
+        if changed is not None:
+            self._log(changed)
+            self.state = changed
+        before, self._stretch = self._stretch, self._learned.stretch
+        return before is not None and before != self._stretch
+
+    def _log(self, changed: Threshold) -> None:
+        before = self.state
+        if before is None or (before.value, before.state, before.held) != (changed.value, changed.state, changed.held):
+            _LOG.info("%s: threshold %.4g, %s", self._machine, changed.value, changed.words)
