@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from asd_daemon.cli.repeated_options import refuse_repeated_options
 from asd_daemon.errors import AsdError
 
 
@@ -37,7 +38,9 @@ class _PlainErrors(click.Command):
         """The program: a wrong word is one line too; what the command returns is its exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
+        args = list(sys.argv[1:] if args is None else args)
         try:
+            refuse_repeated_options(self, args, prog_name or self.name)
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as e:
             click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)

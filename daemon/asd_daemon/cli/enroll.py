@@ -36,7 +36,7 @@ MOSTLY = 0.2  # a family of less is not worth a word
 @click.option("--add", is_flag=True, help="Extend what was learned before: another season, another product.")
 @click.option("--relearn", is_flag=True, help="Replace what was learned before, once the new state passes.")
 @json_option
-def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **options: Any) -> None:
+def enroll(machine: str, minutes: float | None, add: bool, relearn: bool, as_json: bool, **options: Any) -> None:
     """Learn a machine from its healthy sound on this box; `run --machine NAME` and `score` know it from then on.
 
     Interrupted, it goes on where it was. The state learned before stays until the new one passes.
@@ -55,7 +55,7 @@ def enroll(minutes: float | None, add: bool, relearn: bool, as_json: bool, **opt
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
-    plan = plan_from(options)
+    plan = plan_from({"machines": (machine,), **options})
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)

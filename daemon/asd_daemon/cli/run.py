@@ -10,7 +10,7 @@ from asd_daemon.cli.options import (
     broker_option,
     bundle_option,
     config_option,
-    machine_option,
+    machines_option,
     no_mqtt_option,
     node_option,
     plan_from,
@@ -19,7 +19,7 @@ from asd_daemon.cli.options import (
 
 
 @click.command()
-@machine_option
+@machines_option
 @config_option
 @bundle_option
 @source_option
