@@ -55,5 +55,7 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -
     plan = plan_from(options)
     log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
     from asd_daemon.run.assembly import make_service
+    from asd_daemon.run.memory_arenas import limit_memory_arenas
 
+    limit_memory_arenas()
     make_service(plan, wait_for_device=wait_for_device).run()

@@ -18,6 +18,7 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.hearing_loop import HearingLoop
 from asd_daemon.run.judging_loop import JudgingLoop
 from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.window_judging import Learner, WindowJudging
@@ -58,6 +59,7 @@ class MachineMonitor:
         learner: where it can be learned while it is heard; None where it can't.
         hop_samples: from the start of one window to the start of the next.
         resumes: whether the sound is the same machine's as in the run before; None: where it is live.
+        turns: at judging, shared with the other machines of the process; None where there are none.
         now: UTC time.
     """
 
@@ -75,6 +77,7 @@ class MachineMonitor:
         learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
+        turns: JudgingTurns | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
@@ -104,6 +107,7 @@ class MachineMonitor:
             learner,
             now,
             command_time=now if source.live else lambda: self._windows.judged_until,
+            turns=turns or JudgingTurns(),
         )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{machine}", daemon=True)
