@@ -13,7 +13,7 @@ from asd_daemon.cli.options import (
     bundle_option,
     config_option,
     json_option,
-    machine_option,
+    machines_option,
     no_mqtt_option,
     node_option,
     plan_from,
@@ -22,7 +22,7 @@ from asd_daemon.cli.options import (
 
 
 @click.command()
-@machine_option
+@machines_option
 @config_option
 @bundle_option
 @source_option

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from asd_daemon.cli.repeated_options import refuse_repeated_options
 from asd_daemon.errors import AsdError
 from asd_daemon.redaction import redact
 
@@ -42,7 +43,9 @@ class _PlainErrors(click.Command):
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
         sys.excepthook = _redacted_traceback
+        args = list(sys.argv[1:] if args is None else args)
         try:
+            refuse_repeated_options(self, args, prog_name or self.name)
             code = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as e:
             click.echo(e.ctx.get_help() if e.ctx else e.format_message(), err=True)

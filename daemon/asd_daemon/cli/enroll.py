@@ -44,7 +44,14 @@ MOSTLY = 0.2  # a family of less is not worth a word
 )
 @json_option
 def enroll(
-    minutes: float | None, add: bool, relearn: bool, resume: bool, anew: bool, as_json: bool, **options: Any
+    machine: str,
+    minutes: float | None,
+    add: bool,
+    relearn: bool,
+    resume: bool,
+    anew: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Learn a machine from its healthy sound on this box; `run --machine NAME` and `score` know it from then on.
 
@@ -68,7 +75,7 @@ def enroll(
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
     if resume and anew:
         raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
-    plan = plan_from(options)
+    plan = plan_from({"machines": (machine,), **options})
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
-machine_option = click.option(
-    "--machine", metavar="NAME", help="Machine to listen to.  [default: all that are configured]"
+machines_option = click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    metavar="NAME",
+    help="Machine to listen to; may be repeated.  [default: all that are configured]",
 )
 config_option = click.option(
     "--config",

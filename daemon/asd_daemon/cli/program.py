@@ -15,6 +15,7 @@ from asd_daemon.cli.check import check
 from asd_daemon.cli.console import CommandGroup, use_one_thread
 from asd_daemon.cli.devices import devices
 from asd_daemon.cli.enroll import enroll
+from asd_daemon.cli.first_process import end_on_sigterm_as_first_process
 from asd_daemon.cli.machines import machines
 from asd_daemon.cli.replay import replay
 from asd_daemon.cli.run import run
@@ -38,5 +39,6 @@ for command in (run, score, devices, check, status, replay, sample_config, enrol
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
+    end_on_sigterm_as_first_process()
     use_one_thread()
     cli.main(args=words, prog_name="asd-daemon")

@@ -10,7 +10,7 @@ from asd_daemon.cli.options import (
     broker_option,
     bundle_option,
     config_option,
-    machine_option,
+    machines_option,
     no_mqtt_option,
     node_option,
     plan_from,
@@ -19,7 +19,7 @@ from asd_daemon.cli.options import (
 
 
 @click.command()
-@machine_option
+@machines_option
 @config_option
 @bundle_option
 @source_option
@@ -55,5 +55,7 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -
     plan = plan_from(options)
     log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
     from asd_daemon.run.assembly import make_service
+    from asd_daemon.run.memory_arenas import limit_memory_arenas
 
+    limit_memory_arenas()
     make_service(plan, wait_for_device=wait_for_device).run()

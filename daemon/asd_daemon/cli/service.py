@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from asd_daemon.cli.options import PATH
+from asd_daemon.errors import UsageError
 
 _prefix = click.option(
     "--prefix",
@@ -40,7 +41,13 @@ def install(machines: tuple[str, ...], prefix: Path, program: Path | None) -> No
     """
     from asd_daemon.cli import service_installation as installation
     from asd_daemon.settings.file import SYSTEM_FILE, load_settings
+    from asd_daemon.settings.text_formats import checked_name
 
+    for name in machines:
+        try:
+            checked_name(name)
+        except ValueError as e:
+            raise UsageError(f"--machine {name!r}: {e}") from e
     for change in installation.install(prefix, (program or installation.own_program()).absolute()):
         click.echo(f"{change.what:8} {change.path}")
     configured = load_settings(prefix / SYSTEM_FILE.relative_to("/")).machines

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.cli.service_visibility import check_visibility
 from asd_daemon.errors import CannotStartError, UsageError
 from asd_daemon.settings.file import SYSTEM_FILE, load_settings
 from asd_daemon.settings.keys import Settings
@@ -21,7 +22,6 @@ WHOLE_UNIT = Path("/etc/systemd/system/asd-daemon.service")
 RULES = Path("/etc/udev/rules.d/90-asd-daemon.rules")
 _TEMPLATE_PROGRAM = "/opt/asd-edge/bin/asd-daemon"
 _CREDENTIAL = "#LoadCredential=mqtt-password:/etc/asd-daemon/mqtt-password"
-_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # ProtectHome and PrivateTmp hide them
 _USB_ID = re.compile(r"usb-id:([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(\S+))?")
 _USB_PATH = re.compile(r"usb-path:(\S+)")
 
@@ -44,21 +44,19 @@ def install(prefix: Path, program: Path) -> Iterator[Change]:
     """Write what a system needs below a prefix, `/` for this one; each file as it is done.
 
     Raises:
-        UsageError: the service could not see the program where it is.
+        UsageError: the service could not see the program, or what it needs, where it is.
         SettingsError: the configuration that is there is wrong.
         CannotStartError: a file can't be written.
     """
-    if str(program).startswith(_HIDDEN) and prefix == Path("/"):
-        raise UsageError(
-            f"{program}: the service sees no home and no temporary folders; install asd-edge into /opt/asd-edge and call that one"
-        )
+    if prefix == Path("/"):  # what lies in an image can't be followed from here
+        check_visibility(program)
     configuration = _below(prefix, SYSTEM_FILE)
     if configuration.exists():
         yield Change(configuration, "kept")
     else:
         yield _write(configuration, sample_text())
     settings = load_settings(configuration)
-    unit = with_credential(template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, str(program)), settings)
+    unit = with_credential(template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, quoted(program)), settings)
     yield _write(_below(prefix, UNIT), unit)
     yield _write(_below(prefix, WHOLE_UNIT), whole_unit(unit))
     rules = template("90-asd-daemon.rules") + udev_rules(settings)
@@ -94,6 +92,19 @@ def whole_unit(template_unit: str) -> str:
     return head + changed
 
 
+def quoted(program: Path) -> str:
+    """A program as `ExecStart=` reads it back.
+
+    Raises:
+        UsageError: systemd calls no program of such a path.
+    """
+    text = str(program)
+    if wrong := re.search(r"""["'\\\x00-\x1f]""", text):
+        raise UsageError(f"{program}: systemd calls no program with {wrong[0]!r} in its path; install it elsewhere")
+    text = text.replace("%", "%%")
+    return text if re.fullmatch(r"[A-Za-z0-9/._@:+,=%-]+", text) else f'"{text}"'
+
+
 def with_credential(unit: str, settings: Settings) -> str:
     """The unit with the password that the configuration names, which the service's user could not read by itself."""
     name = settings.mqtt.password_credential if settings.mqtt else None
@@ -107,10 +118,10 @@ def udev_rules(settings: Settings) -> str:
         device = machine.source.device or ""
         identity, port = _USB_ID.fullmatch(device), _USB_PATH.fullmatch(device)
         if identity:
-            serial = f', ATTRS{{serial}}=="{identity[3]}"' if identity[3] else ""
+            serial = f', ATTRS{{serial}}=="{_pattern(identity[3])}"' if identity[3] else ""
             which = f'ATTRS{{idVendor}}=="{identity[1].lower()}", ATTRS{{idProduct}}=="{identity[2].lower()}"{serial}'
         elif port:
-            which = f'KERNELS=="{port[1]}"'
+            which = f'KERNELS=="{_pattern(port[1])}"'
         else:
             continue
         card = re.sub(r"[^A-Za-z0-9_]", "_", name)[:15]  # ALSA's ids are no longer
@@ -118,9 +129,14 @@ def udev_rules(settings: Settings) -> str:
     return ("\n# Sound cards named after their machines\n" + "".join(lines)) if lines else ""
 
 
+def _pattern(text: str) -> str:
+    """A text as udev matches it: `?` stands for what would be a quotation mark or a wild card there."""
+    return re.sub(r"[^A-Za-z0-9_.:-]", "?", text)
+
+
 def next_commands(machines: Mapping[str, object], asked: tuple[str, ...]) -> list[str]:
     """What to do after installing, in order."""
-    names = asked or tuple(machines)
+    names = asked or tuple(machines) or ("MACHINE",)
     units = " ".join(f"asd-daemon@{name}" for name in names)
     return [
         f"edit {SYSTEM_FILE}, then: asd-daemon check",

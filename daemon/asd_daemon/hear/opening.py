@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from asd_daemon.hear.source import Source
 from asd_daemon.hear.source_spec import SourceSpec
 
 
-def open_source(spec: SourceSpec, *, wait: bool = False) -> Source:
+def open_source(
+    spec: SourceSpec, *, wait: bool = False, computing: AbstractContextManager[object] | None = None
+) -> Source:
     """Make a source ready to be heard.
 
     Args:
         spec: which one.
         wait: keep trying when a device or command isn't there at the start, rather than fail.
+        computing: held by one simulated machine at a time.
 
     Raises:
         UsageError: options out of range.
@@ -27,7 +32,7 @@ def open_source(spec: SourceSpec, *, wait: bool = False) -> Source:
     if spec.kind == "simulate":
         from asd_daemon.hear.sources.simulation import open_simulation
 
-        return open_simulation(spec)
+        return open_simulation(spec, computing)
     from asd_daemon.hear.sources.recordings import open_recordings
 
     return open_recordings(spec)
@@ -52,4 +57,5 @@ def open_sources(
         from asd_daemon.hear.sources.shared_microphone import open_microphones
 
         opened = open_microphones(devices, wait=wait, device_checks=device_checks)
-    return {name: opened.get(name) or open_source(spec, wait=wait) for name, spec in specs.items()}
+    computing = threading.Lock()
+    return {name: opened.get(name) or open_source(spec, wait=wait, computing=computing) for name, spec in specs.items()}

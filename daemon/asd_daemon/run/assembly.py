@@ -13,6 +13,7 @@ from asd_daemon.hear.source import Source
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.health_reporting import make_health_reporters
+from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.publishing import make_publisher
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
@@ -101,6 +102,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
             for name in plan.machines
             if learns
         }
+        turns = JudgingTurns()
         return [
             MachineMonitor(
                 name,
@@ -115,6 +117,7 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
                 resumes=plan.goes_on_with(name),
                 fitness=WindowFitness(fitness_limits(machine.quality), memories[name]),
                 hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
+                turns=turns,
             )
             for name, machine in plan.machines.items()
         ]

@@ -13,6 +13,7 @@ from asd_daemon.hear.source import DeadMicrophone, SoundReturned, SourceLost, Un
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.window_judging import Learner, WindowJudging
@@ -37,6 +38,7 @@ class JudgingLoop:
         learner: where the machine can be learned; None where it can't.
         now: UTC time at which what is no window is handled.
         command_time: UTC time at which a command holds.
+        turns: shared with the other machines of the process.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class JudgingLoop:
         learner: Learner | None,
         now: Callable[[], datetime],
         command_time: Callable[[], datetime],
+        turns: JudgingTurns,
     ) -> None:
         self._machine, self._queue, self._windows, self._status = machine, queue, windows, status
         self._alerts, self._outage, self._counters, self._learner = alerts, outage, counters, learner
-        self._now, self._command_time = now, command_time
+        self._now, self._command_time, self._turns = now, command_time, turns
 
     def run(self, judge: Judge, progressed: Callable[[], None]) -> None:
         """Handle all that comes.
@@ -65,13 +68,23 @@ class JudgingLoop:
         """
         while (item := self._queue.get()) is not None:
             if isinstance(item, Window):
-                self._windows.judge(judge, item)
+                self._judge_in_turn(judge, item)
             elif isinstance(item, Command):
                 self._handle_command(item)
             else:
                 self._handle_event(item)
             if isinstance(item, Window | SourceLost | UnreadableRecording):  # nothing else shows that windows flow
                 progressed()
+            item = None  # a window of 0.6 MB, which would be held until the next one
+
+    def _judge_in_turn(self, judge: Judge, window: Window) -> None:
+        """Judge a window when it is this machine's turn; drop it where nobody waits for it any more by then."""
+        self._windows.in_progress.begin()
+        with self._turns.turn():
+            if self._queue.is_stopped:
+                self._windows.in_progress.settle(dropped=1)
+            else:
+                self._windows.judge(judge, window)
 
     def _handle_event(self, event: SourceLost | SoundReturned | DeadMicrophone | UnreadableRecording) -> None:
         """Change the condition by what has happened to the source."""

@@ -25,6 +25,11 @@ class JudgingQueue:
         self._changed = threading.Condition()
         self._ended = self._stopped = False
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more shall be judged."""
+        return self._stopped
+
     def put(self, item: QueueItem, *, may_wait: bool) -> int:
         """Add an item; how many windows were dropped for it. Waits for room where it may."""
         with self._changed:

@@ -18,6 +18,7 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.hearing_loop import HearingLoop
 from asd_daemon.run.judging_loop import JudgingLoop
 from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.machine_threshold import ThresholdRule
@@ -62,6 +63,7 @@ class MachineMonitor:
         learner: where it can be learned while it is heard; None where it can't.
         hop_samples: from the start of one window to the start of the next.
         resumes: whether the sound is the same machine's as in the run before; None: where it is live.
+        turns: at judging, shared with the other machines of the process; None where there are none.
         now: UTC time.
     """
 
@@ -80,6 +82,7 @@ class MachineMonitor:
         learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
+        turns: JudgingTurns | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
@@ -109,11 +112,13 @@ class MachineMonitor:
             learner,
             now,
             command_time=now if source.live else lambda: self._windows.judged_until,
+            turns=turns or JudgingTurns(),
         )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{machine}", daemon=True)
-            for name, work in (("hear", self._hearing.run), ("judge", self._judge))
+            for name, work in (("hear", self._hear), ("judge", self._judge))
         ]
+        self._may_listen, self._judge_is_open = threading.Event(), threading.Event()
 
     @property
     def state(self) -> MachineState:
@@ -126,14 +131,20 @@ class MachineMonitor:
         return self._source.source_health
 
     def start(self) -> None:
-        """Begin to listen; the judge is opened while the first window fills."""
+        """Say that it begins, and open the judge, which takes its time while the first window fills; `listen` follows soon."""
         self._status.publish(self._now())
         self._alerts.resume()
         for thread in self._threads:
             thread.start()
 
+    def listen(self) -> None:
+        """Begin to listen, once all machines are started: until then no thread takes the processor from those that start."""
+        self._may_listen.set()
+
     def stop(self) -> None:
         """End soon: the window in progress is judged, the rest is dropped and counted."""
+        self._may_listen.set()
+        self._judge_is_open.set()
         self._source.close()
         self.counters.add(dropped=self._queue.stop())
         if self._learner is not None:
@@ -163,8 +174,17 @@ class MachineMonitor:
         except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, the service must hear of it
             self._callbacks.failed(self.machine, e)
 
+    def _hear(self) -> None:
+        self._may_listen.wait()
+        if not self._source.live:  # it can wait, and would take the processor from the judges that open
+            self._judge_is_open.wait()
+        self._hearing.run()
+
     def _judge(self) -> None:
-        judge = self._open_judge()
+        try:
+            judge = self._open_judge()
+        finally:
+            self._judge_is_open.set()
         if self._hearing.wait_for_first_event():
             self._callbacks.running(self.machine)
         self._judging.run(judge, lambda: self._callbacks.progressed(self.machine))

@@ -66,6 +66,9 @@ class Service:
         self._unjudged: dict[str, Exception] = {}
         self.monitors = list(make_monitors(callbacks))
         self._running: set[str] = set()
+        self._started_monitors: list[MachineMonitor] = []
+        self._started_reporters: list[HealthReporter] = []
+        self._is_publishing = False
 
     @property
     def counts(self) -> Counts:
@@ -97,19 +100,27 @@ class Service:
             AsdError: something can't start or go on.
         """
         with StopSignals(self.stop), ThreadFailures(self.fail):
-            for reporter in self._reporters:
-                reporter.start(self.reports)
-            if self._stores is not None:
-                self._stores.start()
-            self._publisher.start(self.fail)
-            for monitor in self.monitors:
-                self._notifier.expect(monitor.machine)
-                monitor.start()
             try:
+                self._start_all()
                 self._wait()
             finally:
                 self._stop_all()
             self._sum_up()
+
+    def _start_all(self) -> None:
+        for reporter in self._reporters:
+            reporter.start(self.reports)
+            self._started_reporters.append(reporter)
+        if self._stores is not None:
+            self._stores.start()
+        self._publisher.start(self.fail)
+        self._is_publishing = True
+        for monitor in self.monitors:
+            self._notifier.expect(monitor.machine)
+            monitor.start()
+            self._started_monitors.append(monitor)
+        for monitor in self.monitors:
+            monitor.listen()
 
     def _wait(self) -> None:
         """Wait for the end of all monitors, a request to stop, or a failure, which is raised."""
@@ -129,19 +140,21 @@ class Service:
         _LOG.info("all sound is played and judged")
 
     def _stop_all(self) -> None:
+        """Stop what was started; where the start failed on the way, that is not all."""
         self._is_stopping = True
         self._abandon()
         self._notifier.stopping()
         deadline_s = time.monotonic() + _MONITORS_STOP_S
-        for monitor in self.monitors:
+        for monitor in self._started_monitors:
             monitor.stop()
-        for monitor in self.monitors:
+        for monitor in self._started_monitors:
             if not monitor.join(max(0.0, deadline_s - time.monotonic())):
                 _LOG.error("%s: does not stop in %g s; left behind", monitor.machine, _MONITORS_STOP_S)
             monitor.publish_stopped()
-        for reporter in self._reporters:
+        for reporter in self._started_reporters:
             reporter.close()
-        self._publisher.close(_PUBLISHER_STOP_S)
+        if self._is_publishing:
+            self._publisher.close(_PUBLISHER_STOP_S)
         if self._stores is not None:
             self._stores.close(_STORES_STOP_S)
 

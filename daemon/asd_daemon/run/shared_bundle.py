@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import AlarmSettings
@@ -32,6 +33,8 @@ class SharedBundle:
         self._bundle: Bundle | None = None
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
+        # Machines that are judged by the same learned state and threshold share it; it goes with the last of them
+        self._scorers: WeakValueDictionary[tuple[Path, float], Scorer] = WeakValueDictionary()
 
     def bundle(self) -> Bundle:
         """The verified and tested bundle; where the installed one can't be used, the one before it.
@@ -68,8 +71,13 @@ class SharedBundle:
         )
         bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model)
         with self._lock:
+            key = (bundle.folder(model), exceedance)
+            known = self._scorers.get(key)
+            if known is not None:
+                return known
             scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
             self._embedder, self._separator = scorer.models
+            self._scorers[key] = scorer
         return scorer
 
     def relearn(self, model: str, on_progress: Callable[[str], None]) -> None:

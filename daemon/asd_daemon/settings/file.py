@@ -6,6 +6,7 @@ Owns YAML. What keys there are, and what they may hold, is in keys.py.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from asd_daemon.settings.keys import (
     SourceSettings,
 )
 
+_TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")
 
 
@@ -107,6 +109,10 @@ def parse_settings(text: str, name: str) -> Settings:
     if twice is not None:
         key, first, second = twice
         raise SettingsError(f"{name}:{second}: {key}: is given twice, on line {first} and here; keep one of them")
+    bare = _key_that_is_no_text(root, "", set())
+    if bare is not None:
+        key, line, text = bare
+        raise SettingsError(f"{name}:{line}: {key}: {_to_be_quoted(text)}")
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -134,6 +140,25 @@ def _key_given_twice(node: yaml.Node | None, path: str, seen: set[int]) -> tuple
     return None
 
 
+def _key_that_is_no_text(node: yaml.Node | None, path: str, seen: set[int]) -> tuple[str, int, str] | None:
+    """The first key that YAML takes for a number, a date or a yes or no: its path, its line, and how it is written."""
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+        return None
+    seen.add(id(node))
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag not in _TEXT_TAGS:
+            return f"{path}{key.value}", key.start_mark.line + 1, str(key.value)
+        below = _key_that_is_no_text(value, f"{path}{key.value}.", seen)
+        if below is not None:
+            return below
+    return None
+
+
+def _to_be_quoted(text: str) -> str:
+    read = yaml.safe_load(text)
+    return f'YAML reads {text} as {json.dumps(read, default=str)}, where a text is meant; write it in quotes: "{text}"'
+
+
 def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
     """The first thing that is wrong, in one line, and how many more there are."""
     first = error.errors()[0]
@@ -148,6 +173,8 @@ def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
         what = f"unknown key{hint}"
     elif first["type"] == "missing":
         what = "is missing"
+    elif first["type"] == "string_type" and isinstance(value_node := _node_at(root, location), yaml.ScalarNode):
+        what = _to_be_quoted(value_node.value)
     else:
         message = first["msg"].removeprefix("Value error, ")
         value = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"
@@ -171,6 +198,14 @@ def _keys_at(location: list[Any]) -> list[str]:
     if location[0] == "machines" and len(location) == 2:
         return list(MachineSettings.model_fields)
     return list(models[str(location[-1])].model_fields) if location[-1] in models else []
+
+
+def _node_at(node: yaml.Node | None, location: list[Any]) -> yaml.Node | None:
+    """What stands at the end of a path of keys; None where nothing does."""
+    for part in location:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in pairs if key.value == str(part)), None)
+    return node
 
 
 def _line_of(node: yaml.Node | None, location: list[Any]) -> int | None:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from asd_daemon.errors import SettingsError, UsageError
 from asd_daemon.hear.source_spec import KINDS, SourceSpec, parse_source
 from asd_daemon.settings.broker_words import parse_broker, spread_host
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-
-Name = Annotated[str, Field(pattern=_NAME)]
+from asd_daemon.settings.text_formats import Credential, Name, Topic, Url
 
 
 def _hostname() -> str:
@@ -215,7 +212,7 @@ class HealthSettings(_Section):
     metrics_host: str = Field(
         "127.0.0.1", min_length=1, description="address to answer on; 0.0.0.0 for all networks of this box"
     )
-    ping_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] | None = Field(
+    ping_url: Url | None = Field(
         None, description="a URL that is asked for while every machine is judged; when it stays out, raise alarm there"
     )
     ping_every_s: float = Field(
@@ -234,13 +231,11 @@ class MqttSettings(_Section):
     key_file: Path | None = Field(None, description="its private key")
     username: str | None = Field(None, min_length=1, description="name to log in with")
     password_file: Path | None = Field(None, description="file whose first line is the password")
-    password_credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = Field(
+    password_credential: Credential | None = Field(
         None, description="or the name of a file in /etc/asd-daemon, mode 0600, that systemd hands over as a credential"
     )
-    prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] = Field(
-        "asd", description="first part of all topics"
-    )
-    discovery_prefix: Annotated[str, Field(pattern=r"^[^/+#\s][^+#\s]*[^/+#\s]$|^[^/+#\s]$")] | None = Field(
+    prefix: Topic = Field("asd", description="first part of all topics")
+    discovery_prefix: Topic | None = Field(
         "homeassistant", description="first part of Home Assistant's discovery topics; null: it is told nothing"
     )
     commands: bool = Field(

@@ -15,6 +15,7 @@ from asd_daemon.hear.source_spec import SourceSpec, parse_source
 from asd_daemon.settings.broker_words import parse_broker
 from asd_daemon.settings.file import load_settings, settings_file, state_folder
 from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
+from asd_daemon.settings.text_formats import checked_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class CommandLineOptions:
     """What the command line asks for."""
 
     config: Path | None = None
-    machine: str | None = None
+    machines: tuple[str, ...] = ()
+    """Which to listen to; none: all that are configured."""
     bundle: Path | None = None
     source: str | None = None
     broker: str | None = None
@@ -62,8 +64,9 @@ def make_plan(options: CommandLineOptions) -> Plan:
     """
     file = settings_file(options.config)
     settings = load_settings(file) if file else Settings()
-    if options.source is not None and options.machine is None:
-        raise UsageError("--source says what to hear, not whose sound it is: give --machine NAME too")
+    if options.source is not None and len(options.machines) != 1:
+        given = "give --machine NAME too" if not options.machines else "give one --machine, or configure their sources"
+        raise UsageError(f"--source says what to hear, not whose sound it is: {given}")
     changes: dict[str, object] = {}
     if options.node is not None:
         changes["node"] = options.node
@@ -72,15 +75,10 @@ def make_plan(options: CommandLineOptions) -> Plan:
     settings = _changed(settings, changes)
     machines = _machines_of(settings, options, file)
     sources = {name: machine.source.spec() for name, machine in machines.items()}
-    if options.source is not None and options.machine is not None:
-        sources[options.machine] = parse_source(options.source)
-    return Plan(
-        settings,
-        file,
-        machines,
-        sources,
-        options.bundle or configured_bundle(settings) or installed_or_default_bundle(),
-    )
+    if options.source is not None:
+        sources[options.machines[0]] = parse_source(options.source)
+    bundle = options.bundle or configured_bundle(settings) or installed_or_default_bundle()
+    return Plan(settings, file, machines, sources, bundle)
 
 
 def installed_or_default_bundle() -> Path:
@@ -104,8 +102,8 @@ def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
     """Settings with some values replaced, checked like those of a file."""
     try:
         return Settings.model_validate({**{k: getattr(settings, k) for k in settings.model_fields_set}, **changes})
-    except ValueError as e:
-        raise UsageError(f"--node {changes.get('node')!r} must be letters, digits, _, . and - only") from e
+    except ValidationError as e:
+        raise UsageError(f"--node {changes.get('node')!r}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from e
 
 
 def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
@@ -122,19 +120,21 @@ def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
 
 
 def _machines_of(settings: Settings, options: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:
-    """The machines that are meant: the one named, else all that are configured."""
-    name = options.machine
-    if name is None:
+    """The machines that are meant: those named, else all that are configured."""
+    names = options.machines
+    if not names:
         if not settings.machines:
             where = f"{file} configures none" if file else "there is no configuration file"
             raise UsageError(f"which machine? give --machine NAME ({where})")
         return dict(settings.machines)
-    if name in settings.machines:
-        return {name: settings.machines[name]}
-    if settings.machines and options.source is None:
-        return {name: settings.machine(name, str(file))}  # which raises
-    try:  # through the settings, which know what a name may be
-        made = Settings.model_validate({"machines": {name: {}}})
-    except ValueError as e:
-        raise UsageError(f"--machine {name!r} must be letters, digits, _, . and - only") from e
-    return dict(made.machines)
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--machine {name} is given twice; name each machine once")
+    if settings.machines and (options.source is None or names[0] in settings.machines):
+        return {name: settings.machine(name, str(file)) for name in names}
+    for name in names:
+        try:
+            checked_name(name)
+        except ValueError as e:
+            raise UsageError(f"--machine {name!r}: {e}") from e
+    return {name: MachineSettings() for name in names}

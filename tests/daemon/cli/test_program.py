@@ -43,11 +43,17 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["run", "--machin", "fan"], 2, "error: No such option '--machin'"),
         (["frob"], 2, "error: No such command 'frob'"),
         (["run"], 2, "error: which machine? give --machine NAME (there is no configuration file)"),
-        (["run", "--machine", "a/b"], 2, "error: --machine 'a/b' must be letters"),
+        (["run", "--machine", "a/b"], 2, "error: --machine 'a/b': a name is 1 to 64 letters"),
         (["run", "--source", "simulate:fan"], 2, "error: --source says what to hear, not whose sound it is"),
+        (
+            ["run", "--machine", "fan", "--machine", "mill", "--source", "simulate:fan"],
+            2,
+            "error: --source says what to hear, not whose sound it is: give one --machine",
+        ),
+        (["run", "--machine", "fan", "--machine", "fan"], 2, "error: --machine fan is given twice"),
         (["run", "--machine", "fan", "--source", "mic"], 2, "error: source 'mic' must be device:NAME"),
         (["run", "--machine", "fan", "--broker", "a:b"], 2, "error: --broker 'a:b' must be HOST or HOST:PORT"),
-        (["run", "--machine", "fan", "--node", "a b"], 2, "error: --node 'a b' must be letters"),
+        (["run", "--machine", "fan", "--node", "a b"], 2, "error: --node 'a b': a name is 1 to 64 letters"),
         (["run", "--config", "/none.yaml"], 2, "error: /none.yaml: can't be read: No such file"),
         (["run", "--machine", "fan", "--source", "file:/none.wav"], 2, "error: /none.wav: can't be read as sound"),
         (["run", "--machine", "fan", "--source", "folder:/none"], 3, "error: source folder:/none: there is no folder"),
@@ -326,7 +332,7 @@ def test_output_that_nobody_reads_any_more_ends_quietly(bundle: Path, tmp_path: 
     ],
 )
 def test_broker_in_words_is_host_and_port(words: str, host: str, port: int) -> None:
-    plan = make_plan(CommandLineOptions(machine="fan", broker=words))
+    plan = make_plan(CommandLineOptions(machines=("fan",), broker=words))
     assert plan.settings.mqtt is not None
     assert (plan.settings.mqtt.host, plan.settings.mqtt.effective_port) == (host, port)
 

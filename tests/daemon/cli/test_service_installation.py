@@ -72,7 +72,7 @@ def test_install_then_uninstall_leaves_the_configuration_alone(tmp_path: Path) -
 
 def test_install_of_a_program_that_the_service_could_not_see_is_refused(tmp_path: Path) -> None:
     done = ask("service", "install", "--program", "/home/me/venv/bin/asd-daemon", home=tmp_path)
-    assert done.stderr.startswith("error: /home/me/venv/bin/asd-daemon: the service sees no home")
+    assert done.stderr.startswith("error: /home/me/venv/bin/asd-daemon: the service sees nothing below /home")
     assert done.returncode == 2
 
 
@@ -108,6 +108,17 @@ def test_udev_rules_name_the_card_of_each_machine_that_is_told_by_usb() -> None:
         card + 'KERNELS=="1-1.2", ATTR{id}="a_very_long_nam"',
     ]
     assert udev_rules(parse_settings("", "F")) == ""
+
+
+def test_udev_rules_match_texts_that_udev_would_read_otherwise() -> None:
+    text = """machines: {fan: {source: {device: 'usb-id:0d8c:0014:A"*[x]|é'}}}"""
+    assert 'ATTRS{serial}=="A???x???"' in udev_rules(parse_settings(text, "F"))
+
+
+def test_install_of_a_machine_whose_name_no_unit_can_have_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    done = ask("service", "install", "--prefix", tmp_path, "--machine", "a b; reboot", home=tmp_path)
+    assert done.stderr.startswith("error: --machine 'a b; reboot': a name is 1 to 64 letters")
+    assert not (tmp_path / "etc").exists()
 
 
 def test_udev_rules_are_of_keys_and_values_only() -> None:

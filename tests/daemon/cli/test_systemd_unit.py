@@ -15,6 +15,8 @@ import pytest
 import soundfile
 
 from asd_daemon.cli.program import cli
+from asd_daemon.cli.service_installation import quoted
+from asd_daemon.errors import UsageError
 from asd_daemon.waveform import WINDOW_S
 from rig.bundles import healthy_noise, write_tiny_bundle
 from rig.daemon import ROOT, daemon_environment
@@ -47,6 +49,27 @@ def service() -> dict[str, str]:
 def test_unit_is_valid(tmp_path: Path) -> None:
     done = analyze("verify", installed(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_analyze
+def test_unit_calls_a_program_whatever_its_path_is_made_of(tmp_path: Path) -> None:
+    program = tmp_path / "50 % new $HOME %i ü" / "asd-daemon"
+    program.parent.mkdir()
+    program.symlink_to(sys.executable)
+    unit = tmp_path / "asd-daemon@fan.service"
+    unit.write_text(UNIT.read_text().replace("/opt/asd-edge/bin/asd-daemon", quoted(program)))
+    done = analyze("verify", unit)
+    assert (done.returncode, done.stderr) == (0, "")
+    program.unlink()
+    assert f"{program} is not executable" in analyze("verify", unit).stderr
+    for mark in "\"'\\\n":
+        with pytest.raises(UsageError, match="systemd calls no program with"):
+            quoted(Path(f"/opt/a{mark}b/asd-daemon"))
+
+
+def test_unit_shows_the_processor_to_onnxruntime() -> None:
+    assert service().get("ProcSubset") != "pid", "hides /proc/cpuinfo"
+    assert service()["ProtectProc"] == "invisible"
 
 
 @needs_analyze

@@ -216,6 +216,7 @@ def states_of(
     monitor = MachineMonitor("fan", source, open_judge, publisher, callbacks, rule=rule, learner=learner)
     monitor.command(asked())
     monitor.start()
+    monitor.listen()
     assert ended.wait(60)
     assert not failures
     monitor.stop()

@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asd_daemon.errors import BrokerError, BundleError, SourceError
+from asd_daemon.errors import BrokerError, BundleError, CannotStartError, SourceError
 from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent, SourceHealth, SourceLost, UnreadableRecording
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.judging_queue import JudgingQueue
+from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
+from asd_daemon.watch.report import Reports
 from asd_daemon.watch.systemd import SystemdNotifier
 
 N = 160_000
@@ -411,6 +413,102 @@ def test_judge_that_breaks_is_logged_with_its_traceback_and_raised(caplog: pytes
     with pytest.raises(ZeroDivisionError):
         rig.service.run()
     assert "inside the model" in caplog.text
+
+
+class Reporter:
+    """Notes what is asked of it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self._error = error
+
+    def start(self, reports: Reports) -> None:
+        if self._error is not None:
+            raise self._error
+        self.calls.append("start")
+
+    def progressed(self) -> None: ...
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_start_that_fails_on_the_way_stops_what_was_started_and_nothing_else() -> None:
+    """A port of metrics that is taken, say: the status file must not stay, and who never began must not be stopped."""
+    rig = Rig(EndlessSource())
+    first, second = Reporter(), Reporter(CannotStartError("port taken"))
+    rig.service._reporters = (first, second)
+    with pytest.raises(CannotStartError, match="port taken"):
+        rig.service.run()
+    assert (first.calls, second.calls) == (["start", "close"], [])
+    assert not rig.publisher.closed
+    assert rig.publisher.states == []
+
+
+class Crowd:
+    """Judges that note how many of them judge at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = self.most = self.judged = 0
+
+    def score(self, waveform: NDArray[np.float32]) -> Loudness:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        np.sort(waveform)
+        with self._lock:
+            self._now -= 1
+            self.judged += 1
+        return Loudness(0.1)
+
+
+def test_many_machines_of_one_process_judge_in_turns() -> None:
+    publisher, crowd, turns = RememberingTeller(), Crowd(), JudgingTurns(2)
+
+    def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+        return [
+            MachineMonitor(
+                f"m{n}",
+                ScriptedSource([window(0.1)] * 2),
+                lambda: crowd,
+                publisher,
+                callbacks,
+                rule=RULE,
+                turns=turns,
+            )
+            for n in range(12)
+        ]
+
+    Service(publisher, SystemdNotifier({}), monitors).run()
+    assert (crowd.judged, crowd.most <= 2) == (24, True)
+
+
+def test_judge_that_hangs_in_its_turn_holds_the_others_up_for_a_moment_only() -> None:
+    publisher, hanging = RememberingTeller(), LoudnessJudge()
+    hanging.may_go.clear()
+    turns = JudgingTurns(1, patience_s=0.05)
+    fan, mill = EndlessSource(), EndlessSource()
+
+    def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
+        return [
+            MachineMonitor("fan", fan, lambda: hanging, publisher, callbacks, rule=RULE, turns=turns),
+            MachineMonitor("mill", mill, LoudnessJudge, publisher, callbacks, rule=RULE, turns=turns),
+        ]
+
+    service = Service(publisher, SystemdNotifier({}), monitors)
+    runner = threading.Thread(target=service.run)
+    runner.start()
+    fan.words.put(window(0.1))
+    assert hanging.began.wait(10)
+    for _ in range(3):
+        mill.words.put(window(0.2))
+    assert publisher.wait_scores(3)
+    assert publisher.scores == [0.2] * 3
+    hanging.may_go.set()
+    service.stop("test")
+    runner.join(20)
+    assert service.counts.heard == service.counts.scored + service.counts.dropped
 
 
 def test_two_machines_in_one_process_do_not_mix() -> None:

@@ -36,7 +36,7 @@ def test_host_that_is_clear_is_taken(words: str, host: str, port: int, tls: bool
     mqtt = parse_settings(f"mqtt: {{host: {words!r}}}", "F").mqtt
     assert mqtt is not None
     assert (mqtt.host, mqtt.effective_port, mqtt.tls) == (host, port, tls)
-    plan = make_plan(CommandLineOptions(machine="fan", source="simulate:fan", broker=words, config=_empty()))
+    plan = make_plan(CommandLineOptions(machines=("fan",), source="simulate:fan", broker=words, config=_empty()))
     assert plan.settings.mqtt == mqtt
 
 
@@ -65,7 +65,7 @@ def test_host_that_is_not_clear_is_refused_when_it_is_read(words: str, reason: s
         parse_settings(f"mqtt: {{host: {words!r}}}", "F")
     assert reason in str(refused.value)
     with pytest.raises(UsageError, match="must be HOST or HOST:PORT") as refused_too:
-        make_plan(CommandLineOptions(machine="fan", source="simulate:fan", broker=words, config=_empty()))
+        make_plan(CommandLineOptions(machines=("fan",), source="simulate:fan", broker=words, config=_empty()))
     assert reason in str(refused_too.value)
 
 
@@ -99,5 +99,5 @@ def test_password_file_and_configuration_with_a_mark_in_front_are_read(tmp_path:
     assert read_password(MqttSettings(host="h", username="u", password_file=file)) == "s3cret"
     configuration = tmp_path / "asd.yaml"
     configuration.write_bytes(b"\xef\xbb\xbfmqtt: {host: h}\r\n")
-    plan = make_plan(CommandLineOptions(machine="fan", source="simulate:fan", config=configuration))
+    plan = make_plan(CommandLineOptions(machines=("fan",), source="simulate:fan", config=configuration))
     assert plan.settings.mqtt is not None

@@ -28,7 +28,7 @@ def test_recordings_and_simulations_that_are_tried_out_are_not_the_machine_of_th
 ) -> None:
     file = tmp_path / "asd.yaml"
     file.write_text(yaml.safe_dump({"machines": {"fan": {"source": configured}}}))
-    plan = make_plan(CommandLineOptions(config=file, machine="fan", source=on_command_line))
+    plan = make_plan(CommandLineOptions(config=file, machines=("fan",), source=on_command_line))
     assert plan.goes_on_with("fan") is goes_on
 
 
@@ -36,5 +36,5 @@ def test_simulation_without_a_configuration_is_tried_out(tmp_path: Path, monkeyp
     monkeypatch.setenv("ASD_STATE_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    plan = make_plan(CommandLineOptions(machine="fan", source="simulate:fan"))
+    plan = make_plan(CommandLineOptions(machines=("fan",), source="simulate:fan"))
     assert not plan.goes_on_with("fan")

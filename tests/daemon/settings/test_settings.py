@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,25 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
             "mqtt: {host: a, ca_file: b}",
             "F:1: mqtt: ca_file, cert_file and key_file have a meaning with tls: true only",
         ),
-        ("mqtt: {host: a, prefix: a/#}", "F:1: mqtt.prefix: string should match pattern"),
+        ("mqtt: {host: a, prefix: a/#}", "F:1: mqtt.prefix: must be a topic without +"),
+        (
+            "machines:\n  no: {}",
+            'F:2: machines.no: YAML reads no as false, where a text is meant; write it in quotes: "no"',
+        ),
+        (
+            "machines:\n  fan: {}\n  3: {}",
+            "F:3: machines.3: YAML reads 3 as 3, where a text is meant; write it in quotes",
+        ),
+        (
+            "machines: {fan: {source: {2026-01-02: 1}}}",
+            'F:1: machines.fan.source.2026-01-02: YAML reads 2026-01-02 as "2',
+        ),
+        ("\nnode: yes", 'F:2: node: YAML reads yes as true, where a text is meant; write it in quotes: "yes"'),
+        (
+            "node: a b",
+            "F:1: node: a name is 1 to 64 letters (a-z), digits, _, . and -, without blanks, and begins with",
+        ),
+        ("machines: {my fan: {}}", "F:1: machines.my fan: a name is 1 to 64 letters (a-z), digits"),
         ("a: [", "F:1: is no YAML: expected the node content"),
         ("- 1", "F: must hold keys and values, holds a list"),
         ("node: !!python/object/apply:os.getcwd []", "F:1: is no YAML: could not determine a constructor"),
@@ -107,6 +126,13 @@ def test_mistake_is_named_with_line_key_and_what_to_do(text: str, message: str) 
         parse_settings(text, "F")
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_mistake_in_a_text_never_shows_a_pattern() -> None:
+    for text in ("node: é", "machines: {a b: {}}", "mqtt: {host: a, prefix: +}", "health: {ping_url: x}"):
+        with pytest.raises(SettingsError) as raised:
+            parse_settings(text, "F")
+        assert not re.search(r"\^|\$|\\|\[|pattern", str(raised.value)), raised.value
 
 
 def test_machine_name_that_no_topic_can_hold_is_refused() -> None:
@@ -203,7 +229,7 @@ def test_password_from_a_systemd_credential(tmp_path: Path) -> None:
     [
         ("{host: a, password_credential: b}", "password_credential needs username"),
         ("{host: a, username: u, password_file: b, password_credential: c}", "password_file or password_credential"),
-        ("{host: a, password_credential: ../b, username: u}", "should match pattern"),
+        ("{host: a, password_credential: ../b, username: u}", "must be the name of a file in /etc/asd-daemon"),
     ],
 )
 def test_password_in_two_places_or_of_nobody_is_refused(mqtt: str, message: str) -> None:

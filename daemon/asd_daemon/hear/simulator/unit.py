@@ -121,7 +121,6 @@ class SimulatedMachine:
         self.serial = serial
         self._kind = _KINDS[machine]
         self._unit = NamedGenerators(stable_seed("unit", machine, serial))
-        self._scale: np.float32 | None = None
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -180,11 +179,15 @@ class SimulatedMachine:
 
     def _calibrated(self) -> np.float32:
         """Factor that brings the healthy unit at its usual setting to NOMINAL_DBFS."""
-        if self._scale is None:
-            usual = self._start(NamedGenerators(stable_seed("calibration", self.machine, self.serial)), None)
-            level = _rms(np.concatenate([usual.chunk(Condition()) for _ in range(_CALIBRATION_CHUNKS)]))
-            self._scale = np.float32(gain(NOMINAL_DBFS) / level)
-        return self._scale
+        return _unit_scale(self.machine, self.serial)
+
+
+@lru_cache(maxsize=1024)
+def _unit_scale(machine: str, serial: int) -> np.float32:
+    unit = SimulatedMachine(machine, serial)
+    usual = unit._start(NamedGenerators(stable_seed("calibration", machine, serial)), None)
+    level = _rms(np.concatenate([usual.chunk(Condition()) for _ in range(_CALIBRATION_CHUNKS)]))
+    return np.float32(gain(NOMINAL_DBFS) / level)
 
 
 class NoiseStream(SoundStream):

@@ -40,6 +40,11 @@ class PlaybackClock:
         due_s = self._start_s + self._played / SAMPLE_RATE_HZ / self._speed
         return not self._stop.wait(max(0.0, due_s - time.monotonic()))
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more shall be heard."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
         """End all waiting, now and later."""
         self._stop.set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,14 +42,29 @@ class SimulationSource:
     live = False
     source_health = SourceHealth()
 
-    def __init__(self, name: str, stream: SceneStream, timetable: FailureTimetable, speed: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: SceneStream,
+        timetable: FailureTimetable,
+        speed: float,
+        computing: AbstractContextManager[object] | None = None,
+    ) -> None:
         """Put a machine on its timetable.
+
+        Args:
+            name: of the machine.
+            stream: its sound.
+            timetable: when it fails and is repaired.
+            speed: how much faster than real time it runs.
+            computing: held while it computes its sound, one machine of a process at a time: hundreds would only take Python from each
+                other, operation by operation.
 
         Raises:
             UsageError: a failure or severity that the machine does not have.
         """
         self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
-        self._clock = PlaybackClock(speed)
+        self._clock, self._computing = PlaybackClock(speed), computing or nullcontext()
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
             stream.fail(timetable.failure, timetable.severity)
             stream.repair()
@@ -60,8 +76,11 @@ class SimulationSource:
             _LOG.info("the simulated %s runs faster than real time: %s", self._name, how)
         second = 0
         while second < self._timetable.end_after_s:
-            self._change(second)
-            block = next(self._stream)
+            with self._computing:
+                if self._clock.is_stopped:
+                    return
+                self._change(second)
+                block = next(self._stream)
             if not self._clock.wait(_BLOCK_SAMPLES):
                 return
             second += 1
@@ -84,7 +103,7 @@ class SimulationSource:
             _LOG.info("the simulated %s is repaired after %d s", self._name, second)
 
 
-def open_simulation(spec: SourceSpec) -> SimulationSource:
+def open_simulation(spec: SourceSpec, computing: AbstractContextManager[object] | None = None) -> SimulationSource:
     """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), domain, noise, snr (dB), speed, seed, serial.
 
     Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
@@ -104,7 +123,7 @@ def open_simulation(spec: SourceSpec) -> SimulationSource:
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
     rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
     stream = SceneStream(machine, _scene(spec, machine, rng), rng)
-    return SimulationSource(spec.target, stream, timetable, spec.speed(1.0))
+    return SimulationSource(spec.target, stream, timetable, spec.speed(1.0), computing)
 
 
 def _scene(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> Scene:

@@ -99,7 +99,8 @@ class WindowCutter:
             whole = np.concatenate(self._parts)
             yield Window(whole[:WINDOW_SAMPLES].copy(), self._started_at(), rate_error=self._rate_error)
             self._cut_from_recording += 1
-            self._parts = [whole[self._hop :]]
+            # A copy: the rest would keep the whole of it alive
+            self._parts = [whole[self._hop :].copy()] if self._held > self._hop else []
             self._held -= self._hop
             self._passed += self._hop
         if block.last:
