@@ -24,8 +24,8 @@ from asd_daemon.settings.keys import (
     MqttSettings,
     QualitySettings,
     Settings,
-    SourceSettings,
 )
+from asd_daemon.settings.sections import SourceSettings
 
 _TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")

@@ -21,9 +21,10 @@ from asd_daemon.settings.file import (
     settings_file,
     state_folder,
 )
-from asd_daemon.settings.keys import AlarmSettings, MachineSettings, MqttSettings, Settings, SourceSettings
+from asd_daemon.settings.keys import AlarmSettings, MachineSettings, MqttSettings, Settings
 from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from asd_daemon.settings.sample import sample_text
+from asd_daemon.settings.sections import SourceSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 
