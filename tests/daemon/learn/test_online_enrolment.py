@@ -24,6 +24,7 @@ from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
+from rig.waiting import PATIENT_S
 
 TILT = 2.0
 SIXTEEN = 16 / 6  # minutes
@@ -70,7 +71,7 @@ def hears(one: LearningJudge, windows: int, tilt: Callable[[int], float] = lambd
 def wait_for_the_lesson(model: str = "pump") -> None:
     for thread in threading.enumerate():
         if thread.name == f"learn-{model}":
-            thread.join(120)
+            thread.join(PATIENT_S)
             assert not thread.is_alive()
 
 
@@ -213,10 +214,10 @@ def states_of(
     station = Station("fan", source, open_judge, publisher, news, rule=rule, learner=learner)
     station.command(asked())
     station.start()
-    assert ended.wait(60)
+    assert ended.wait(PATIENT_S)
     assert not failures
     station.stop()
-    assert station.join(10)
+    assert station.join(PATIENT_S)
     return publisher.states
 
 
