@@ -10,6 +10,7 @@ import pytest
 from asd_daemon.judge.bundle.bundle import default_bundle
 from rig.broker import Broker, Received, Subscriber, mosquitto
 from rig.daemon import RunningDaemon
+from rig.waiting import PATIENT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
 
@@ -33,14 +34,14 @@ def test_unknown_machine_waits_is_learned_by_command_and_judged(broker: Broker, 
     )
     words = ("run", "--config", tmp_path / "c.yaml")
     with Subscriber(broker.port) as heard, RunningDaemon(*words, home=tmp_path) as daemon:
-        heard.wait_for(state("learning", "not learned yet"), 60)
+        heard.wait_for(state("learning", "not learned yet"))
         heard.say("asd/box/blower/command", b'{"command": "enroll", "minutes": 2.7}')
-        heard.wait_for(state("learning", "of 17 windows heard"), 60)
-        heard.wait_for(lambda m: m.topic == "asd/box/blower/score", 200)
+        heard.wait_for(state("learning", "of 17 windows heard"))
+        heard.wait_for(lambda m: m.topic == "asd/box/blower/score", 2 * PATIENT_S)
         heard.say("asd/box/blower/command", b'{"command": "enroll"}')
-        heard.wait_for(lambda m: "enroll refused" in str(m.payload) and "relearn" in str(m.payload), 60)
+        heard.wait_for(lambda m: "enroll refused" in str(m.payload) and "relearn" in str(m.payload))
         assert daemon.stop() == 0, daemon.log
     assert any("learned from 17 windows" in line for line in daemon.log)
     with RunningDaemon(*words, home=tmp_path) as daemon, Subscriber(broker.port) as heard:
-        heard.wait_for(lambda m: m.topic == "asd/box/blower/score", 60)
+        heard.wait_for(lambda m: m.topic == "asd/box/blower/score")
         assert daemon.stop() == 0, daemon.log

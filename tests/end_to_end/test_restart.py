@@ -77,9 +77,9 @@ def test_alert_that_is_open_when_the_daemon_is_killed_is_closed_under_its_name_b
     configuration = configure(tmp_path, fan, broker, sound)
     with Subscriber(broker.port) as heard:
         with RunningDaemon("run", "--config", configuration, home=tmp_path) as daemon:
-            opened = heard.wait_for(alert("open"), 60).payload
+            opened = heard.wait_for(alert("open")).payload
             daemon.process.kill()
-        heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "offline", 30)
+        heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "offline")
         before = len(heard.messages)
 
         def is_of_the_next(message: Received) -> bool:
@@ -87,9 +87,9 @@ def test_alert_that_is_open_when_the_daemon_is_killed_is_closed_under_its_name_b
 
         with RunningDaemon("run", "--config", configuration, home=tmp_path) as daemon:
             # As one that is still open, or, where the kill came before the broker's confirmation was seen, as one that still waits
-            again = heard.wait_for(lambda m: m.topic == "asd/box/fan/alert" and is_of_the_next(m), 60).payload
+            again = heard.wait_for(lambda m: m.topic == "asd/box/fan/alert" and is_of_the_next(m)).payload
             raw(sound, fan.healthy)
-            closed = heard.wait_for(alert("close"), 60).payload
+            closed = heard.wait_for(alert("close")).payload
             assert daemon.stop() == 0, daemon.log
     assert again["event_id"] == opened["event_id"], "the open alert is said again by the next run"
     assert closed["event_id"] == opened["event_id"]
@@ -101,14 +101,14 @@ def test_muted_machine_tells_no_alert_until_it_is_unmuted(fan: Ear, broker: Brok
     sound = raw(tmp_path / "sound", fan.healthy)
     configuration = configure(tmp_path, fan, broker, sound)
     with Subscriber(broker.port) as heard, RunningDaemon("run", "--config", configuration, home=tmp_path) as daemon:
-        heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "online", 30)
+        heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "online")
         heard.say("asd/box/fan/command", json.dumps({"command": "mute", "minutes": 60}).encode())
-        heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["muted_until"] is not None, 30)
+        heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["muted_until"] is not None)
         raw(sound, fan.failing)
-        heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] is not None, 60)
+        heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["event_id"] is not None)
         assert heard.of("fan/alert") == []
         heard.say("asd/box/fan/command", b'{"command": "unmute"}')
-        heard.wait_for(alert("open"), 30)
+        heard.wait_for(alert("open"))
         assert daemon.stop() == 0, daemon.log
 
 
@@ -116,8 +116,8 @@ def test_scores_and_clip_are_kept_and_scores_are_replayed(fan: Ear, broker: Brok
     sound = raw(tmp_path / "sound", np.concatenate([fan.healthy, fan.failing]))
     configuration = configure(tmp_path, fan, broker, sound, keep="{clip_before_s: 20, clip_after_s: 5}")
     with Subscriber(broker.port) as heard, RunningDaemon("run", "--config", configuration, home=tmp_path) as daemon:
-        opened = heard.wait_for(alert("open"), 60).payload
-        heard.wait_for(alert("close"), 60)
+        opened = heard.wait_for(alert("open")).payload
+        heard.wait_for(alert("close"))
         assert daemon.stop() == 0, daemon.log
     clip = tmp_path / "state" / opened["clip"]
     assert soundfile.info(clip).duration == pytest.approx(25, abs=0.01)
@@ -136,7 +136,7 @@ def test_daemon_that_stores_no_sound_leaves_none_anywhere(fan: Ear, broker: Brok
     sound = raw(tmp_path / "sound", np.concatenate([fan.healthy, fan.failing]))
     configuration = configure(tmp_path, fan, broker, sound, keep="{store_sound: false}")
     with Subscriber(broker.port) as heard, RunningDaemon("run", "--config", configuration, home=tmp_path) as daemon:
-        opened = heard.wait_for(alert("open"), 60).payload
+        opened = heard.wait_for(alert("open")).payload
         assert daemon.stop() == 0, daemon.log
     assert opened["clip"] is None
     files = [p for p in (tmp_path / "state").rglob("*") if p.is_file()]
@@ -160,8 +160,8 @@ def test_alerts_go_out_when_the_disk_takes_nothing(fault: str, fan: Ear, broker:
         words = ["run", "--config", configuration]
         more = {"ASD_STATE_DIR": str(disk / "state")}
         with Subscriber(broker.port) as heard, RunningDaemon(*words, home=tmp_path, more=more) as daemon:
-            opened = heard.wait_for(alert("open"), 60).payload
-            closed = heard.wait_for(alert("close"), 60).payload
+            opened = heard.wait_for(alert("open")).payload
+            closed = heard.wait_for(alert("close")).payload
             state = heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["troubles"] != []).payload
             assert daemon.stop() == 0, daemon.log
     assert opened["event_id"] == closed["event_id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,15 @@ from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.scoring.scorer import Scorer, open_embedder
 from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
+from asd_export import models
 from asd_export.cli import main
 from asd_export.model_card import Learning
 from asd_trainer.data.dataset import load_clip, read_dataset
+from asd_trainer.evaluate import views
 from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator
 from rig.bundles import failing_noise, healthy_noise
+from rig.exports import RememberedExport
 from rig.recordings import write_recordings, write_trained_run
 
 pytestmark = pytest.mark.torch
@@ -34,6 +38,15 @@ SMALL_SEPARATOR = SeparatorSize("small", "fourier", 512, 256, 257, 8, 1, 1, 1, 2
 
 def export(*words: object) -> Result:
     return CliRunner().invoke(main, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Trace a network once, and change few copies of clips: what both give is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(models, "export_embedder", RememberedExport())
+        patched.setattr(views, "MOST_CHANGED", 8)
+        yield
 
 
 @pytest.fixture(scope="module")

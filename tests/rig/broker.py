@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from rig.waiting import PATIENT_S, wait_until
+
 HOST = "127.0.0.1"
 PASSWORD = "s3cret"
-_UP_S = 10.0
 
 
 def mosquitto() -> str | None:
@@ -63,7 +63,6 @@ class Broker:
         self._password, self._tls, self._mutual = password, tls or mutual, mutual
         self._rights, self._more = rights, more
         self._process: subprocess.Popen[bytes] | None = None
-        self._tick = threading.Event()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,15 +103,7 @@ class Broker:
         assert program is not None, "mosquitto is not installed"
         command = [program, "-c", str(self.folder / "mosquitto.conf")]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline_s = time.monotonic() + _UP_S
-        while time.monotonic() < deadline_s:
-            try:
-                socket.create_connection((HOST, self.port), 1).close()
-            except OSError:
-                self._tick.wait(0.02)
-            else:
-                return
-        raise RuntimeError(f"mosquitto did not come up; see {self.folder}/mosquitto.log")
+        wait_until(self._answers, f"mosquitto is up (see {self.folder}/mosquitto.log)")
 
     def allow(self, rights: Sequence[str]) -> None:
         """Change the access list of a running broker."""
@@ -137,10 +128,17 @@ class Broker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait(PATIENT_S)
             self._process = None
 
 
@@ -228,16 +226,16 @@ class Subscriber:
             self._client.username_pw_set("asd", self._connection["password"])
         if "ca_file" in self._connection:
             self._client.tls_set(str(self._connection["ca_file"]))
-        self._client.connect(HOST, self._port, keepalive=5)
+        self._client.connect(HOST, self._port, keepalive=60)
         self._client.loop_start()
-        assert self._subscribed.wait(10), "the subscriber was not accepted"
+        assert self._subscribed.wait(PATIENT_S), "the subscriber was not accepted"
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def wait_for(self, fits: Callable[[Received], bool], timeout_s: float = 20.0) -> Received:
+    def wait_for(self, fits: Callable[[Received], bool], timeout_s: float = PATIENT_S) -> Received:
         """The first message that fits, now or when it comes."""
         with self._arrived:
             self._arrived.wait_for(lambda: any(map(fits, self.messages)), timeout_s)
@@ -247,7 +245,7 @@ class Subscriber:
 
     def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish something, and wait until the broker has it."""
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENT_S)
 
     def of(self, topic_end: str) -> list[Any]:
         """The payloads so far whose topic ends so."""

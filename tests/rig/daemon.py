@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from rig.waiting import PATIENT_S
+
 ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()"]
 
@@ -37,7 +39,7 @@ def ask(*words: object, home: Path, more: Mapping[str, str] | None = None) -> su
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=2 * PATIENT_S,
     )
 
 
@@ -73,7 +75,7 @@ class RunningDaemon:
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.wait(10)
+        self.wait()
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -81,9 +83,9 @@ class RunningDaemon:
     def stop(self) -> int:
         """Ask it to stop as systemd does; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.wait(20)
+        return self.wait()
 
-    def wait(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float = PATIENT_S) -> int:
         """Wait for its end and for its last words; its exit code."""
         code = self.process.wait(timeout_s)
         for reader in self._readers:

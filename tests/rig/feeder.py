@@ -16,6 +16,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rig.waiting import PATIENT_S
+
 I16 = NDArray[np.int16]
 _STEP_S = 0.05
 
@@ -42,7 +44,7 @@ class Feeder:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join(PATIENT_S)
         self._close()
 
     def play(self, samples: I16) -> None:
@@ -57,9 +59,9 @@ class Feeder:
             self._queue = samples.astype("<i2")
             self._played.clear()
 
-    def wait_played(self, timeout_s: float) -> bool:
+    def wait_played(self) -> None:
         """Wait until all that was put in is out."""
-        return self._played.wait(timeout_s)
+        assert self._played.wait(PATIENT_S), "the feeder is stuck"
 
     def starve(self, starved: bool = True) -> None:
         """Deliver nothing, as a microphone that hangs; False to go on."""

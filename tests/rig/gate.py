@@ -7,6 +7,8 @@ import socket
 import threading
 from typing import Self
 
+from rig.waiting import PATIENT_S
+
 HOST = "127.0.0.1"
 
 
@@ -31,7 +33,7 @@ class Gate:
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
-        self._thread.join(10)
+        self._thread.join(PATIENT_S)
         self.shut()
         self._selector.close()
 

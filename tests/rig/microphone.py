@@ -10,13 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from pathlib import Path
 from typing import Self
 
+from rig.waiting import PATIENT_S, wait_until
+
 NAME = "asdmic"
 RATE_HZ = 16_000
-_UP_S = 10.0
 
 
 def missing() -> str | None:
@@ -40,7 +40,6 @@ class VirtualMicrophone:
         self.fifo = folder / "mic.fifo"
         self._rate_hz, self._channels = rate_hz, channels
         self._server: subprocess.Popen[bytes] | None = None
-        self._tick = threading.Event()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,11 +92,7 @@ class VirtualMicrophone:
         self._server = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        for _ in range(int(_UP_S / 0.05)):
-            if self._pactl("info").returncode == 0:
-                return
-            self._tick.wait(0.05)
-        raise RuntimeError(f"pulseaudio did not come up; see {self.folder}/pulse.log")
+        wait_until(lambda: self._pactl("info").returncode == 0, f"pulseaudio is up (see {self.folder}/pulse.log)")
 
     def yank(self) -> None:
         """Pull the microphone's plug."""
@@ -144,9 +139,9 @@ class VirtualMicrophone:
         if self._server is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._server.send_signal(number)
-            self._server.wait(10)
+            self._server.wait(PATIENT_S)
             self._server = None
 
     def _pactl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, **self.environment, "HOME": str(self.folder)}
-        return subprocess.run(["pactl", *words], env=environment, capture_output=True, check=False, timeout=10)
+        return subprocess.run(["pactl", *words], env=environment, capture_output=True, check=False, timeout=PATIENT_S)

@@ -11,8 +11,8 @@ from asd_trainer.networks.embedder import Embedder, EmbedderShape
 
 
 def tiny_embedder(seed: int = 0) -> Embedder:
-    """An untrained embedder of one block, 16 components, in evaluation mode."""
-    shape = EmbedderShape(encoder=EatSize(dim=64, depth=4, heads=2), dimensions=16, attention_dim=8)
+    """An untrained embedder of two blocks, 16 components, in evaluation mode."""
+    shape = EmbedderShape(encoder=EatSize(dim=64, depth=2, heads=2), dimensions=16, attention_dim=8)
     embedder = Embedder(shape)
     embedder.initialise(torch.Generator().manual_seed(seed))
     return embedder.eval()

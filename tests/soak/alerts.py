@@ -23,6 +23,7 @@ from pathlib import Path
 
 from rig.broker import Broker, Subscriber
 from rig.gate import Gate
+from rig.waiting import PATIENT_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTER = ROOT / "tests" / "rig" / "alerter.py"
@@ -90,21 +91,19 @@ class Ordeal:
         """End it as a power cut does."""
         assert self._daemon is not None
         self._daemon.kill()
-        self._daemon.wait(10)
+        self._daemon.wait(PATIENT_S)
         self.daemon_kills += 1
 
     def stop_daemon(self) -> int:
         """End it as systemd does."""
         assert self._daemon is not None
         self._daemon.send_signal(signal.SIGTERM)
-        return self._daemon.wait(30)
+        return self._daemon.wait(PATIENT_S)
 
-    def let_it_make(self, more: int, timeout_s: float = 60) -> None:
+    def let_it_make(self, more: int) -> None:
         """Wait for so many more alerts."""
-        goal, deadline_s = self.made() + more, time.monotonic() + timeout_s
-        while self.made() < goal and time.monotonic() < deadline_s:
-            _WAIT.wait(0.01)
-        assert self.made() >= goal, (self.folder / "daemon.log").read_text()[-2000:]
+        goal = self.made() + more
+        wait_until(lambda: self.made() >= goal, f"{goal} alerts are made (see {self.folder}/daemon.log)")
         _WAIT.wait(self.chance.uniform(0, 0.1))
 
 
@@ -160,13 +159,10 @@ def bring_back(broker: Broker, heard: Subscriber) -> None:
     """Start it again; the door stays shut until the subscriber is back, who would miss something else."""
     before = heard.subscriptions
     broker.up()
-    deadline_s = time.monotonic() + 30
-    while heard.subscriptions == before and time.monotonic() < deadline_s:
-        _WAIT.wait(0.02)
-    assert heard.subscriptions > before, "the subscriber did not come back"
+    wait_until(lambda: heard.subscriptions > before, "the subscriber is back")
 
 
-def wait_until_all_is_there(ordeal: Ordeal, heard: Subscriber, timeout_s: float = 90) -> None:
+def wait_until_all_is_there(ordeal: Ordeal, heard: Subscriber, timeout_s: float = PATIENT_S) -> None:
     """Until everything witnessed has arrived and everything open is closed, or it is clear that it never will."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:

@@ -84,7 +84,7 @@ def listen(seconds: int, folder: Path, bundle: Path, machine: str = "fan") -> Da
         process = psutil.Process(daemon.process.pid)
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                daemon.process.wait(0.5)
+                daemon.process.wait(0.1 if seconds < LONG_S else 0.5)
                 break
             try:
                 times = process.cpu_times()
@@ -94,16 +94,18 @@ def listen(seconds: int, folder: Path, bundle: Path, machine: str = "fan") -> Da
                 continue
             readings.append(seen)
         took_s = time.monotonic() - start_s
-        code = daemon.wait(30)
+        code = daemon.wait()
         log, told = "".join(daemon.log), sum('"topic":"score"' in line for line in daemon.lines)
     assert code == 0, log
     found = _SUM.search(log)
     assert found, log
     heard, scored, unusable, dropped, alerts = map(int, found.groups())
-    warm = [r for r in readings if r[0] >= WARM_UP * windows] or readings[-1:]
+    # Up to the last window: at the end scores that wait open their database
+    warm = [r for r in readings if WARM_UP * windows <= r[0] < windows] or readings[-1:]
     edge = max(1, len(warm) // 10)
     first, last = _median([r[1] for r in warm[:edge]]), _median([r[1] for r in warm[-edge:]])
-    descriptors = (max(r[2] for r in warm[:edge]), max(r[2] for r in warm[-edge:]))
+    # A file that is being written just then is no leak; one that leaks is there at every look
+    descriptors = (max(r[2] for r in warm[:edge]), min(r[2] for r in warm[-edge:]))
     speed = seconds / took_s
     return DayReport(
         heard, scored, unusable, dropped, alerts, told, took_s, speed, processor_s, first, last - first, descriptors

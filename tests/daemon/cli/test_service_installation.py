@@ -27,6 +27,7 @@ from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.metrics import MachineCollector
 from asd_daemon.watch.report import DeliveryReport, MachineReport
 from rig.daemon import ROOT, ask
+from rig.waiting import PATIENT_S
 
 DEPLOY = ROOT / "deploy"
 HOW_TO = ROOT / "docs" / "how-to"
@@ -135,7 +136,7 @@ def test_unit_of_all_machines_is_valid_and_as_hard(tmp_path: Path) -> None:
     assert "--machine" not in unit.read_text()
     for words in (["verify"], ["security", "--offline=true", "--threshold=20"]):
         done = subprocess.run(
-            ["systemd-analyze", *words, unit], capture_output=True, text=True, check=False, timeout=60
+            ["systemd-analyze", *words, unit], capture_output=True, text=True, check=False, timeout=PATIENT_S
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert WHOLE_UNIT.name == unit.name

@@ -20,6 +20,7 @@ from asd_daemon.errors import UsageError
 from asd_daemon.waveform import WINDOW_S
 from rig.bundles import healthy_noise, write_tiny_bundle
 from rig.daemon import ROOT, daemon_environment
+from rig.waiting import PATIENT_S
 
 UNIT = ROOT / "deploy" / "asd-daemon@.service"
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -34,7 +35,7 @@ def installed(folder: Path) -> Path:
 
 def analyze(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["systemd-analyze", *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", *map(str, words)], capture_output=True, text=True, check=False, timeout=PATIENT_S
     )
 
 
@@ -115,7 +116,7 @@ def test_daemon_without_writable_executable_memory_judges_sound(tmp_path: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENT_S,
     )
     if done.returncode == 77:
         pytest.skip("this kernel has no PR_SET_MDWE")

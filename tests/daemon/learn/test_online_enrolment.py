@@ -25,6 +25,7 @@ from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
+from rig.waiting import PATIENT_S
 
 TILT = 2.0
 SIXTEEN = 16 / 6  # minutes
@@ -71,7 +72,7 @@ def hears(one: LearningJudge, windows: int, tilt: Callable[[int], float] = lambd
 def wait_for_learning(model: str = "pump") -> None:
     for thread in threading.enumerate():
         if thread.name == f"learn-{model}":
-            thread.join(120)
+            thread.join(PATIENT_S)
             assert not thread.is_alive()
 
 
@@ -217,10 +218,10 @@ def states_of(
     monitor.command(asked())
     monitor.start()
     monitor.listen()
-    assert ended.wait(60)
+    assert ended.wait(PATIENT_S)
     assert not failures
     monitor.stop()
-    assert monitor.join(10)
+    assert monitor.join(PATIENT_S)
     return publisher.states
 
 

@@ -26,6 +26,7 @@ from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from asd_daemon.watch.report import Reports
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.waiting import PATIENT_S, wait_until
 
 N = 160_000
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -56,7 +57,7 @@ class LoudnessJudge:
         assert waveform.shape == (N,)
         assert waveform.dtype == np.float32
         self.began.set()
-        assert self.may_go.wait(20)
+        assert self.may_go.wait(PATIENT_S)
         return Loudness(round(float(np.abs(waveform).max()), 1))
 
 
@@ -90,7 +91,7 @@ class RememberingTeller:
     def wait_scores(self, count: int) -> bool:
         """Wait for so many; whether they came."""
         with self._scored:
-            return self._scored.wait_for(lambda: len(self.scores) >= count, 20)
+            return self._scored.wait_for(lambda: len(self.scores) >= count, PATIENT_S)
 
     def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
@@ -183,7 +184,7 @@ def test_clock_that_is_set_back_and_forth_costs_no_window_and_no_alert() -> None
         source.words.put(window(level))
         assert rig.publisher.wait_scores(number), "judged, whatever time it is"
     rig.service.stop("test")
-    runner.join(20)
+    runner.join(PATIENT_S)
     assert rig.publisher.scores == list(levels)
     assert [e.kind.value for _, e in rig.publisher.alerts] == ["open", "close", "open", "close"]
 
@@ -222,7 +223,7 @@ def test_command_while_nothing_is_heard_does_not_make_it_heard() -> None:
     until(lambda: rig.publisher.told_states[-1].muted_until is not None)
     assert listening_of(rig)[-1] == ("unusable", False)
     rig.service.stop("test")
-    runner.join(20)
+    runner.join(PATIENT_S)
 
 
 def until(fits: Callable[[], object]) -> None:
@@ -282,17 +283,13 @@ def test_live_source_that_is_faster_than_the_judge_loses_the_oldest_and_counts_i
     runner = threading.Thread(target=rig.service.run)
     runner.start()
     source.words.put(window(0.1))
-    assert rig.judge.began.wait(10)
+    assert rig.judge.began.wait(PATIENT_S)
     for level in (0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4):
         source.words.put(window(level))
     source.words.put(None)
-    tick = threading.Event()
-    for _ in range(400):
-        if rig.service.counts.heard == 9 and rig.service.counts.dropped == 2:
-            break
-        tick.wait(0.05)
+    wait_until(lambda: (rig.service.counts.heard, rig.service.counts.dropped) == (9, 2), "the oldest are dropped")
     rig.judge.may_go.set()
-    runner.join(20)
+    runner.join(PATIENT_S)
     assert rig.publisher.scores == [0.1, 0.4, 0.1, 0.2, 0.3, 0.4, 0.4]
     assert ("fan", "overloaded", "cannot keep up: windows are dropped") in rig.publisher.states
     counts = rig.service.counts
@@ -307,10 +304,10 @@ def test_stop_while_listening_ends_in_order_and_accounts_for_every_window() -> N
     runner.start()
     for level in (0.1, 0.2, 0.3):
         source.words.put(window(level))
-    assert rig.judge.began.wait(10)
+    assert rig.judge.began.wait(PATIENT_S)
     rig.service.stop("test")
     rig.judge.may_go.set()
-    runner.join(20)
+    runner.join(PATIENT_S)
     assert not runner.is_alive()
     assert rig.publisher.states[-1] == ("fan", "stopped", None)
     counts = rig.service.counts
@@ -325,15 +322,15 @@ def test_stop_while_a_judge_hangs_accounts_for_the_window_in_its_hands() -> None
         source.words.put(window(0.1))
     runner = threading.Thread(target=rig.service.run)
     runner.start()
-    assert rig.judge.began.wait(10)
+    assert rig.judge.began.wait(PATIENT_S)
     rig.service.stop("test")
-    runner.join(20)
+    runner.join(PATIENT_S)
     assert not runner.is_alive(), "a judge that hangs holds nobody up"
     counts = rig.service.counts
     assert counts.dropped >= 1
     assert counts.heard == counts.scored + counts.unusable + counts.dropped
     rig.judge.may_go.set()
-    rig.service.monitors[0].join(20)
+    rig.service.monitors[0].join(PATIENT_S)
     assert rig.service.counts == counts, "what comes too late is not counted twice"
 
 
@@ -345,7 +342,7 @@ def test_signal_while_listening_ends_the_run(number: signal.Signals) -> None:
     source.words.put(window(0.1))
 
     def raise_later() -> None:
-        assert rig.judge.began.wait(10)
+        assert rig.judge.began.wait(PATIENT_S)
         signal.raise_signal(number)
 
     threading.Thread(target=raise_later).start()
@@ -378,7 +375,9 @@ def test_broker_that_refuses_ends_the_run_with_its_error() -> None:
     source = EndlessSource()
     rig = Rig(source)
     source.words.put(window(0.1))
-    threading.Thread(target=lambda: (rig.judge.began.wait(10), rig.publisher.failed(BrokerError("refused")))).start()
+    threading.Thread(
+        target=lambda: (rig.judge.began.wait(PATIENT_S), rig.publisher.failed(BrokerError("refused")))
+    ).start()
     with pytest.raises(BrokerError, match="refused"):
         rig.service.run()
 
@@ -391,7 +390,7 @@ def test_thread_that_dies_of_what_nobody_caught_ends_the_run(caplog: pytest.LogC
     before = threading.excepthook
 
     def die() -> None:
-        assert rig.judge.began.wait(10)
+        assert rig.judge.began.wait(PATIENT_S)
         raise ZeroDivisionError("in the connection")
 
     threading.Thread(target=die, name="connection").start()
@@ -507,7 +506,7 @@ def test_judge_that_hangs_in_its_turn_holds_the_others_up_for_a_moment_only() ->
     assert publisher.scores == [0.2] * 3
     hanging.may_go.set()
     service.stop("test")
-    runner.join(20)
+    runner.join(PATIENT_S)
     assert service.counts.heard == service.counts.scored + service.counts.dropped
 
 
@@ -536,6 +535,6 @@ def test_window_queue_that_may_wait_waits_for_room_and_wakes_when_stopped() -> N
     waiting = threading.Thread(target=line.get)
     waiting.start()
     assert line.stop() == 0
-    waiting.join(10)
+    waiting.join(PATIENT_S)
     assert not waiting.is_alive()
     assert line.get() is None

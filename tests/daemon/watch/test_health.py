@@ -15,6 +15,7 @@ import pytest
 from asd_daemon.watch.counters import Counters, Counts
 from asd_daemon.watch.log import JsonFormatter, RepeatLimit, TextFormatter
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.waiting import PATIENT_S
 
 
 @pytest.fixture(params=["file", "abstract"])
@@ -23,7 +24,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         address = str(tmp_path / "notify") if request.param == "file" else f"@asd-test-{os.getpid()}"
         ear.bind("\0" + address[1:] if address.startswith("@") else address)
-        ear.settimeout(5)
+        ear.settimeout(PATIENT_S)
         yield ear, address
 
 

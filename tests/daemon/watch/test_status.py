@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.tell.payloads import Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
+from asd_daemon.watch import status as status_module
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.dead_man_ping import DeadManPing
 from asd_daemon.watch.metrics import MachineCollector, MetricsServer
@@ -29,6 +32,7 @@ from asd_daemon.watch.status import StatusFile, read_statuses, status_file, stat
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
 from rig.disk import make_read_only, small_disk
+from rig.waiting import PATIENT_S
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NO_SYSTEM = Path("/none")
@@ -57,7 +61,10 @@ def test_status_that_is_written_is_read_back_and_gone_after_a_clean_end(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(tmp_path: Path) -> None:
+def test_status_is_written_at_once_when_a_state_changes_and_else_when_it_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_module, "_WRITE_EVERY_S", 1e9)
     machines = {"fan": report(), "pump": report()}
     status = StatusFile(status_file(tmp_path, machines), node="box", version="1")
     status.start(lambda: machines)
@@ -70,6 +77,11 @@ def test_status_is_written_at_once_when_a_state_changes_and_else_once_a_second(t
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert found.content["machines"]["pump"]["state"] == "alert"
     assert found.content["machines"]["fan"]["counts"]["scored"] == 8
+    monkeypatch.setattr(status_module, "_WRITE_EVERY_S", 0.0)
+    machines["fan"] = report(scored=9)
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.content["machines"]["fan"]["counts"]["scored"] == 9
 
 
 @pytest.mark.parametrize("condition", [Condition.ALERT, Condition.MIC_LOST, Condition.UNUSABLE, Condition.OVERLOADED])
@@ -133,7 +145,7 @@ def test_status_without_progress_or_process_or_sense_names_the_trouble(tmp_path:
     status_of(tmp_path, fan=report())
     (late,) = read_statuses(tmp_path, time.monotonic() + 90, NO_SYSTEM)
     assert late.trouble is not None
-    assert "no progress for 90 s" in late.trouble
+    assert re.search(r"no progress for (9\d|1\d\d) s", late.trouble), late.trouble
     (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "pid": 2**22 + 7}))
@@ -232,7 +244,7 @@ def test_metrics_say_what_was_counted() -> None:
     server = MetricsServer("127.0.0.1", 0, lambda: told)
     server.start(lambda: {"fan": report(), "pump": report(Condition.ALERT, score=None)})
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=PATIENT_S) as answer:
             lines = answer.read().decode().splitlines()
     finally:
         server.close()
@@ -311,9 +323,9 @@ class Pinged:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                pinged.times.release()  # before who asks can know that it has been heard
                 self.send_response(code)
                 self.end_headers()
-                pinged.times.release()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the base class
                 """Say nothing."""
@@ -349,16 +361,16 @@ class Machines:
 def test_ping_is_sent_while_every_machine_is_scored_and_withheld_when_one_is_not(pinged: Pinged) -> None:
     machines, ping = Machines(), DeadManPing(pinged.url, 0.05)
     ping.start(machines)
-    assert pinged.times.acquire(timeout=10)
-    assert pinged.times.acquire(timeout=10)
+    assert pinged.times.acquire(timeout=PATIENT_S)
+    assert pinged.times.acquire(timeout=PATIENT_S)
     machines.grows["pump"] = 0
     for _ in range(3):
-        assert machines.asked.acquire(timeout=10)
+        assert machines.asked.acquire(timeout=PATIENT_S)
     while pinged.times.acquire(blocking=False):
         pass
     before = ping.withheld
     for _ in range(4):
-        assert machines.asked.acquire(timeout=10)
+        assert machines.asked.acquire(timeout=PATIENT_S)
     ping.close()
     assert ping.withheld > before
     assert not pinged.times.acquire(blocking=False)
@@ -369,7 +381,7 @@ def test_ping_that_fails_is_counted_and_tried_again(pinged: Pinged) -> None:
     ping = DeadManPing(pinged.url, 0.05)
     ping.start(Machines())
     for _ in range(3):
-        assert pinged.times.acquire(timeout=10)
+        assert pinged.times.acquire(timeout=PATIENT_S)
     ping.close()
     assert ping.failed >= 2
     assert ping.sent == 0
@@ -378,15 +390,14 @@ def test_ping_that_fails_is_counted_and_tried_again(pinged: Pinged) -> None:
 def test_running_daemon_is_shown_by_status_and_then_no_more(tmp_path: Path) -> None:
     words = ["run", "--machine", "fan", "--no-mqtt", "--source", "simulate:fan?speed=20"]
     with RunningDaemon(*words, home=tmp_path) as daemon:
-        tick = threading.Event()
-        for _ in range(600):
-            done = ask("status", "--json", home=tmp_path)
-            (one,) = json.loads(done.stdout) or [{}]
-            if one.get("machines", {}).get("fan", {}).get("counts", {}).get("scored", 0) > 0:
-                break
-            tick.wait(0.05)
-        else:
-            pytest.fail("no status with a score")
+        told: list[dict[str, Any]] = []
+
+        def is_scored() -> bool:
+            told[:] = json.loads(ask("status", "--json", home=tmp_path).stdout)
+            return any(one["machines"]["fan"]["counts"]["scored"] > 0 for one in told)
+
+        wait_until(is_scored, "a status with a score")
+        (one,) = told
         assert one["trouble"] is None
         assert one["pid"] == daemon.process.pid
         text = ask("status", home=tmp_path)
@@ -394,7 +405,7 @@ def test_running_daemon_is_shown_by_status_and_then_no_more(tmp_path: Path) -> N
         assert one["well"]
         assert text.returncode == 0
         daemon.process.kill()
-        daemon.wait(10)
+        daemon.wait()
     killed = ask("status", home=tmp_path)
     assert "is gone; it did not stop in order" in killed.stdout
     assert killed.returncode == 1
@@ -409,7 +420,7 @@ def test_watchdog_stays_hungry_while_one_judge_hangs(tmp_path: Path) -> None:
     """Progress of the other machine, however much, must not hide it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(5)
+        systemd.settimeout(PATIENT_S)
         notifier = SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         for machine in ("fan", "pump"):
             notifier.expect(machine)

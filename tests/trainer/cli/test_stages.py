@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from threading import Event
-from time import monotonic
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from asd_trainer.cli.program import main
+from asd_trainer.networks import catalogue
 from rig.tones import write_tones
+from rig.trainer import ForkingTrainer
+from rig.waiting import wait_until
 
 TINY = ["--set", "finetune.epochs=2", "--set", "finetune.batch_clips=8", "--set", "finetune.kept_patches=0.05"]
 
@@ -134,6 +134,17 @@ def test_mistake_gives_one_line_and_exit_code_2(case: str, tmp_path: Path, data:
     assert "Traceback" not in result.output
 
 
+def test_threads_are_those_of_the_environment_unless_the_command_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    invoke("evaluate", tmp_path / "none")
+    assert asked == []
+    invoke("evaluate", tmp_path / "none", "--threads", "3")
+    assert asked == [3]
+
+
 def test_files_that_can_not_be_used_are_reported_and_left_out(tmp_path: Path) -> None:
     data = write_tones(tmp_path / "data", train=2, test=1)
     broken = data / "hummer" / "train" / "section_00_source_train_normal_0099_pitch_s.wav"
@@ -153,7 +164,9 @@ def test_simulate_writes_a_data_set_that_run_reads(tmp_path: Path) -> None:
     assert "0 clips written, 8 kept" in again.output
 
 
-def test_models_lists_every_size_with_its_cost(trained: Path) -> None:
+def test_models_lists_every_size_with_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = catalogue.catalogue()  # once: large networks take their time even on paper
+    monkeypatch.setattr(catalogue, "catalogue", lambda: counted)
     rows = json.loads(invoke("models", "--json").stdout)
     assert {row["size"] for row in rows if row["network"] == "embedder"} == {"smoke", "edge", "small", "base", "large"}
     base = next(row for row in rows if (row["network"], row["size"]) == ("embedder", "base"))
@@ -173,34 +186,15 @@ def test_help_of_each_command_says_what_it_does_and_gives_an_example(command: st
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_during_training_saves_and_says_so_in_one_line(
-    sent: signal.Signals, exit_code: int, data: Path, tmp_path: Path
+    sent: signal.Signals, exit_code: int, trainer: ForkingTrainer, data: Path, tmp_path: Path
 ) -> None:
-    def command(run: Path) -> list[str]:
-        call = [
-            sys.executable,
-            "-m",
-            "asd_trainer",
-            "run",
-            "smoke",
-            "--data",
-            str(data),
-            "--out",
-            str(run),
-            "--threads",
-            "1",
-        ]
-        return [*call, *TINY, "--set", "finetune.epochs=400", "--set", "finetune.optimiser.checkpoint_steps=1"]
-
-    stopped = subprocess.Popen(command(tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    longer = ["--set", "finetune.epochs=400", "--set", "finetune.optimiser.checkpoint_steps=1"]
+    call = trainer.start("run", "smoke", "--data", data, "--out", tmp_path / "run", "--threads", 1, *TINY, *longer)
     checkpoints = tmp_path / "run" / "stages" / "finetune" / "checkpoints"
-    deadline, pause = monotonic() + 120, Event()
-    while not list(checkpoints.glob("step-*[0-9]")):
-        assert stopped.poll() is None
-        assert monotonic() < deadline
-        pause.wait(0.05)
-    stopped.send_signal(sent)
-    _, stderr = stopped.communicate(timeout=120)
-    assert stopped.returncode == exit_code
-    assert stderr.splitlines()[-1].startswith(f"stopped: finetune stopped by {sent.name} after step ")
-    assert "Traceback" not in stderr
+    wait_until(lambda: bool(list(checkpoints.glob("step-*[0-9]"))) or not call.runs, "a checkpoint")
+    call.send(sent)
+    assert call.wait() == exit_code
+    said = call.log.read_text()
+    assert said.splitlines()[-1].startswith(f"stopped: finetune stopped by {sent.name} after step ")
+    assert "Traceback" not in said
     assert list(checkpoints.glob("step-*[0-9]"))

@@ -23,6 +23,7 @@ from asd_trainer.data import features
 from asd_trainer.data.dataset import Clip, load_clip, read_dataset
 from asd_trainer.data.features import cached_log_mels, clips_digest
 from rig.tones import write_tones
+from rig.waiting import PATIENT_S
 
 
 @pytest.fixture
@@ -134,6 +135,6 @@ def test_of_processes_that_begin_together_one_computes_and_all_read_the_same(
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    found = [process.communicate(timeout=120)[0].split() for process in processes]
+    found = [process.communicate(timeout=PATIENT_S)[0].split() for process in processes]
     assert sorted(computations for computations, _ in found) == ["0", "0", "1"]
     assert len({total for _, total in found}) == 1

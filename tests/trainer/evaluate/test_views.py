@@ -13,7 +13,7 @@ from asd_daemon.judge.features.views import view_vectors
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
 from asd_daemon.learn.learning import learn
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip, read_dataset
-from asd_trainer.evaluate import separation_trial
+from asd_trainer.evaluate import separation_trial, views
 from asd_trainer.evaluate.backend import score_run
 from asd_trainer.evaluate.embeddings import run_embeddings
 from asd_trainer.evaluate.evaluation import machine_results, omega
@@ -47,6 +47,12 @@ def run(table: ClipTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     run_stages(load_recipe("smoke", words), table, run)
     return run
+
+
+@pytest.fixture(autouse=True)
+def few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed copies of half of the clips, as of a large data set: hearing them is what takes time."""
+    monkeypatch.setattr(views, "MOST_CHANGED", 8)
 
 
 def training(table: ClipTable, machine: str) -> tuple[Clip, ...]:
@@ -128,10 +134,12 @@ def test_separated_sound_counts_where_normal_clips_say_so(
     monkeypatch.setattr(separation_trial, "separation_improves", only_the_first)
     assert helped_machines(own, train, "auto") == ("hummer",)
     assert helped_machines(own, train, "auto") == ("hummer",), "the answer is kept"
-    assert asked == [16, 16]
+    assert asked == [8, 8]
     never, auto, always = (
         {one.clip: one.score for one in score_run(own, table, separating=choice).test} for choice in CHOICES
     )
-    for clip in table.select(split="test"):
-        assert auto[clip] == (always if clip.machine == "hummer" else never)[clip]
-    assert always != never
+    assert auto.keys() == always.keys() == never.keys()
+    # Of another number of clips, the embeddings come in batches of another shape, which round differently
+    expected = {clip: (always if clip.machine == "hummer" else never)[clip] for clip in auto}
+    assert list(auto.values()) == pytest.approx(list(expected.values()), abs=1e-5)
+    assert min(abs(always[clip] - never[clip]) for clip in auto) > 1e-3

@@ -14,6 +14,7 @@ from torch import nn
 
 from asd_trainer.networks.normalisation import BatchNorm
 from rig.processes import batch, learned
+from rig.waiting import PATIENT_S
 
 pytestmark = pytest.mark.torch
 
@@ -56,7 +57,7 @@ def test_two_processes_normalise_and_learn_like_one(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for process in started:
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=PATIENT_S)
         assert process.returncode == 0, stderr
     parts = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     for name in ("output", "input"):

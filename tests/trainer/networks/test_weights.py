@@ -318,7 +318,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
 def test_pickle_that_names_our_own_reader_changes_nothing_of_it(tmp_path: Path) -> None:
     before = dict(vars(TorchFile))
     # GLOBAL asd_trainer.networks.torch_file TorchFile, then BUILD with slot state that would replace its `read`.
-    attack = b"\x80\x02casd_trainer.torch_file\nTorchFile\n(N}X\x04\x00\x00\x00readK\x01st\x86b."
+    attack = b"\x80\x02casd_trainer.networks.torch_file\nTorchFile\n(N}X\x04\x00\x00\x00readK\x01st\x86b."
     with zipfile.ZipFile(tmp_path / "attack.pt", "w") as file:
         file.writestr("archive/data.pkl", attack)
     with pytest.raises(StageError):

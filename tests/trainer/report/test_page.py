@@ -34,6 +34,7 @@ from asd_trainer.report.figures import embedding_map, groups_by
 from asd_trainer.report.maps import EmbeddedMachine, attribute_words, project
 from asd_trainer.report.mistakes import worst_mistakes
 from asd_trainer.report.page import ReportData, StageTime, flat_settings, render, roc_curves, write_report
+from rig.waiting import PATIENT_S
 
 F32 = NDArray[np.float32]
 
@@ -412,8 +413,8 @@ def browse(page: str, folder: Path, width_px: int) -> tuple[dict[str, Any], list
     ]
     ran = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={folder / 'profile'}", "--window-size=1400,950",
-         "--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000", "--timeout=60000", "--dump-dom", file.as_uri()],
-        capture_output=True, text=True, timeout=200, check=False,
+         "--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000", "--timeout=240000", "--dump-dom", file.as_uri()],
+        capture_output=True, text=True, timeout=2.5 * PATIENT_S, check=False,
     )  # fmt: skip
     found = re.search(r'<script type="application/json">(.*?)</script>', ran.stdout, re.DOTALL)
     assert found, f"the page never finished loading: {ran.stderr[-2000:]}"

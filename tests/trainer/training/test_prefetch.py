@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asd_daemon.errors import SettingsError
 from asd_trainer.training.prefetch import PrefetchedTask
+from rig.waiting import PATIENT_S
 
 pytestmark = pytest.mark.torch
 
@@ -56,7 +57,7 @@ def test_next_batch_is_begun_before_it_is_asked_for() -> None:
     PrefetchedTask(task).batch(2, 1, 2)
     task.came.clear()
     assert {(2, 1, 2)} <= set(task.made)
-    assert (3, 1, 2) in task.made or task.came.wait(20)
+    assert (3, 1, 2) in task.made or task.came.wait(PATIENT_S)
 
 
 def test_going_on_elsewhere_makes_that_batch_and_not_the_one_that_was_made_ahead() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from asd_daemon.errors import SettingsError
+from asd_trainer.cli.program import main
 from asd_trainer.training.loop import even_share
 from asd_trainer.training.stage_mark import read_mark
 from rig.tones import write_tones
+from rig.waiting import PATIENT_S
 
 pytestmark = pytest.mark.torch
 
@@ -31,14 +34,24 @@ TINY = (
 )
 
 
-def trained(data: Path, run: Path, world: int) -> Path:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
-    keys = [word for key in TINY for word in ("--set", key)]
-    words = ["-m", "asd_trainer", "run", "smoke", "--data", str(data), "--out", str(run), "--threads", "1", *keys]
+KEYS = [word for key in TINY for word in ("--set", key)]
+
+
+def call(data: Path, run: Path) -> list[str]:
+    return ["run", "smoke", "--data", str(data), "--out", str(run), "--threads", "1", *KEYS]
+
+
+def trained(data: Path, run: Path) -> Path:
+    done = CliRunner().invoke(main, call(data, run))
+    assert done.exit_code == 0, done.output
+    return run
+
+
+def trained_by_two(data: Path, run: Path) -> Path:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "asd_trainer"]
     offered = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, *launcher, *words], check=False, env=offered, capture_output=True, text=True, timeout=240
-    )
+    command = [sys.executable, *launcher, *call(data, run)]
+    done = subprocess.run(command, check=False, env=offered, capture_output=True, text=True, timeout=2 * PATIENT_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained:") == 1
     return run
@@ -51,7 +64,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def test_two_processes_pretrain_and_finetune_like_one(tmp_path: Path) -> None:
     data = write_tones(tmp_path / "data", train=2, test=1)
-    one, two = (trained(data, tmp_path / str(world), world) for world in (1, 2))
+    one, two = trained(data, tmp_path / "1"), trained_by_two(data, tmp_path / "2")
     marks = [read_mark(run / "stages" / "finetune") for run in (one, two)]
     assert [mark.processes for mark in marks if mark is not None] == [1, 2]
     weights = [load_file(run / "stages" / "finetune" / "embedder.safetensors") for run in (one, two)]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from time import monotonic
 
 import pytest
 
 from rig.guided import write_guided_tones
+from rig.trainer import ForkingTrainer, TrainerCall
 
 pytestmark = pytest.mark.torch
 
@@ -35,7 +32,6 @@ TINY = (
     "finetune.kept_patches=0.05",
     "finetune.optimiser.checkpoint_steps=1",
 )
-PATIENCE_S = 900  # a machine that trains beside the tests needs minutes for what takes seconds
 RESULTS = (
     "stages/separate/separator.safetensors",
     "stages/separate/history.jsonl",
@@ -67,44 +63,35 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 """When the run is killed, in the order in which a run comes to them."""
 
 
-def start(data: Path, run: Path) -> subprocess.Popen[str]:
+def start(trainer: ForkingTrainer, data: Path, run: Path) -> TrainerCall:
     keys = [word for key in TINY for word in ("--set", key)]
-    words = ["-m", "asd_trainer", "run", "smoke", "--data", str(data), "--out", str(run), "--threads", "1", *keys]
-    offered = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *words], env=offered, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    return trainer.start("run", "smoke", "--data", data, "--out", run, "--threads", 1, *keys)
 
 
-def finish(data: Path, run: Path) -> None:
-    process = start(data, run)
-    _, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, stderr
+def finish(trainer: ForkingTrainer, data: Path, run: Path) -> None:
+    call = start(trainer, data, run)
+    assert call.wait() == 0, call.log.read_text()
 
 
-def kill_when(data: Path, run: Path, come: Callable[[Path], bool]) -> bool:
+def kill_when(trainer: ForkingTrainer, data: Path, run: Path, come: Callable[[Path], bool]) -> bool:
     """Start a run and kill it at a moment; whether it was killed, and not over before anyone saw the moment."""
-    process, deadline, pause = start(data, run), monotonic() + PATIENCE_S, Event()
-    try:
-        while process.poll() is None and not come(run):
-            assert monotonic() < deadline
-            pause.wait(0.001)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode in (0, -signal.SIGKILL), stderr
-    return process.returncode != 0
+    call, pause = start(trainer, data, run), Event()
+    while call.runs and not come(run):
+        pause.wait(0.001)
+    call.send(signal.SIGKILL)
+    code = call.wait()
+    assert code in (0, -signal.SIGKILL), call.log.read_text()
+    return code != 0
 
 
-@pytest.mark.timeout(4 * PATIENCE_S)
-def test_run_killed_in_every_stage_ends_bit_for_bit_like_one_in_one_go(tmp_path: Path) -> None:
+def test_run_killed_in_every_stage_ends_bit_for_bit_like_one_in_one_go(trainer: ForkingTrainer, tmp_path: Path) -> None:
     data = write_guided_tones(tmp_path / "data")
-    finish(data, tmp_path / "whole")
+    finish(trainer, data, tmp_path / "whole")
     killed = tmp_path / "killed"
-    seen = {moment for moment, come in MOMENTS.items() if kill_when(data, killed, come)}
+    seen = {moment for moment, come in MOMENTS.items() if kill_when(trainer, data, killed, come)}
     # Features of sixteen clips are there in a moment that a look every millisecond may miss.
     assert set(MOMENTS) - seen <= {"while features are computed"}
-    finish(data, killed)
+    finish(trainer, data, killed)
     for name in RESULTS:
         whole, resumed = (tmp_path / "whole" / name).read_bytes(), (killed / name).read_bytes()
         assert whole == resumed, name

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,19 +29,22 @@ Data = click.option(
     help="Folder with recordings: a DCASE layout, or a plain folder of one machine. May be given several times.",
 )
 Run = click.argument("run", type=click.Path(path_type=Path))
-Threads = click.option("--threads", type=click.IntRange(1), help="Threads of the CPU to use. [default: all cores]")
+Threads = click.option(
+    "--threads", type=click.IntRange(1), help="Threads of the CPU to use. [default: $OMP_NUM_THREADS, else all cores]"
+)
 Json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
 
 def with_threads(command: Callable[..., None]) -> Callable[..., None]:
-    """Set torch's threads from --threads before the command."""
+    """Set torch's threads from --threads before the command; torch's own default heeds OMP_NUM_THREADS, which launchers set."""
 
     @Threads
     @functools.wraps(command)
     def threaded(threads: int | None, **arguments: Any) -> None:
         import torch
 
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        if threads is not None:
+            torch.set_num_threads(threads)
         command(**arguments)
 
     return threaded

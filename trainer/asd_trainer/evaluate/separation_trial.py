@@ -1,6 +1,6 @@
 """Whether a machine is better told with its separated sound: asked of its normal clips, never of a test clip.
 
-Owns the question and the answers that a run keeps. What counts as better is asd_daemon.learn.learning.separation_helps, as for a bundle:
+Owns the question and the answers that a run keeps. What counts as better is asd_daemon.learn.learning.separation_improves, as for a bundle:
 changed copies of normal clips must stand out more with the second distance than without.
 """
 

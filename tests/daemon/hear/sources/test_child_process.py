@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,17 @@ from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
 from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
 from asd_daemon.hear.sources.process_family import MARK_VARIABLE
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind, FrameReader
+from rig.waiting import PATIENT_S, is_over, wait_until
 
-QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=0.3, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
+QUICK = ChildTimeouts(
+    boot_s=PATIENT_S,
+    start_s=PATIENT_S,
+    stall_s=PATIENT_S,
+    backoff_least_s=0.01,
+    backoff_most_s=0.05,
+    lost_every_s=0.1,
+)
+"""Quick to start a child again, and patient with one that is slow because the machine is busy."""
 
 
 def command(script: str, *, wait: bool = True, timeouts: ChildTimeouts = QUICK) -> SupervisedChild:
@@ -77,7 +87,8 @@ def test_command_that_ends_is_started_again_and_the_gap_is_counted() -> None:
 
 
 def test_command_that_falls_silent_is_killed_and_started_again(tmp_path: Path) -> None:
-    source = command(f"echo $$ >> {tmp_path}/pids; head -c 3200 /dev/zero; exec sleep 600")
+    hasty = replace(QUICK, stall_s=0.3)
+    source = command(f"echo $$ >> {tmp_path}/pids; head -c 3200 /dev/zero; exec sleep 600", timeouts=hasty)
     with hearing(source) as heard:
         until(heard, Block)
         lost = until(heard, SourceLost)
@@ -87,7 +98,7 @@ def test_command_that_falls_silent_is_killed_and_started_again(tmp_path: Path) -
         assert source.restarts == 1
     pids = [int(p) for p in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    wait_until(lambda: all(map(is_over, pids)), "both are dead")
 
 
 def test_command_with_descendants_takes_them_along(tmp_path: Path) -> None:
@@ -95,13 +106,7 @@ def test_command_with_descendants_takes_them_along(tmp_path: Path) -> None:
         until(heard, Block)
         pid = int((tmp_path / "pid").read_text())
         assert psutil.pid_exists(pid)
-    gone = threading.Event()
-    for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            break
-        gone.wait(0.05)
-    else:
-        pytest.fail("the descendant still runs")
+    wait_until(lambda: is_over(pid), "the descendant is dead")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_close_from_another_thread_ends_a_silent_source() -> None:
     thread = threading.Thread(target=lambda: list(source.events()))
     thread.start()
     source.close()
-    thread.join(10)
+    thread.join(PATIENT_S)
     assert not thread.is_alive()
 
 
@@ -219,11 +224,11 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
         "from asd_daemon.hear.source_spec import SourceSpec\n"
         "from asd_daemon.hear.sources.child_process import ChildTimeouts\n"
         "from asd_daemon.hear.sources.microphone import open_command\n"
-        "quick = ChildTimeouts(start_s=5, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
+        "quick = ChildTimeouts(start_s=100, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
         "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
         "source = open_command(spec, wait=True, timeouts=quick)\n"
         "heard = source.events()\n"
-        "for _ in range(4):\n"
+        "for _ in range(6):\n"
         "    next(item for item in heard if isinstance(item, SourceLost))\n"
         "me = psutil.Process()\n"
         "print(sum(c.status() == psutil.STATUS_ZOMBIE for c in me.children(recursive=True)), source.restarts)\n"
@@ -231,7 +236,7 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4] / "daemon")}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=PATIENT_S
     )
     if done.returncode == 77:
         pytest.skip("no subreaper on this kernel")

@@ -20,8 +20,16 @@ from asd_daemon.hear.sources.pulse_route import source_name, source_of
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.hear.sources.shared_microphone import SharedChannel, SharedMicrophone
 from asd_daemon.hear.sources.source_memory import SourceMemory
+from rig.waiting import PATIENT_S
 
-QUICK = ChildTimeouts(boot_s=5.0, start_s=5.0, stall_s=5.0, backoff_least_s=0.01, backoff_most_s=0.05, lost_every_s=0.1)
+QUICK = ChildTimeouts(
+    boot_s=PATIENT_S,
+    start_s=PATIENT_S,
+    stall_s=PATIENT_S,
+    backoff_least_s=0.01,
+    backoff_most_s=0.05,
+    lost_every_s=0.1,
+)
 
 
 def sound(channels: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
@@ -36,7 +44,7 @@ def child(said: bytes, folder: Path, *, then: str = "sleep", channels: int = 2, 
     """A recorder that says this and then waits, or ends."""
     (folder / "said").write_bytes(said)
     code = f"import sys, time; sys.stdout.buffer.write(open({str(folder / 'said')!r}, 'rb').read()); sys.stdout.flush()"
-    code += "; time.sleep(60)" if then == "sleep" else ""
+    code += "; time.sleep(600)" if then == "sleep" else ""
     return SupervisedChild(
         "microphone 'm'",
         [sys.executable, "-c", code],
@@ -72,7 +80,7 @@ def test_last_tap_that_closes_ends_the_recorder_and_not_before(tmp_path: Path) -
     assert shared._thread is not None
     assert shared._thread.is_alive()
     other.close()
-    shared._thread.join(10)
+    shared._thread.join(PATIENT_S)
     assert not shared._thread.is_alive()
 
 
@@ -90,7 +98,7 @@ def test_recorder_that_cannot_start_is_an_error_for_every_machine(tmp_path: Path
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENT_S)
     assert errors == ["microphone 'm': no such device"] * 2
 
 

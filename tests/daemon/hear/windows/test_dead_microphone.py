@@ -21,6 +21,7 @@ from asd_daemon.run.service import Service
 from asd_daemon.tell.payloads import MachineState
 from asd_daemon.tell.publisher import JsonLinesPublisher
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.waiting import PATIENT_S, wait_until
 
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,7 +45,7 @@ class SlowJudge:
         self.may_go.set()
 
     def score(self, waveform: NDArray[np.float32]) -> Calm:
-        assert self.may_go.wait(20)
+        assert self.may_go.wait(PATIENT_S)
         return Calm()
 
 
@@ -77,7 +78,7 @@ class States(JsonLinesPublisher):
         """Wait for a state that was not waited for before."""
         wanted = (condition, reason)
         with self._changed:
-            assert self._changed.wait_for(lambda: wanted in self.told[self._seen :], 20), (wanted, self.told)
+            assert self._changed.wait_for(lambda: wanted in self.told[self._seen :], PATIENT_S), (wanted, self.told)
             self._seen = self.told.index(wanted, self._seen) + 1
 
 
@@ -129,7 +130,7 @@ class Rig:
     def __exit__(self, *exc: object) -> None:
         self.judge.may_go.set()
         self.service.stop("test")
-        self._thread.join(20)
+        self._thread.join(PATIENT_S)
         assert not self._thread.is_alive()
 
     def say(self, item: SourceEvent, after_s: float = 0.0) -> None:
@@ -186,7 +187,7 @@ def test_deafness_that_lasts_is_counted_once_and_said_in_the_reason() -> None:
 def test_watchdog_is_not_fed_while_the_judge_hangs_however_much_is_heard(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(PATIENT_S)
         with Rig(SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})) as rig:
             rig.say(sound())
             while systemd.recv(4096) != b"WATCHDOG=1":
@@ -194,11 +195,7 @@ def test_watchdog_is_not_fed_while_the_judge_hangs_however_much_is_heard(tmp_pat
             rig.judge.may_go.clear()
             for _ in range(12):
                 rig.say(sound())
-            tick = threading.Event()
-            for _ in range(400):
-                if rig.service.counts.heard == 13:
-                    break
-                tick.wait(0.05)
+            wait_until(lambda: rig.service.counts.heard == 13, "all is heard")
             systemd.setblocking(False)
             heard_by_systemd = []
             try:
@@ -206,7 +203,7 @@ def test_watchdog_is_not_fed_while_the_judge_hangs_however_much_is_heard(tmp_pat
                     heard_by_systemd.append(systemd.recv(4096))
             except BlockingIOError:
                 assert b"WATCHDOG=1" not in heard_by_systemd
-            systemd.settimeout(20)
+            systemd.settimeout(PATIENT_S)
             rig.judge.may_go.set()
             while systemd.recv(4096) != b"WATCHDOG=1":
                 pass

@@ -160,7 +160,11 @@ def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] + [path for key, child in children for path in paths_in(child, (*at, key))]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_load_bundle_fuzzed_manifest_is_read_or_refused(original: Path, data: st.DataObject) -> None:
     manifest = read_manifest(original)

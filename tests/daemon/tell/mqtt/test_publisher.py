@@ -25,6 +25,7 @@ from asd_daemon.tell.payloads import Condition, MachineState, PublishedScore
 from asd_daemon.tell.storage.outbox import Outbox
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
 from rig.gate import Gate
+from rig.waiting import PATIENT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
 
@@ -72,7 +73,7 @@ def start(
 def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None:
     with Subscriber(broker.port) as heard:
         publisher, _ = start(address_of(broker))
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         publisher.publish_state("fan", NORMAL)
         publisher.publish_score("fan", PublishedScore(AT, 0.1, 0.4, False))
         publisher.publish_alert("fan", alert(1))
@@ -80,7 +81,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         assert heard.wait_for(lambda m: m.topic == "asd/line-3/availability").payload == "online"
         state = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/state").payload
         score = heard.wait_for(lambda m: m.topic == "asd/line-3/fan/score").payload
-        publisher.close(4)
+        publisher.close(PATIENT_S)
         heard.wait_for(lambda m: m.payload == "stopped")
     assert state == {
         "schema": 1,
@@ -109,7 +110,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
 
 def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
     publisher, _ = start(address_of(broker))
-    assert publisher.wait_connected(10)
+    assert publisher.wait_connected(PATIENT_S)
     publisher.publish_state("fan", NORMAL)
     publisher.close(4)
     with Subscriber(broker.port) as heard:
@@ -121,7 +122,7 @@ def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
 def test_availability_when_connection_breaks_is_the_last_will(broker: Broker) -> None:
     with Subscriber(broker.port) as heard:
         publisher, _ = start(address_of(broker))
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         # A second client of the same name: the broker throws the first one out, as it does a half-open connection
         other, _ = start(address_of(broker))
         heard.wait_for(lambda m: m.payload == "offline")
@@ -138,7 +139,7 @@ def test_alerts_when_broker_is_down_at_start_wait_and_come_in_order(tmp_path: Pa
         publisher.publish_state("fan", NORMAL)
         broker.up()
         with Subscriber(broker.port) as heard:
-            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-49", 60)
+            heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-49")
             assert [a["event_id"] for a in heard.of("alert")] == [f"event-{n}" for n in range(50)]
             heard.wait_for(lambda m: m.topic.endswith("fan/state"))
         publisher.close(4)
@@ -149,7 +150,7 @@ def test_alerts_when_broker_is_down_at_start_wait_and_come_in_order(tmp_path: Pa
 def test_everything_when_broker_is_killed_and_comes_back_is_said_again(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
         publisher, failures = start(address_of(broker))
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         publisher.publish_state("fan", NORMAL)
         publisher.publish_alert("fan", alert(1))
         assert publisher.outbox.wait_empty(10)
@@ -159,19 +160,19 @@ def test_everything_when_broker_is_killed_and_comes_back_is_said_again(tmp_path:
         publisher.publish_state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-3"))
         broker.up()
         with Subscriber(broker.port) as heard:
-            heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["state"] == "alert", 60)
+            heard.wait_for(lambda m: m.topic.endswith("fan/state") and m.payload["state"] == "alert")
             heard.wait_for(lambda m: m.payload == "online")
             assert publisher.outbox.wait_empty(30)
             heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["event_id"] == "event-3")
             states = [s["state"] for s in heard.of("fan/state")]
-        publisher.close(4)
+        publisher.close(PATIENT_S)
         assert states[-1] == "alert", "an old state must not overwrite the present one"
         assert failures.errors == []
 
 
 def test_alert_when_broker_freezes_arrives_after_thaw(broker: Broker) -> None:
     publisher, _ = start(address_of(broker))
-    assert publisher.wait_connected(10)
+    assert publisher.wait_connected(PATIENT_S)
     with Subscriber(broker.port) as heard:
         broker.freeze()
         publisher.publish_alert("fan", alert(1))
@@ -186,7 +187,7 @@ def test_alert_when_broker_freezes_arrives_after_thaw(broker: Broker) -> None:
 def test_start_with_wrong_password_is_a_failure_and_one_clear_line(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", password=True) as broker:
         publisher, failures = start(address_of(broker, username="asd", password="wrong"))
-        assert failures.came.wait(10)
+        assert failures.came.wait(PATIENT_S)
         publisher.close(1)
     assert isinstance(failures.errors[0], BrokerError)
     assert f"{HOST}:{broker.port} refuses us" in str(failures.errors[0])
@@ -209,14 +210,14 @@ def test_refusal_at_the_start_is_waited_out_by_a_box_that_nobody_attends(tmp_pat
         assert publisher.outbox.wait_empty(60)
         assert publisher.broker_status.connected
         assert publisher.broker_status.trouble is None
-        publisher.close(4)
+        publisher.close(PATIENT_S)
         assert failures.errors == []
 
 
 def test_refusal_after_a_good_start_is_no_failure(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker") as broker:
         publisher, failures = start(address_of(broker))
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         broker.kill()
         conf = broker.folder / "mosquitto.conf"
         conf.write_text(conf.read_text().replace("allow_anonymous true", "allow_anonymous false"))
@@ -237,8 +238,8 @@ def test_tls_with_password_and_known_authority_is_accepted(tmp_path: Path) -> No
         with Subscriber(broker.port, password=PASSWORD, ca_file=broker.ca_file) as heard:
             publisher, _ = start(trusted)
             heard.wait_for(lambda m: m.payload == "online")
-            publisher.close(4)
-        try_broker(trusted)
+            publisher.close(PATIENT_S)
+        try_broker(trusted, PATIENT_S)
 
 
 def test_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_broker_that_closes_without_an_answer_is_a_trouble_that_is_told(
         publisher.close(1)
         assert failures.errors == []
         with pytest.raises(BrokerError, match="without an answer"):
-            try_broker(address_of(broker, tls=True, ca_file=broker.ca_file))
+            try_broker(address_of(broker, tls=True, ca_file=broker.ca_file), PATIENT_S)
 
 
 def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_when_it_is_itself_again(
@@ -278,7 +279,7 @@ def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_
         trusted = tmp_path / "trusted.crt"
         trusted.write_bytes(broker.ca_file.read_bytes())
         publisher, failures = start(address_of(broker, tls=True, ca_file=trusted))
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         files = [broker.folder / name for name in ("ca.crt", "ca.key", "server.crt", "server.key")]
         own = [file.read_bytes() for file in files]
         broker.kill()
@@ -299,11 +300,11 @@ def test_broker_that_changes_its_certificate_is_not_trusted_and_gets_the_alerts_
 def test_tls_with_unknown_authority_is_refused_by_us(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", tls=True) as broker:
         publisher, failures = start(address_of(broker, tls=True))
-        assert failures.came.wait(10)
+        assert failures.came.wait(PATIENT_S)
         publisher.close(1)
         assert "certificate is not trusted" in str(failures.errors[0])
         with pytest.raises(BrokerError, match="not trusted"):
-            try_broker(address_of(broker, tls=True))
+            try_broker(address_of(broker, tls=True), PATIENT_S)
 
 
 def test_ca_file_that_is_missing_or_no_certificate_is_named(tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_try_broker_when_nobody_listens_says_so() -> None:
 
 def test_try_broker_with_wrong_password_says_so(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", password=True) as broker, pytest.raises(BrokerError, match="refuses us"):
-        try_broker(address_of(broker))
+        try_broker(address_of(broker), PATIENT_S)
 
 
 def test_alerts_that_were_not_confirmed_are_sent_by_the_next_run(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
     with Gate(broker.port) as gate, Subscriber(broker.port) as heard:
         gate.open()
         publisher, _ = start(address_of(broker, port=gate.port), topics)
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         publisher.publish_alert("fan", alert(1))
         publisher.publish_state("fan", replace(NORMAL, condition=Condition.ALERT, event_id="event-1"))
         assert publisher.outbox.wait_empty(10)
@@ -366,7 +367,7 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         heard.wait_for(lambda m: m.payload == "offline")
         told = len(heard.messages)
         gate.open()
-        again = heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["repeated"], 60).payload
+        again = heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["repeated"]).payload
         assert again["event_id"] == "event-1"
         heard.wait_for(lambda m: m in heard.messages[told:] and m.topic.endswith("config"))
         said = [m.topic for m in heard.messages[told:]]
@@ -375,7 +376,7 @@ def test_discovery_state_and_open_alert_are_said_again_on_every_connect(broker: 
         assert config.payload["components"]["problem"]["state_topic"] == "asd/line-3/fan/state"
         publisher.publish_alert("fan", alert(1, AlertKind.CLOSE))
         heard.wait_for(lambda m: m.topic.endswith("alert") and m.payload["kind"] == "close")
-        publisher.close(4)
+        publisher.close(PATIENT_S)
 
 
 @pytest.mark.parametrize("is_early", [True, False])
@@ -385,11 +386,11 @@ def test_alert_of_an_earlier_run_that_is_still_open_is_said_again(broker: Broker
         if is_early:
             publisher.republish_alert("fan", alert(7))
         publisher.start(Failures())
-        assert publisher.wait_connected(10)
+        assert publisher.wait_connected(PATIENT_S)
         if not is_early:
             publisher.republish_alert("fan", alert(7))
         said = heard.wait_for(lambda m: m.topic.endswith("alert")).payload
-        publisher.close(4)
+        publisher.close(PATIENT_S)
     assert (said["event_id"], said["repeated"]) == ("event-7", True)
 
 
@@ -397,21 +398,22 @@ def test_commands_are_heeded_where_the_configuration_allows_it(broker: Broker) -
     commands: queue.SimpleQueue[tuple[str, Command]] = queue.SimpleQueue()
     publisher, _ = start(address_of(broker), replace(POST, machines=["fan", "lathe"], takes_commands=True))
     publisher.on_command = lambda machine, command: commands.put((machine, command))
-    assert publisher.wait_connected(10)
+    assert publisher.wait_connected(PATIENT_S)
     with Subscriber(broker.port) as speaker:
+        speaker.wait_for(lambda m: m.payload == "online")  # said after it has asked for commands
         speaker.say("asd/line-3/lathe/command", b"nonsense")
         speaker.say("asd/line-3/lathe/command", b'{"command": "mute", "minutes": 5}')
-        machine, command = commands.get(timeout=20)
+        machine, command = commands.get(timeout=PATIENT_S)
     assert (machine, command.command.value, command.minutes) == ("lathe", "mute", 5)
     assert commands.empty()
     assert publisher.refused_commands == 1
-    publisher.close(4)
+    publisher.close(PATIENT_S)
 
 
 def shared(machine: str, broker: Broker) -> MqttPublisher:
     """The connection of one process among several of a node."""
     publisher, _ = start(address_of(broker, client_id=f"asd-{machine}"), Topics("line-3", [machine], owns_node=False))
-    assert publisher.wait_connected(10)
+    assert publisher.wait_connected(PATIENT_S)
     return publisher
 
 
