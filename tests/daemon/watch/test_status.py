@@ -32,7 +32,7 @@ from asd_daemon.watch.status import StatusFile, read_statuses, status_file, stat
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
 from rig.disk import make_read_only, small_disk
-from rig.waiting import PATIENT_S
+from rig.waiting import PATIENT_S, wait_until
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NO_SYSTEM = Path("/none")
