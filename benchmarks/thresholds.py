@@ -241,20 +241,22 @@ def heard(folder: Path, budgets: list[float]) -> None:
             )
             fixed.frozen_at = fixed.level.threshold
             opens, alone = np.array(learning.hear(machine.scores, times)), fixed.hear(machine.scores, times)
-            counts[budget].append(float(np.sum(opens >= week)) / max(weeks - 1, 1e-9))
+            if weeks > 1:
+                counts[budget].append(float(np.sum(opens >= week)) / (weeks - 1))
             at = {f: found_at(scores, learning.threshold.value) for f, scores in machine.failing.items()}
             found[budget] += [number is not None for number in at.values()]
             missed = ", ".join(f for f, number in at.items() if number is None)
             print(
                 f"{machine.name:9s} budget {budget:<4g} {weeks:.1f} weeks: enrolled alone {len(alone) / weeks:6.2f} a week;"
-                f" learned: week 1 {np.sum(opens < week)}, then {counts[budget][-1]:.2f} a week; threshold"
+                f" learned: week 1 {np.sum(opens < week)}, later {np.sum(opens >= week)}; threshold"
                 f" {learning.level.threshold:.3f} → {learning.threshold.value:.3f}, {learning.threshold.words};"
                 f" failures missed: {missed or 'none'} of {len(at)}",
                 flush=True,
             )
     for budget in budgets:
         print(
-            f"all machines budget {budget:g}: from the second week on {np.mean(counts[budget]):.2f} a week; "
+            f"all machines budget {budget:g}: from the second week on "
+            f"{f'{np.mean(counts[budget]):.2f} a week' if counts[budget] else 'nothing is known'}; "
             f"{sum(found[budget])} of {len(found[budget])} failures found within 10 windows"
         )
 

@@ -98,6 +98,11 @@ class LearnedThreshold:
         known.tainted = known.tainted or alert_open
         return self._threshold if self._threshold != before else None
 
+    def drop_alert(self) -> None:
+        """The open alert ended without anybody knowing how its machine was: it teaches nothing, not even that it was false."""
+        self._memory.opened_at = None
+        self._recent.clear()
+
     def accept(self, since: datetime, until: datetime) -> Threshold:
         """Somebody says that what was heard then was normal: it teaches, alerts or not; the threshold after that, which moves at once."""
         first, last = self._stretch(since.timestamp()), self._stretch(until.timestamp())

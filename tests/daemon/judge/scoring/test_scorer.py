@@ -72,6 +72,17 @@ def test_threshold_smaller_exceedance_is_higher(bundle: Bundle) -> None:
     assert Scorer(bundle, "fan", exceedance=1e-4).threshold > Scorer(bundle, "fan", exceedance=0.1).threshold
 
 
+def test_score_says_what_its_threshold_is_learned_from(bundle: Bundle) -> None:
+    window = healthy_noise(np.random.default_rng(99))
+    one, strict = (Scorer(bundle, "fan", exceedance=p).score(window).enrolled for p in (0.01, 1e-4))
+    other = Scorer(bundle, "press-3").score(window).enrolled
+    assert one is not None
+    assert strict is not None
+    assert other is not None
+    assert one.centre == strict.centre < one.threshold < strict.threshold
+    assert one.enrolment == strict.enrolment != other.enrolment, "of the enrolment, not of the budget"
+
+
 @pytest.mark.parametrize("samples", [0, 159_999, 160_001])
 def test_window_features_wrong_length_is_refused(samples: int) -> None:
     with pytest.raises(RecordingError, match="160000 samples"):

@@ -153,6 +153,17 @@ def test_short_alerts_teach_that_they_happened_but_not_how_loud() -> None:
     assert loud.threshold.value == louder.threshold.value > none.threshold.value
 
 
+def test_alert_that_ended_unknown_is_no_false_one() -> None:
+    learned = LearnedThreshold(RULE, ENROLLED)
+    hear(learned, week(2))
+    begin = MONDAY + timedelta(weeks=2)
+    hear(learned, np.full(10, 3.0), begin, is_open=lambda *_: True)
+    learned.drop_alert()
+    hear(learned, week(0.1), begin + timedelta(hours=2))
+    assert learned.memory.alarms == []
+    assert max(learned.memory.peaks) < 1.6
+
+
 def test_a_long_alert_teaches_nothing_at_all() -> None:
     learned, scores = LearnedThreshold(RULE, ENROLLED), week(3)
     scores[5000:5700] = 3.0  # 35 hours
