@@ -125,6 +125,8 @@ class MachineAlerts:
         if event is None:
             return
         ends = "ends as unknown" if event.outcome is not None else "stays open"
+        if event.outcome is not None:
+            self._threshold.drop_alert()
         _LOG.warning("%s: alert %s: its machine can't be judged; it %s", self._machine, event.event_id, ends)
         self._handle_event(event)
 

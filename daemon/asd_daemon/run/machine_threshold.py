@@ -99,6 +99,11 @@ class MachineThreshold:
         before, self._stretch = self._stretch, self._learned.stretch
         return before is not None and before != self._stretch
 
+    def drop_alert(self) -> None:
+        """The open alert ended without anybody knowing how its machine was: it says nothing of false alarms."""
+        if self._learned is not None:
+            self._learned.drop_alert()
+
     def _log(self, changed: Threshold) -> None:
         before = self.state
         if before is None or (before.value, before.state, before.held) != (changed.value, changed.state, changed.held):
