@@ -118,11 +118,8 @@ def main(
     table = read_table(roots or remembered_data(run))
     if machines:
         table = _of_machines(table, machines)
-    label = Label(
-        name=name or bundle.resolve().name,
-        version=bundle_version or datetime.now(UTC).strftime("%Y.%m.%d"),
-        licence=licence,
-    )
+    version = bundle_version or datetime.now(UTC).strftime("%Y.%m.%d")
+    label = Label(name=name or bundle.resolve().name, version=version, licence=licence)
     with _progress(quiet=as_json) as progress:
         report = export_run(
             embedder,
@@ -138,6 +135,10 @@ def main(
             measures_omega=not no_test,
             learning=Learning.of(run),
         )
+    _show(report, as_json=as_json)
+
+
+def _show(report: ExportReport, *, as_json: bool) -> None:
     for problem in report.unread:
         click.echo(f"left out: {problem}", err=True)
     if as_json:

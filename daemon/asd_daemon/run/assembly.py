@@ -29,6 +29,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from asd_daemon.learn.online_enrolment import LearningJudge
+    from asd_daemon.tell.publisher import Publisher
 
 
 def judge_opener(
@@ -73,6 +74,47 @@ def make_learning_judge(
     return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
 
 
+def _monitors(
+    plan: Plan,
+    shared_bundle: SharedBundle,
+    publisher: Publisher,
+    stores: Stores,
+    callbacks: MonitorCallbacks,
+    *,
+    waits: bool,
+) -> list[MachineMonitor]:
+    """A monitor for each machine, with its source and its judge."""
+    memories = {name: source_memory_of(name, plan.sources[name]) for name in plan.machines}
+    learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
+    device_checks = {name: memory.check_device for name, memory in memories.items() if memory is not None}
+    specs = {name: plan.sources[name] for name in plan.machines}
+    sources = open_sources(specs, wait=waits, device_checks=device_checks)
+    learners = {
+        name: make_learning_judge(plan, name, shared_bundle, sources[name], callbacks)
+        for name in plan.machines
+        if learns
+    }
+    turns = JudgingTurns()
+    return [
+        MachineMonitor(
+            name,
+            sources[name],
+            learners[name].open if learns else judge_opener(plan, name, shared_bundle, callbacks),
+            publisher,
+            callbacks,
+            learner=learners.get(name),
+            rule=alarm_rule(machine.alarm),
+            threshold=threshold_rule(machine),
+            records=stores.records(name),
+            resumes=plan.goes_on_with(name),
+            fitness=WindowFitness(fitness_limits(machine.quality), memories[name]),
+            hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
+            turns=turns,
+        )
+        for name, machine in plan.machines.items()
+    ]
+
+
 def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     """The daemon, ready to run.
 
@@ -89,38 +131,8 @@ def make_service(plan: Plan, *, wait_for_device: bool) -> Service:
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
 
-    memories = {name: source_memory_of(name, plan.sources[name]) for name in plan.machines}
-    learns = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
-
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
-        device_checks = {name: memory.check_device for name, memory in memories.items() if memory is not None}
-        sources = open_sources(
-            {name: plan.sources[name] for name in plan.machines}, wait=wait_for_device, device_checks=device_checks
-        )
-        learners = {
-            name: make_learning_judge(plan, name, shared_bundle, sources[name], callbacks)
-            for name in plan.machines
-            if learns
-        }
-        turns = JudgingTurns()
-        return [
-            MachineMonitor(
-                name,
-                sources[name],
-                learners[name].open if learns else judge_opener(plan, name, shared_bundle, callbacks),
-                publisher,
-                callbacks,
-                learner=learners.get(name),
-                rule=alarm_rule(machine.alarm),
-                threshold=threshold_rule(machine),
-                records=stores.records(name),
-                resumes=plan.goes_on_with(name),
-                fitness=WindowFitness(fitness_limits(machine.quality), memories[name]),
-                hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
-                turns=turns,
-            )
-            for name, machine in plan.machines.items()
-        ]
+        return _monitors(plan, shared_bundle, publisher, stores, callbacks, waits=wait_for_device)
 
     def delivery_report() -> DeliveryReport:
         return DeliveryReport(publisher.broker_status, stores.store_report)

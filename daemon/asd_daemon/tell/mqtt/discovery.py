@@ -126,6 +126,29 @@ def _sensors(base: str) -> dict[str, dict[str, Any]]:
             "value_template": "{{ 'ON' if value_json.event_id and not value_json.muted_until else 'OFF' }}",
             "json_attributes_topic": f"{base}/alert",
         },
+        **_figures(base),
+        "drift": {
+            "platform": "binary_sensor",
+            "name": "Drift",
+            "device_class": "problem",
+            "entity_category": "diagnostic",
+            "state_topic": state,
+            "value_template": "{{ 'ON' if value_json.drift else 'OFF' }}",
+        },
+        "trouble": {
+            "platform": "binary_sensor",
+            "name": "Trouble",
+            "device_class": "problem",
+            "entity_category": "diagnostic",
+            "state_topic": state,
+            "value_template": "{{ 'ON' if value_json.troubles else 'OFF' }}",
+        },
+    }
+
+
+def _figures(base: str) -> dict[str, dict[str, Any]]:
+    state = f"{base}/state"
+    return {
         "score": {
             "platform": "sensor",
             "name": "Score",
@@ -154,22 +177,6 @@ def _sensors(base: str) -> dict[str, dict[str, Any]]:
             "state_topic": state,
             "value_template": "{{ value_json.state }}",
             "json_attributes_topic": state,
-        },
-        "drift": {
-            "platform": "binary_sensor",
-            "name": "Drift",
-            "device_class": "problem",
-            "entity_category": "diagnostic",
-            "state_topic": state,
-            "value_template": "{{ 'ON' if value_json.drift else 'OFF' }}",
-        },
-        "trouble": {
-            "platform": "binary_sensor",
-            "name": "Trouble",
-            "device_class": "problem",
-            "entity_category": "diagnostic",
-            "state_topic": state,
-            "value_template": "{{ 'ON' if value_json.troubles else 'OFF' }}",
         },
     }
 
