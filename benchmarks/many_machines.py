@@ -128,4 +128,8 @@ if __name__ == "__main__":
     words.add_argument("--model", default="fan", help="by what they are judged, from the program's own bundle")
     given = words.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    print("\n".join(table("Many machines in one process, simulated sound", many_machine_rows(given.machines, given.model))))
+    print(
+        "\n".join(
+            table("Many machines in one process, simulated sound", many_machine_rows(given.machines, given.model))
+        )
+    )

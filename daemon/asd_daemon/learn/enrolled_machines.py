@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import UNREADABLE_ARRAY, BundleError
 from asd_daemon.judge.bundle.bundle import (
     Bundle,
     BundlePath,
@@ -180,7 +179,7 @@ def read_vectors(file: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
             for key in saved.files:
                 group, view = key.split("/", 1)
                 groups[group][view] = np.asarray(saved[key], np.float32)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+    except UNREADABLE_ARRAY as e:
         raise BundleError(f"{file}: is damaged: {e}; delete it, or learn the machine anew with --relearn") from e
     return groups["vectors"], groups["changed"]
 
