@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench soak bundle clean
+.PHONY: demo test test-oldest test-newest lint bench soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
@@ -13,8 +13,14 @@ demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
 	@deploy/system-packages.sh broker nats microphone units browser
-	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory lint test-oldest test-newest
 	$(BIN)/pytest
+
+test-oldest:                        ## the edge with the oldest versions that pyproject.toml allows, in an environment of its own
+	deploy/edge-tests.sh oldest $(PYTHON)
+
+test-newest:                        ## the edge with the newest Python that is here, in an environment of its own
+	deploy/edge-tests.sh newest $(PYTHON)
 
 lint: $(VENV)/.all                  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -21,6 +21,12 @@ The commands print `error: <message>` on one line and leave with `exit_code`; a 
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+
+UNREADABLE_ARRAY = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, tokenize.TokenError, SyntaxError)
+"""What `numpy.load` raises, in one version or another, on a file that is no array or no longer one."""
+
 
 class AsdError(Exception):
     """Base of all. The message says what, which value, where, and what to do."""

@@ -5,14 +5,13 @@ Owns the form of these files.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import EnrolmentError
+from asd_daemon.errors import UNREADABLE_ARRAY, EnrolmentError
 from asd_daemon.learn.normal_sound import NormalSound
 
 _PREFIX = "vectors/"
@@ -41,7 +40,7 @@ def read_vectors(file: Path) -> dict[str, NDArray[np.float32]]:
         with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
             names = [key.removeprefix(_PREFIX) for key in saved.files if key.startswith(_PREFIX)]
             return {view: np.asarray(saved[_PREFIX + view], np.float32) for view in names}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as e:
+    except (*UNREADABLE_ARRAY, AttributeError) as e:
         raise EnrolmentError(f"{file}: is damaged: {e}; delete it, or learn the machine anew with --relearn") from e
 
 

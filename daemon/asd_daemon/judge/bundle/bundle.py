@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from asd_daemon.errors import BundleError, UnknownMachineError
+from asd_daemon.errors import UNREADABLE_ARRAY, BundleError, UnknownMachineError
 from asd_daemon.judge.bundle.manifest import (
     BANK,
     CALIBRATION,
@@ -149,7 +149,7 @@ class Bundle:
             if not 0 <= size - 4 * expected[0] * expected[1] <= NPY_HEADER_BYTES:
                 raise BundleError(f"{path}: has {size} bytes, which float32 {expected} can't have")
             bank = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as e:
+        except UNREADABLE_ARRAY as e:
             raise BundleError(f"{path}: is not a readable array: {e}") from e
         if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype != np.float32:
             found = f"{bank.dtype} {bank.shape}" if isinstance(bank, np.ndarray) else "an archive"

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import UNREADABLE_ARRAY, BundleError
 from asd_daemon.judge.distances.local_density import TINY, LocalDensity, Normalisation
 from asd_daemon.judge.distances.whitening import F32, Whitening, euclidean
 
@@ -271,7 +271,7 @@ def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
         if not numeric:
             raise BundleError(f"{file}: must hold floating-point arrays only; make the bundle again")
         return Fusion.from_arrays(names, arrays)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+    except UNREADABLE_ARRAY as e:
         raise BundleError(f"{file}: is no readable fusion: {e}") from e
 
 

@@ -51,7 +51,7 @@ def test_load_bundle_missing_folder_says_how_to_make_one(tmp_path: Path) -> None
         load_bundle(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("name", ["embedder.onnx", "machines/fan/bank.npy", "machines/fan/index.hnsw"])
+@pytest.mark.parametrize("name", ["embedder.onnx", "machines/fan/bank.npy", "machines/fan/calibration.json"])
 def test_load_bundle_truncated_file_is_refused(bundle: Path, name: str) -> None:
     file = bundle / name
     file.write_bytes(file.read_bytes()[:-100])

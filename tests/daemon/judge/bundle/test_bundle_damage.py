@@ -157,3 +157,20 @@ def test_spoiled_file_with_its_right_hash_is_read_or_refused(folder: Path, data:
     finally:
         file.write_bytes(content)
         (folder / "manifest.json").write_text(json.dumps(original), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "header", [b"{", b"['", b"(", b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 8), }  ["]
+)
+def test_array_whose_header_is_broken_text_is_refused(tmp_path: Path, header: bytes) -> None:
+    """NumPy reads the header as Python and lets its tokenizer's errors through."""
+    folder = tmp_path / "tiny"
+    write_tiny_bundle(folder)
+    bundle = load_bundle(folder)
+    bank = bundle.folder("fan") / "bank.npy"
+    content = bytearray(bank.read_bytes())
+    length = int.from_bytes(content[8:10], "little")
+    content[10 : 10 + length] = header[:length].ljust(length)
+    bank.write_bytes(content)
+    with pytest.raises(BundleError, match="is not a readable array"):
+        bundle.bank("fan")
