@@ -100,7 +100,7 @@ def test_every_kind_of_change_fits_the_schema_of_an_alert(kind: ChangeKind) -> N
 
 
 def test_alert_tells_its_changes_in_words_and_in_figures() -> None:
-    alert, state = sent(alert_payload("box", "fan", EVENT, DETAILS)), sent(state_payload("box", "fan", STATES[-1]))
+    alert, state = sent(alert_payload("box", "fan", EVENT, DETAILS)), sent(state_payload("box", "fan", STATES[-2]))
     assert alert["text"] == state["text"]
     assert alert["text"].startswith("Knocks 83.1 times a second, stronger and weaker 14 times a second")
     knocks, tone = alert["changes"]
