@@ -11,6 +11,7 @@ import pytest
 from asd_daemon.private_files import make_private_folder, tighten, write_private
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.keys import KeepSettings
+from rig.waiting import PATIENT_S
 
 
 def mode(path: Path) -> int:
@@ -42,7 +43,7 @@ def test_stores_tighten_what_lay_there_before_and_nothing_that_is_not_theirs(tmp
     (tmp_path / "outside").chmod(0o644)
     stores = Stores(state, KeepSettings(), ["fan"])
     stores.start()
-    stores.close(10)
+    stores.close(PATIENT_S)
     assert mode(state) == 0o700
     private = ("clips", "clips/fan", "clips/fan/a.flac", "enrolled/fan/enrolled.json", "alerts.sqlite.broken-x")
     assert {mode(state / name) & 0o077 for name in (*private, "alerts.sqlite")} == {0}

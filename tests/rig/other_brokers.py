@@ -13,13 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from rig.broker import HOST, PASSWORD, free_port
+from rig.waiting import PATIENT_S, wait_until
 
 USER = "asd"
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
@@ -39,12 +38,9 @@ def nats() -> str | None:
 class OtherBroker:
     """`with Nats(folder) as broker:`."""
 
-    up_s = 15.0
-
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._tick = threading.Event()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +56,7 @@ class OtherBroker:
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(PATIENT_S)
 
     def _start(self) -> None:
         raise NotImplementedError
@@ -73,15 +69,14 @@ class OtherBroker:
         self._processes.append(process)
 
     def _wait_for(self, port: int) -> None:
-        deadline_s = time.monotonic() + self.up_s
-        while time.monotonic() < deadline_s:
+        def answers() -> bool:
             try:
                 socket.create_connection((HOST, port), 1).close()
             except OSError:
-                self._tick.wait(0.05)
-            else:
-                return
-        raise RuntimeError(f"{type(self).__name__} did not come up: {(self.folder / 'out').read_text()[-1000:]}")
+                return False
+            return True
+
+        wait_until(answers, f"{type(self).__name__} is up (see {self.folder / 'out'})")
 
 
 class Nats(OtherBroker):
@@ -127,8 +122,6 @@ class Amqtt(OtherBroker):
 
 class RabbitMq(OtherBroker):
     """RabbitMQ with its MQTT plugin; the user may publish on topics that `may_write`, a regular expression, fits."""
-
-    up_s = 120.0
 
     def __init__(self, folder: Path, may_write: str = ".*") -> None:
         super().__init__(folder)

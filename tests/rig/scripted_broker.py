@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
+from rig.waiting import PATIENT_S
+
 HOST = "127.0.0.1"
 _TAKEN_OVER = 0x8E
 _OTHER_VERSION = 0x84
@@ -112,14 +114,14 @@ class ScriptedBroker:
         self._listener.close()
         self.throw_all_out()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENT_S)
 
     def throw_all_out(self) -> None:
         """Hang up on everybody."""
         for peer in list(self._peers.values()):
             _hang_up(peer)
 
-    def wait_for(self, fits: Callable[[Self], bool], timeout_s: float = 20.0) -> None:
+    def wait_for(self, fits: Callable[[Self], bool], timeout_s: float = PATIENT_S) -> None:
         """Wait until something is true of what has come."""
         with self._arrived:
             assert self._arrived.wait_for(lambda: fits(self), timeout_s), self.published

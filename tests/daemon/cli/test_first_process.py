@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rig.daemon import daemon_environment
+from rig.waiting import PATIENT_S
 
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
 _PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()"]
@@ -18,7 +19,7 @@ _PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main
 
 def may_unshare() -> bool:
     try:
-        return subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False, timeout=20).returncode == 0
+        return subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False, timeout=PATIENT_S).returncode == 0
     except OSError:
         return False
 
@@ -33,9 +34,9 @@ def test_first_process_ends_on_sigterm_before_run_has_begun(tmp_path: Path) -> N
         with configuration.open("w"):  # waits until the program has begun to read
             (first,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
             os.kill(int(first), signal.SIGTERM)
-            _, told = outer.communicate(timeout=20)
+            _, told = outer.communicate(timeout=PATIENT_S)
     finally:
         outer.kill()
-        outer.wait(20)
+        outer.wait(PATIENT_S)
     assert told == "stopped: by SIGTERM\n"
     assert outer.returncode == 128 + signal.SIGTERM

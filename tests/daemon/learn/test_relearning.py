@@ -38,6 +38,7 @@ from rig.bundles import (
     write_tiny_model,
 )
 from rig.earlier_enrolment import write_earlier_enrolment
+from rig.waiting import PATIENT_S
 
 TILT = 2.0
 TWO = ("steady-mean", "steady-floor")
@@ -323,7 +324,7 @@ WINDOW = np.zeros(160_000, np.float32)
 def joined() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("relearn-"):
-            thread.join(20)
+            thread.join(PATIENT_S)
 
 
 def test_judge_that_can_not_be_opened_is_told_once_and_tried_again() -> None:
@@ -348,7 +349,7 @@ def test_judge_is_learning_while_it_is_learned_anew_and_judges_after() -> None:
 
     def relearn(told: Callable[[str], None]) -> None:
         told("3 of 16 windows")
-        assert may_end.wait(20)
+        assert may_end.wait(PATIENT_S)
 
     judge = RecoveringJudge("fan", Opening(EnrolmentError("other models"), Ear()), relearn)
     judge.open()

@@ -20,6 +20,7 @@ from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_memory import MachineMemory
 from asd_daemon.tell.storage.outbox import Outbox
 from rig.bundles import write_tiny_bundle
+from rig.waiting import PATIENT_S
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -81,7 +82,7 @@ def test_check_says_what_was_learned(home: Path) -> None:
         threshold.hear(float(score), MONDAY + timedelta(seconds=72 * number), alert_open=False)
     stores = Stores(home / "state", KeepSettings(clips="none"), ["fan"])
     stores.records("fan").remember(MachineMemory(tail=threshold.memory))
-    stores.close(5)
+    stores.close(PATIENT_S)
     detail = model_finding(home, {})
     assert "calibrated, from" in detail
     assert f"; enrolled {scorer.threshold:.4g}" in detail

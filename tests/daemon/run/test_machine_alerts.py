@@ -22,6 +22,7 @@ from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, Machin
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
+from rig.waiting import PATIENT_S
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -282,7 +283,7 @@ def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
     desk.stores.start()
     desk.hear(0.1, 0.9, 0.9, 0.9)
     desk.alerts.close()
-    desk.stores.close(10)
+    desk.stores.close(PATIENT_S)
     (clip,) = (tmp_path / "clips" / "fan").iterdir()
     assert desk.publisher.details[0].clip == f"clips/fan/{clip.name}"
     assert [k.score for k in read_scores(tmp_path / "scores.sqlite", "fan")] == [0.1, 0.9, 0.9, 0.9]
@@ -294,7 +295,7 @@ def test_no_sound_is_written_where_it_is_not_wanted(tmp_path: Path, keep: KeepSe
     desk.stores.start()
     desk.hear(0.1, 0.9, 0.9, None, 0.1, 0.1)
     desk.alerts.close()
-    desk.stores.close(10)
+    desk.stores.close(PATIENT_S)
     assert desk.publisher.details[0].clip is None
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["alerts.sqlite", "scores.sqlite"]
 

@@ -26,6 +26,7 @@ from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.score_log import read_scores
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.waiting import PATIENT_S
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 HOP_S = 2400
@@ -150,7 +151,7 @@ def copy_of(folder: Path, to: Path) -> Path:
     """A state folder with the memory of another one."""
     stores = Stores(to, KeepSettings(clips="none"), ["fan"])
     stores.outbox.remember("fan", read_kept_memory(outbox_file(folder), "fan") or b"")
-    stores.close(5)
+    stores.close(PATIENT_S)
     return to
 
 

@@ -227,12 +227,7 @@ def test_command_while_nothing_is_heard_does_not_make_it_heard() -> None:
 
 
 def until(fits: Callable[[], object]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if fits():
-            return
-        pause.wait(0.02)
-    pytest.fail("it did not come to that")
+    wait_until(lambda: bool(fits()), "it comes to that")
 
 
 def test_windows_that_cannot_be_judged_are_never_scored_and_say_why() -> None:
@@ -463,7 +458,7 @@ class Crowd:
 
 
 def test_many_machines_of_one_process_judge_in_turns() -> None:
-    publisher, crowd, turns = RememberingTeller(), Crowd(), JudgingTurns(2)
+    publisher, crowd, turns = RememberingTeller(), Crowd(), JudgingTurns(2, patience_s=PATIENT_S)
 
     def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
         return [
@@ -499,7 +494,7 @@ def test_judge_that_hangs_in_its_turn_holds_the_others_up_for_a_moment_only() ->
     runner = threading.Thread(target=service.run)
     runner.start()
     fan.words.put(window(0.1))
-    assert hanging.began.wait(10)
+    assert hanging.began.wait(PATIENT_S)
     for _ in range(3):
         mill.words.put(window(0.2))
     assert publisher.wait_scores(3)

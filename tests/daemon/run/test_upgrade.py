@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from asd_daemon.learn.enrolment_record import read_enrolment
 from rig.bundles import healthy_noise, read_manifest, write_manifest
 from rig.daemon import RunningDaemon, ask
 from rig.earlier_enrolment import write_earlier_enrolment
-
-PATIENCE_S = 90.0
+from rig.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +76,15 @@ def configured(home: Path, *machines: str) -> Path:
 
 def wait_for(daemon: RunningDaemon, met: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """What was told until something is."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        told = [json.loads(line) for line in daemon.lines]
-        if met(told):
-            return told
-        assert daemon.process.poll() is None, daemon.log
-        time.sleep(0.1)
-    raise AssertionError(daemon.lines[-5:] + daemon.log)
+    told: list[dict[str, Any]] = []
+
+    def is_met() -> bool:
+        told[:] = [json.loads(line) for line in daemon.lines]
+        assert met(told) or daemon.process.poll() is None, daemon.log
+        return met(told)
+
+    wait_until(is_met, "what is waited for is told")
+    return told
 
 
 def scored(told: list[dict[str, Any]], *machines: str) -> bool:

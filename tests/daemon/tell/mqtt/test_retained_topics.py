@@ -22,6 +22,7 @@ from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.retained_topics import Ownership, RetainedTopics, kept_topics
 from rig.broker import HOST, Broker, Subscriber, mosquitto
 from rig.scripted_broker import ScriptedBroker
+from rig.waiting import PATIENT_S
 
 NORMAL = MachineState(Condition.NORMAL, datetime(2026, 1, 31, tzinfo=UTC))
 TOPICS = Topics("box", ["fan", "lathe"], discovery_prefix="homeassistant")
@@ -37,7 +38,7 @@ def broker() -> Iterator[ScriptedBroker]:
 @contextmanager
 def told(broker: ScriptedBroker, file: Path, topics: Topics, **owner: object) -> Iterator[MqttPublisher]:
     """A daemon's connection, all of whose standing messages have arrived."""
-    address = BrokerAddress(HOST, broker.port, client_id="asd-box", keepalive_s=5)
+    address = BrokerAddress(HOST, broker.port, client_id="asd-box", keepalive_s=60)
     ownership = replace(
         Ownership(str(address), tuple(topics.machines), "asd.yaml", tuple(topics.machines)),
         **owner,  # type: ignore[arg-type]
@@ -54,7 +55,7 @@ def told(broker: ScriptedBroker, file: Path, topics: Topics, **owner: object) ->
         broker.wait_for(lambda b: any(m.topic.endswith(ends) and m.payload for m in b.published[seen:]))
         yield publisher
     finally:
-        publisher.close(4)
+        publisher.close(PATIENT_S)
         outbox.close()
 
 
@@ -235,7 +236,7 @@ def test_mosquitto_forgets_what_is_cleared(tmp_path: Path) -> None:
         with Subscriber(running.port) as heard:
             publisher.start(lambda _: None)
             heard.wait_for(lambda m: m.topic.endswith("config"))
-        publisher.close(4)
+        publisher.close(PATIENT_S)
         outbox.close()
         assert len(clear_machine(file, "fan", replace(address, client_id="asd-remove")).cleared) >= 2
         with Subscriber(running.port) as late:

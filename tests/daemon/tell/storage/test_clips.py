@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from rig.disk import fill, small_disk
+from rig.waiting import PATIENT_S, wait_until
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 RATE = 16_000
@@ -48,7 +48,7 @@ class Shelf:
         return self.shelf
 
     def __exit__(self, *exc: object) -> None:
-        self.shelf.close(10)
+        self.shelf.close(PATIENT_S)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ class Clocks:
         """What is left after a look at the ages."""
         store = ClipStore(folder, PLENTY, clock=self.clock)
         store.start()
-        store.close(10)
+        store.close(PATIENT_S)
         return sorted(f.stem for f in folder.glob("*/*.flac"))
 
 
@@ -198,10 +198,9 @@ def test_clips_of_this_run_are_the_last_to_go_whatever_their_stamp(folder: Path)
         recorder.feed(noise(2))
         paths.append(recorder.begin(name, AT))
         if name == "e1":
-            while store.written < 1:
-                threading.Event().wait(0.01)
+            wait_until(lambda: store.written == 1, "the first clip is written")
             os.utime(paths[0], (1000.0, 1000.0))
-    store.close(10)
+    store.close(PATIENT_S)
     assert not old.exists()
     assert paths[1].exists()
 
@@ -239,7 +238,7 @@ def test_last_free_part_of_the_disk_is_never_taken(tmp_path: Path) -> None:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(20, 0))
         recorder.feed(noise(20))
         first = recorder.begin("e", AT)
-        shelf.close(10)
+        shelf.close(PATIENT_S)
         assert not old.exists(), "room is made from the oldest clips"
         assert first.exists()
         free = os.statvfs(disk).f_bavail / os.statvfs(disk).f_blocks
@@ -253,7 +252,7 @@ def test_full_disk_is_a_trouble_and_leaves_no_half_clip(tmp_path: Path) -> None:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(2, 0))
         recorder.feed(noise(2))
         recorder.begin("e", AT)
-        shelf.close(10)
+        shelf.close(PATIENT_S)
         assert shelf.write_error is not None
         assert list((disk / "clips").rglob("*.flac*")) == []
 

@@ -11,6 +11,7 @@ import pytest
 from asd_daemon.errors import CannotStartError
 from asd_daemon.tell.storage.machine_locks import MachineLocks, is_heard
 from rig.daemon import ask, daemon_environment
+from rig.waiting import PATIENT_S
 
 
 def test_second_daemon_of_a_machine_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
         assert child.stdout.readline() == b"held\n"
         assert is_heard(tmp_path, "fan")
         child.kill()
-        child.wait(10)
+        child.wait(PATIENT_S)
     assert not is_heard(tmp_path, "fan")
 
 
