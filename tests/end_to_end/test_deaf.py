@@ -46,7 +46,7 @@ def test_source_that_goes_away_is_told_everywhere_within_five_seconds_without_it
         with RunningDaemon("run", "--config", file, home=tmp_path) as daemon:
             heard.wait_for(lambda m: m.topic == "asd/box/fan/state")
             start_s = time.monotonic() - begun_s
-            heard.wait_for(lambda m: m.topic == "asd/box/fan/score")
+            heard.wait_for(lambda m: m.topic == "asd/box/fan/state" and m.payload["state"] == "normal")
             assert _gauge(metrics, "asd_listening") == 1
             assert _gauge(metrics, "asd_score") is not None
             gone.touch()
