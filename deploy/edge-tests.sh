@@ -5,7 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 tests="tests/daemon/settings tests/daemon/tell/storage tests/daemon/judge/alarm tests/daemon/judge/bundle tests/daemon/judge/scoring
-    tests/daemon/hear/windows tests/daemon/run tests/daemon/cli/test_repeated_options.py tests/daemon/test_edge_imports.py
+    tests/daemon/hear/windows tests/daemon/run/test_service.py tests/daemon/run/test_machine_alerts.py
+    tests/daemon/cli/test_repeated_options.py tests/daemon/test_edge_imports.py
     tests/daemon/test_waveform.py"
 
 minor() { # minor PYTHON: 13 for Python 3.13, nothing where it does not run

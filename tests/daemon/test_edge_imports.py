@@ -116,3 +116,13 @@ def test_commands_compute_on_one_thread_unless_told_otherwise() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_oldest_versions_that_are_tried_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = dict(dependency.split(">=") for dependency in project["dependencies"])
+    lines = [line for line in (ROOT / "constraints-oldest.txt").read_text().splitlines() if not line.startswith("#")]
+    tried = dict(line.split("==") for line in lines)
+    assert tried.keys() == allowed.keys()
+    for name, bound in allowed.items():
+        assert f"{tried[name]}.0.0".startswith(f"{bound}."), name
