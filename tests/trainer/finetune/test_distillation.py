@@ -150,7 +150,7 @@ def test_student_approaches_its_teacher(
     source: Path = request.getfixturevalue(kind)
     recipe = student_recipe(
         source,
-        "distil.epochs=30",
+        "distil.epochs=60",
         "distil.batch_clips=8",
         "distil.optimiser.learning_rate=2e-3",
         "finetune.augment.mixup_probability=0",
@@ -170,7 +170,7 @@ def test_student_approaches_its_teacher(
     with torch.no_grad():
         embedded = [teacher.embed(heard).numpy(), read_embedder(folder)(heard).numpy()]
     near = [(own @ own.T)[np.triu_indices(len(own), 1)] for own in embedded]
-    assert np.corrcoef(*near)[0, 1] > 0.6
+    assert np.corrcoef(*near)[0, 1] > 0.6, (np.corrcoef(*near)[0, 1], np.mean(cosines[-10:]))
 
 
 def test_run_fine_tunes_what_was_distilled(teacher_run: Path, table: ClipTable, tmp_path: Path) -> None:
