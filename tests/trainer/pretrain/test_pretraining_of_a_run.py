@@ -29,13 +29,13 @@ FAST = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two machines, four clips each, one of them anomalous."""
+    """Two machines, four clips of 5 s each, one of them anomalous."""
     rng = np.random.default_rng(1)
     for machine in ("fan", "valve"):
         for number, (split, label) in enumerate([("train", "normal")] * 3 + [("test", "anomaly")]):
             folder = tmp_path / "data" / machine / split
             folder.mkdir(parents=True, exist_ok=True)
-            sound = rng.normal(0, 0.1, 16_000).astype(np.float32)
+            sound = rng.normal(0, 0.1, 80_000).astype(np.float32)
             soundfile.write(folder / f"section_00_source_{split}_{label}_{number:04d}.wav", sound, 16_000)
     return tmp_path / "data"
 
