@@ -113,7 +113,8 @@ def test_another_version_and_another_embedder_leave_no_machine_deaf_and_none_sto
             assert daemon.stop() == 0
         reasons = [reason for state, reason in states(told, "ear") if state == "learning"]
         if bundle == other.path:
-            assert reasons
+            # Learning of sixteen windows may be over between two looks at the state; the log always has it.
+            assert any(" ear: " in line and "learned anew from what was kept" in line for line in daemon.log)
             assert all(r is not None and r.startswith("is learned anew from what was kept") for r in reasons)
             assert "learn it anew with `asd-daemon enroll --machine lost --relearn`" in unusable(told, "lost")[0]
         else:
