@@ -13,8 +13,8 @@ demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
 	@deploy/system-packages.sh broker nats microphone units browser
-	$(MAKE) --no-print-directory lint test-oldest test-newest
-	$(BIN)/pytest
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-oldest test-newest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-oldest:                        ## the edge with the oldest versions that pyproject.toml allows, in an environment of its own
 	deploy/edge-tests.sh oldest $(PYTHON)
