@@ -14,7 +14,7 @@ from typing import Self
 from rig.waiting import PATIENT_S
 
 ROOT = Path(__file__).resolve().parents[2]
-_PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()"]
+PROGRAM = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()"]
 
 
 def daemon_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -34,7 +34,7 @@ def daemon_environment(home: Path, more: Mapping[str, str] | None = None) -> dic
 def ask(*words: object, home: Path, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [*_PROGRAM, *map(str, words)],
+        [*PROGRAM, *map(str, words)],
         env=daemon_environment(home, more),
         capture_output=True,
         text=True,
@@ -53,7 +53,7 @@ class RunningDaemon:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [*_PROGRAM, *map(str, self._words)],
+            [*PROGRAM, *map(str, self._words)],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from asd_daemon.settings.plan import Plan
+    from asd_daemon.settings.plan import CommandLineOptions, Plan
 
 PATH = click.Path(path_type=Path)
 
@@ -41,12 +41,19 @@ node_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def options_from(options: dict[str, Any]) -> CommandLineOptions:
+    """What the command line asks for, by the options of a command that are named like those of `CommandLineOptions`."""
+    from asd_daemon.settings.plan import CommandLineOptions
+
+    return CommandLineOptions(**options)
+
+
 def plan_from(options: dict[str, Any]) -> Plan:
     """What shall run, by the options of a command that are named like those of `CommandLineOptions`.
 
     Raises:
         SettingsError, UsageError: as `make_plan`.
     """
-    from asd_daemon.settings.plan import CommandLineOptions, make_plan
+    from asd_daemon.settings.plan import make_plan
 
-    return make_plan(CommandLineOptions(**options))
+    return make_plan(options_from(options))

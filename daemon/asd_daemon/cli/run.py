@@ -13,6 +13,7 @@ from asd_daemon.cli.options import (
     machines_option,
     no_mqtt_option,
     node_option,
+    options_from,
     plan_from,
     source_option,
 )
@@ -49,13 +50,18 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -
       asd-daemon run --machine fan --source device:default --broker broker.local
       asd-daemon run --config asd-daemon.yaml
     """
-    from asd_daemon.watch.log import log_to_stderr
+    from asd_daemon.run.reload_signal import ReloadSignal
 
-    log_to_stderr(as_json=log == "json", verbose=verbose)
-    plan = plan_from(options)
-    log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
-    from asd_daemon.run.assembly import make_service
-    from asd_daemon.run.memory_arenas import limit_memory_arenas
+    with ReloadSignal() as reload_signal:
+        from asd_daemon.watch.log import log_to_stderr
 
-    limit_memory_arenas()
-    make_service(plan, wait_for_device=wait_for_device).run()
+        log_to_stderr(as_json=log == "json", verbose=verbose)
+        plan = plan_from(options)
+        log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
+        from asd_daemon.run.assembly import make_service
+        from asd_daemon.run.memory_arenas import limit_memory_arenas
+
+        limit_memory_arenas()
+        service = make_service(plan, wait_for_device=wait_for_device, options=options_from(options))
+        reload_signal.heed(service.reload, service.stop)
+        service.run()

@@ -113,6 +113,11 @@ class LearningJudge:
             _LOG.warning("%s: %s", self._target.model, e)
         return self
 
+    def reopen(self, open_judge: Callable[[], Judge]) -> None:
+        """Open what is known anew; what is being learned goes on."""
+        self._open_judge = open_judge
+        self.open()
+
     @property
     def is_learning(self) -> bool:
         """Whether the machine is being learned."""

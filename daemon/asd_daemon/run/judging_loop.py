@@ -15,6 +15,7 @@ from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_alerts import MachineAlerts
+from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.window_judging import Learner, WindowJudging
 from asd_daemon.tell.commands import Command, CommandKind
@@ -59,22 +60,27 @@ class JudgingLoop:
         self._alerts, self._outage, self._counters, self._learner = alerts, outage, counters, learner
         self._now, self._command_time, self._turns = now, command_time, turns
 
-    def run(self, judge: Judge, progressed: Callable[[], None]) -> None:
+    def run(self, judge: Judge, progressed: Callable[[], None], changed: Callable[[], None]) -> None:
         """Handle all that comes.
 
         Args:
             judge: scores the windows.
             progressed: called after each window, and each sign that there is none.
+            changed: called after what else may have changed the state.
         """
         while (item := self._queue.get()) is not None:
             if isinstance(item, Window):
                 self._judge_in_turn(judge, item)
             elif isinstance(item, Command):
                 self._handle_command(item)
+            elif isinstance(item, MachineRules):
+                judge = self._take_on(item, judge)
             else:
                 self._handle_event(item)
             if isinstance(item, Window | SourceLost | UnreadableRecording):  # nothing else shows that windows flow
                 progressed()
+            else:
+                changed()
             item = None  # a window of 0.6 MB, which would be held until the next one
 
     def _judge_in_turn(self, judge: Judge, window: Window) -> None:
@@ -85,6 +91,20 @@ class JudgingLoop:
                 self._windows.in_progress.settle(dropped=1)
             else:
                 self._windows.judge(judge, window)
+
+    def _take_on(self, rules: MachineRules, judge: Judge) -> Judge:
+        """Go over to other rules; the judge by them."""
+        if rules.alerts is not None:
+            self._alerts.change_rules(rules.alerts)
+        if rules.limits is not None:
+            self._windows.change_limits(rules.limits)
+        if rules.open_judge is not None:
+            if self._learner is not None:
+                self._learner.reopen(rules.open_judge)
+            else:
+                judge = rules.open_judge()
+        self._status.change(self._status.state.condition, self._status.state.reason, self._now())
+        return judge
 
     def _handle_event(self, event: SourceLost | SoundReturned | DeadMicrophone | UnreadableRecording) -> None:
         """Change the condition by what has happened to the source."""

@@ -93,6 +93,16 @@ class MachineAlerts:
         self._records.finish()
         self._remember()
 
+    def change_rules(self, rules: AlertRules) -> None:
+        """Judge by other rules from the next window on; what is known and an alert that is open stay."""
+        learning = rules.threshold.learning if self._resumes else None
+        self._alarm = Alarm(rules.alarm, memory=self._alarm.memory)
+        self._threshold = MachineThreshold(
+            self._machine, replace(rules.threshold, learning=learning), self._threshold.memory
+        )
+        self._rules = replace(rules, drift=self._rules.drift, hop_samples=self._rules.hop_samples)
+        self._remember()
+
     def describe(self, state: MachineState, now: datetime) -> MachineState:
         """A state with all that is to be said of alerts, drift and stores."""
         alert, silence = self.open_alert, self._silence

@@ -20,6 +20,7 @@ from asd_daemon.run.judging_loop import JudgingLoop
 from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
+from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.run.window_judging import Learner, WindowJudging
@@ -45,6 +46,8 @@ class MonitorCallbacks:
     """A thread can't go on."""
     unjudged: Callable[[str, Exception | None], None] = lambda *_: None
     """The machine can't be judged, and nobody can teach it here; None: it can again."""
+    changed: Callable[[str], None] = lambda _: None
+    """Its state may be another one, by a command or other rules; that is no progress."""
 
 
 class MachineMonitor:
@@ -63,6 +66,7 @@ class MachineMonitor:
         learner: where it can be learned while it is heard; None where it can't.
         hop_samples: from the start of one window to the start of the next.
         resumes: whether the sound is the same machine's as in the run before; None: where it is live.
+        troubles: what is wrong with the daemon as a whole, in words; part of the machine's state.
         turns: at judging, shared with the other machines of the process; None where there are none.
         now: UTC time.
     """
@@ -82,12 +86,14 @@ class MachineMonitor:
         learner: Learner | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
+        troubles: Callable[[], tuple[str, ...]] = tuple,
         turns: JudgingTurns | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
         self.counters = Counters()
-        self._source, self._open_judge, self._callbacks = source, open_judge, callbacks
+        self.callbacks = callbacks
+        self._source, self._open_judge = source, open_judge
         self._learner, self._now = learner, now
         resumes = source.live if resumes is None else resumes
         rules = AlertRules(rule, threshold=threshold or ThresholdRule(), hop_samples=hop_samples)
@@ -96,7 +102,7 @@ class MachineMonitor:
         self._queue = JudgingQueue()
         cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
         self._hearing = HearingLoop(machine, source, cutter, self._queue, self.counters)
-        self._status = MachineStatus(machine, publisher, self._alerts, now())
+        self._status = MachineStatus(machine, publisher, self._alerts, now(), troubles)
         outage = Outage(machine, fitness, self._status, self.counters)
         self._windows = WindowJudging(
             machine, fitness, self._status, self._alerts, outage, publisher, self.counters, learner, now()
@@ -163,6 +169,10 @@ class MachineMonitor:
         """Do what people ask for, soon; from any thread."""
         self._queue.put(command, may_wait=False)
 
+    def change_rules(self, rules: MachineRules) -> None:
+        """Judge by other rules from the next window on, without missing one; from any thread."""
+        self._queue.put(rules, may_wait=False)
+
     def publish_stopped(self) -> None:
         """Remember everything, and publish that nobody listens any more."""
         self._alerts.close()
@@ -172,7 +182,7 @@ class MachineMonitor:
         try:
             work()
         except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, the service must hear of it
-            self._callbacks.failed(self.machine, e)
+            self.callbacks.failed(self.machine, e)
 
     def _hear(self) -> None:
         self._may_listen.wait()
@@ -186,6 +196,7 @@ class MachineMonitor:
         finally:
             self._judge_is_open.set()
         if self._hearing.wait_for_first_event():
-            self._callbacks.running(self.machine)
-        self._judging.run(judge, lambda: self._callbacks.progressed(self.machine))
-        self._callbacks.ended(self.machine)
+            self.callbacks.running(self.machine)
+        told = self.callbacks
+        self._judging.run(judge, lambda: told.progressed(self.machine), lambda: told.changed(self.machine))
+        self.callbacks.ended(self.machine)

@@ -6,6 +6,7 @@ Owns the state. Who decides that it changes is the judging loop's business.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -27,10 +28,18 @@ class MachineStatus:
         publisher: who publishes it.
         alerts: the machine's, which are part of its state.
         at: UTC time from which it is starting.
+        troubles: what is wrong with the daemon as a whole, in words.
     """
 
-    def __init__(self, machine: str, publisher: Publisher, alerts: MachineAlerts, at: datetime) -> None:
-        self._machine, self._publisher, self._alerts = machine, publisher, alerts
+    def __init__(
+        self,
+        machine: str,
+        publisher: Publisher,
+        alerts: MachineAlerts,
+        at: datetime,
+        troubles: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        self._machine, self._publisher, self._alerts, self._troubles = machine, publisher, alerts, troubles
         self._state = MachineState(Condition.STARTING, at)
 
     @property
@@ -40,7 +49,7 @@ class MachineStatus:
 
     def publish(self, at: datetime) -> None:
         """Publish the state as it is, for the first time."""
-        self._state = self._alerts.describe(self._state, at)
+        self._state = self._described(self._state, at)
         self._publisher.publish_state(self._machine, self._state)
 
     def set_score(self, verdict: Verdict) -> None:
@@ -61,9 +70,13 @@ class MachineStatus:
             hears = before.hears or condition is not before.condition
         since = before.since if condition is before.condition else at
         changed = replace(before, condition=condition, reason=reason, since=since, hears=hears)
-        self._state = self._alerts.describe(changed, at)
+        self._state = self._described(changed, at)
         if self._state != before:
             self._publisher.publish_state(self._machine, self._state)
+
+    def _described(self, state: MachineState, at: datetime) -> MachineState:
+        described = self._alerts.describe(state, at)
+        return replace(described, troubles=(*described.troubles, *self._troubles()))
 
 
 class Outage:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from asd_daemon.tell.publisher import JsonLinesPublisher
     from asd_daemon.tell.storage.retained_topics import Ownership
 
+    ProcessPublisher = MqttPublisher | JsonLinesPublisher
+
 
 def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "") -> BrokerAddress:
     """The broker, as the connection needs it.
@@ -51,7 +53,7 @@ def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "
     )
 
 
-def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False) -> MqttPublisher | JsonLinesPublisher:
+def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False) -> ProcessPublisher:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
 
     Args:
@@ -73,6 +75,15 @@ def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False)
     address, topics = broker_address(plan.settings, machines), topics_of(plan)
     retained = RetainedTopics(outbox_file(state_folder()), topics_owner(plan, str(address)))
     return MqttPublisher(address, topics, outbox=stores.outbox, retained=retained, wait_for_broker=wait_for_broker)
+
+
+def change_topics(publisher: ProcessPublisher, plan: Plan) -> None:
+    """Have a publisher speak of the machines of another plan, whose broker, node and prefix are the same."""
+    from asd_daemon.tell.publisher import JsonLinesPublisher
+
+    if isinstance(publisher, JsonLinesPublisher):  # which has no topics
+        return
+    publisher.change_topics(topics_of(plan), topics_owner(plan, publisher.broker_status.broker or ""))
 
 
 def topics_of(plan: Plan) -> Topics:

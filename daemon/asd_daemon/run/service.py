@@ -2,6 +2,7 @@
 
 start   health reporters → stores → publisher (connects in the background) → monitors (sound first, the judge opens while the first
         window fills) → READY
+reload  what is new in the configuration; monitors that stay are not touched (`reloading.py`)
 stop    STOPPING → sources → judges → state `stopped` → health reporters → publisher → stores; within 5 s, whatever hangs
 """
 
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from asd_daemon.errors import AsdError
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
+from asd_daemon.run.running_monitors import MakeMonitors, RunningMonitors
 from asd_daemon.run.status_line import status_line
 from asd_daemon.run.stop_signals import StopSignals
 from asd_daemon.run.stores import Stores
@@ -26,7 +27,7 @@ from asd_daemon.watch.report import HealthReporter, MachineReport
 from asd_daemon.watch.systemd import SystemdNotifier
 
 _LOG = logging.getLogger(__name__)
-_MONITORS_STOP_S, _PUBLISHER_STOP_S, _STORES_STOP_S = 2.2, 2.0, 0.5
+_PUBLISHER_STOP_S, _STORES_STOP_S = 2.0, 0.5  # the monitors have had 2.2
 _SIGNAL_POLL_S = 0.5  # a signal that the kernel gives to another thread does not wake the main one
 
 
@@ -40,40 +41,63 @@ class _Stop:
     why: str
 
 
+@dataclass(frozen=True)
+class _Reload:
+    pass
+
+
 class Service:
-    """Runs monitors until they end, a signal comes, or something can't go on."""
+    """Runs monitors until they end, a signal comes, or something can't go on.
+
+    Args:
+        publisher: who tells people.
+        notifier: tells systemd.
+        make_monitors: makes the monitors, given whom they tell how it goes.
+        health_reporters: who reports on the daemon itself.
+        stores: what is kept.
+        abandon: called when the service stops: nobody waits any more for what takes long.
+    """
 
     def __init__(
         self,
         publisher: Publisher,
         notifier: SystemdNotifier,
-        make_monitors: Callable[[MonitorCallbacks], Sequence[MachineMonitor]],
+        make_monitors: MakeMonitors,
         health_reporters: Sequence[HealthReporter] = (),
         stores: Stores | None = None,
         abandon: Callable[[], None] = lambda: None,
     ) -> None:
-        self._abandon, self._is_stopping = abandon, False
+        self._abandon = abandon
+        self._is_ready = self._is_stopping = self._was_exchanged = False
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
-        self._events: queue.SimpleQueue[_Ended | _Stop | Exception] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Ended | _Stop | _Reload | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._reporters, self._stores = publisher, notifier, health_reporters, stores
+        self.on_reload: Callable[[], None] = lambda: _LOG.warning("there is no configuration to be read anew")
+        """Called, from `run`'s thread, when the configuration shall be read anew."""
         callbacks = MonitorCallbacks(
             self._on_running,
             self._on_progress,
             lambda m: self._events.put(_Ended(m)),
             self._on_failure,
             self._on_unjudged,
+            self._on_change,
         )
         self._unjudged: dict[str, Exception] = {}
-        self.monitors = list(make_monitors(callbacks))
         self._running: set[str] = set()
-        self._started_monitors: list[MachineMonitor] = []
+        self._monitors = RunningMonitors(make_monitors, callbacks)
+        self._left = {monitor.machine for monitor in self.monitors}  # who has more to play
         self._started_reporters: list[HealthReporter] = []
         self._is_publishing = False
 
     @property
+    def monitors(self) -> list[MachineMonitor]:
+        """Those that there are now."""
+        return self._monitors.all
+
+    @property
     def counts(self) -> Counts:
-        """What all monitors have counted."""
-        return sum((monitor.counters.now for monitor in self.monitors), Counts())
+        """What all monitors have counted, those that are gone too."""
+        return self._monitors.counts
 
     def command(self, machine: str, command: Command) -> None:
         """Pass on what people ask a machine's alarm for; from any thread."""
@@ -88,6 +112,10 @@ class Service:
     def stop(self, why: str = "asked to") -> None:
         """End `run` soon; from any thread."""
         self._events.put(_Stop(why))
+
+    def reload(self) -> None:
+        """Have the configuration read anew soon; from any thread, or a signal handler."""
+        self._events.put(_Reload())
 
     def fail(self, error: Exception) -> None:
         """End `run` with an error; from any thread."""
@@ -108,24 +136,50 @@ class Service:
             self._sum_up()
 
     def _start_all(self) -> None:
-        for reporter in self._reporters:
-            reporter.start(self.reports)
-            self._started_reporters.append(reporter)
+        self.exchange_reporters((), self._reporters)
         if self._stores is not None:
             self._stores.start()
         self._publisher.start(self.fail)
         self._is_publishing = True
         for monitor in self.monitors:
             self._notifier.expect(monitor.machine)
-            monitor.start()
-            self._started_monitors.append(monitor)
-        for monitor in self.monitors:
-            monitor.listen()
+        self._monitors.start()
+
+    def exchange_monitors(self, gone: Collection[str], coming: Collection[str], make_monitors: MakeMonitors) -> None:
+        """Stop some monitors and start others; those that stay are not touched. From `run`'s thread.
+
+        Args:
+            gone: machines whose monitors stop.
+            coming: machines whose monitors are made.
+            make_monitors: makes them, after the others have stopped.
+        """
+        self._was_exchanged = True
+        for machine in gone:
+            self._running.discard(machine)
+            self._unjudged.pop(machine, None)
+        for machine in set(gone) - set(coming):
+            self._notifier.forget(machine)
+        for machine in coming:
+            self._notifier.expect(machine)
+        self._left = (self._left - set(gone)) | set(coming)
+        self._monitors.exchange(gone, make_monitors)
+
+    def exchange_reporters(self, gone: Sequence[HealthReporter], coming: Sequence[HealthReporter]) -> None:
+        """Close some health reporters and start others. From `run`'s thread.
+
+        Raises:
+            CannotStartError: one of them can't do what it was asked for.
+        """
+        for reporter in gone:
+            self._started_reporters.remove(reporter)
+            reporter.close()
+        for reporter in coming:
+            reporter.start(self.reports)
+            self._started_reporters.append(reporter)
 
     def _wait(self) -> None:
         """Wait for the end of all monitors, a request to stop, or a failure, which is raised."""
-        left = {monitor.machine for monitor in self.monitors}
-        while left:
+        while self._left:
             try:
                 item = self._events.get(timeout=_SIGNAL_POLL_S)
             except queue.Empty:
@@ -135,22 +189,30 @@ class Service:
                 return
             if isinstance(item, Exception):
                 raise item
-            left.discard(item.machine)
-            self._notifier.forget(item.machine)
+            if isinstance(item, _Reload):
+                self._reload()
+                continue
+            if item.machine in self._monitors.ended:  # else another one has taken its place meanwhile
+                self._left.discard(item.machine)
+                self._notifier.forget(item.machine)
         _LOG.info("all sound is played and judged")
+
+    def _reload(self) -> None:
+        if not self._is_ready:  # systemd waits for the start still
+            self.on_reload()
+            return
+        self._notifier.reloading()
+        try:
+            self.on_reload()
+        finally:
+            self._notifier.ready(self._status())
 
     def _stop_all(self) -> None:
         """Stop what was started; where the start failed on the way, that is not all."""
         self._is_stopping = True
         self._abandon()
         self._notifier.stopping()
-        deadline_s = time.monotonic() + _MONITORS_STOP_S
-        for monitor in self._started_monitors:
-            monitor.stop()
-        for monitor in self._started_monitors:
-            if not monitor.join(max(0.0, deadline_s - time.monotonic())):
-                _LOG.error("%s: does not stop in %g s; left behind", monitor.machine, _MONITORS_STOP_S)
-            monitor.publish_stopped()
+        self._monitors.stop()
         for reporter in self._started_reporters:
             reporter.close()
         if self._is_publishing:
@@ -167,16 +229,20 @@ class Service:
 
     def _on_running(self, machine: str) -> None:
         self._running.add(machine)
-        if len(self._unjudged) == len(self.monitors):  # which ends the daemon
+        if self._can_judge_nothing:  # which ends the daemon
             return
         if len(self._running) == len(self.monitors):
+            self._is_ready = True
             self._notifier.ready(self._status())
             _LOG.info("listening to %s", ", ".join(monitor.machine for monitor in self.monitors))
 
     def _on_progress(self, machine: str) -> None:
-        self._notifier.status(self._status())
         self._notifier.progressed(machine)
-        for reporter in self._reporters:
+        self._on_change(machine)
+
+    def _on_change(self, _machine: str) -> None:
+        self._notifier.status(self._status())
+        for reporter in tuple(self._started_reporters):
             reporter.progressed()
 
     def _on_failure(self, machine: str, error: Exception) -> None:
@@ -192,10 +258,15 @@ class Service:
             self._unjudged.pop(machine, None)
             return
         self._unjudged[machine] = error
-        if len(self._unjudged) == len(self.monitors):
+        if self._can_judge_nothing:
             self._events.put(error)
         else:
             _LOG.error("%s: can't be judged: %s", machine, error)
+
+    @property
+    def _can_judge_nothing(self) -> bool:
+        """Whether no machine can be judged; what another configuration has led to is told, and ends nothing."""
+        return not self._was_exchanged and len(self._unjudged) == len(self.monitors)
 
     def _status(self) -> str:
         return status_line(self.monitors, self.counts)

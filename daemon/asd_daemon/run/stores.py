@@ -49,7 +49,7 @@ class Stores:
 
     def __init__(self, folder: Path, keep: KeepSettings, machines: Sequence[str]) -> None:
         self._keep = keep
-        self._folder, self._machines = folder, machines
+        self._folder, self._machines = folder, list(machines)
         self._locks: MachineLocks | None = None
         alive_until_s = newest_change_s(folder, SIGNS_OF_LIFE)  # before anything is opened
         clock = PlausibleClock(alive_until_s=alive_until_s)
@@ -66,6 +66,22 @@ class Stores:
             CannotStartError: one does already.
         """
         self._locks = MachineLocks(self._folder, self._machines)
+
+    def add(self, machines: Sequence[str]) -> None:
+        """Look after further machines too.
+
+        Raises:
+            CannotStartError: another process of this box hears one of them.
+        """
+        if self._locks is not None:
+            self._locks.take(machines)
+        self.outbox.take_up(machines)
+
+    def release(self, machines: Sequence[str]) -> None:
+        """Let other processes of this box hear some machines; what is kept of them stays."""
+        self.outbox.let_go(machines)
+        if self._locks is not None:
+            self._locks.release(machines)
 
     def records(self, machine: str) -> MachineRecords:
         """What is kept of one machine."""

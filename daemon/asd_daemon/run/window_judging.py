@@ -5,11 +5,12 @@ Asked from the judging thread only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 from asd_daemon.errors import CannotJudgeError, UnknownMachineError
-from asd_daemon.hear.windows.fitness import WindowFitness
+from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.scoring.verdict import Judge
@@ -34,6 +35,9 @@ class Learner(Protocol):
 
     def status_message(self) -> str | None:
         """How far it is; or, once, what came of it."""
+
+    def reopen(self, open_judge: Callable[[], Judge]) -> None:
+        """Open what is known anew; what is being learned goes on."""
 
     def close(self) -> None:
         """Leave it at that, soon."""
@@ -72,6 +76,10 @@ class WindowJudging:
         self.judged_until = at
         """UTC time of the end of the last window."""
         self._dropped_reported = 0  # of the windows that were dropped, how many have been told
+
+    def change_limits(self, limits: FitnessLimits) -> None:
+        """Let usable end elsewhere from the next window on."""
+        self._fitness.change_limits(limits)
 
     def judge(self, judge: Judge, window: Window) -> None:
         """Judge one window and publish all there is to publish."""

@@ -86,7 +86,7 @@ class JsonLinesPublisher:
 
     def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
         self._out, self._node, self._outbox = out, node, outbox
-        self._lock = threading.Lock()
+        self._lock, self._is_read = threading.Lock(), True
         self.on_command: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
         self.broker_status = BrokerStatus()
 
@@ -119,4 +119,9 @@ class JsonLinesPublisher:
     def _print(self, what: str, payload: dict[str, Any]) -> None:
         line = to_json({"topic": what, **payload}).decode()
         with self._lock:
-            print(line, file=self._out, flush=True)
+            if self._is_read:
+                try:
+                    print(line, file=self._out, flush=True)
+                except OSError as e:  # a pipe that is closed, a terminal that is gone: said once, so that the rest still stops in order
+                    self._is_read = False
+                    raise BrokenPipeError(e.errno, "nobody reads what is printed any more") from e

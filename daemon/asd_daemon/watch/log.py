@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from asd_daemon.redaction import redact, redact_all
 
 _MOST_SUBJECTS = 1000  # of log lines whose repeats are counted
+ANSWER = {"is_answer": True}
+"""`extra` of a line that answers what somebody has asked for just now: it is written however often."""
 
 
 class RepeatLimit(logging.Filter):
@@ -26,7 +28,7 @@ class RepeatLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write this line."""
-        if record.levelno < logging.INFO:
+        if record.levelno < logging.INFO or getattr(record, "is_answer", False):
             return True
         key, now_s = (record.name, str(record.msg), subject_of(record) or ""), self._clock()
         if key not in self._seen and len(self._seen) >= _MOST_SUBJECTS:

@@ -68,6 +68,15 @@ class StatusFile:
         """Remove it: who stops in order leaves nothing behind."""
         self._remove((self._file.parent, *spare_folders(self._file.parent)))
 
+    def move(self, file: Path) -> None:
+        """Write it elsewhere from now on."""
+        if file != self._file:
+            with self._lock:
+                before, self._file = self._file, file
+            self._write()
+            with contextlib.suppress(OSError):
+                before.unlink()
+
     def _remove(self, folders: Iterable[Path]) -> None:
         for folder in folders:
             with contextlib.suppress(OSError):
@@ -217,6 +226,9 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
             yield f"    {trouble}"
     if waiting and not content.get("kept", {}).get("alerts_durable", True):
         yield f"  {waiting} alerts are in memory only: a restart would lose them"
+    shared = _shared_troubles(content)
+    for trouble in shared:
+        yield f"  {trouble}"
     for name, machine in content.get("machines", {}).items():
         score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
         reason = f" ({machine['reason']})" if machine["reason"] else ""
@@ -233,7 +245,14 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
             fraction, since = machine["drift"]["fraction"], machine["drift"]["since"]
             yield f"    normal scores have drifted {fraction:.0%} of the way to the threshold, since {since}"
         for trouble in machine["troubles"]:
-            yield f"    {trouble}"
+            if trouble not in shared:
+                yield f"    {trouble}"
+
+
+def _shared_troubles(content: Mapping[str, Any]) -> list[str]:
+    """What all of several machines say, which is of the daemon."""
+    said = [machine["troubles"] for machine in content.get("machines", {}).values()]
+    return [trouble for trouble in said[0] if all(trouble in other for other in said)] if len(said) > 1 else []
 
 
 def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 
 from asd_daemon.redaction import redact
@@ -32,6 +33,10 @@ class SystemdNotifier:
     def status(self, status: str) -> None:
         """One line for `systemctl status`."""
         self._send(f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """The configuration is being read anew; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Stopping begins."""

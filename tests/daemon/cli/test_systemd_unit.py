@@ -86,6 +86,10 @@ def test_unit_starts_a_command_that_exists() -> None:
     assert "--wait-for-device" in words
 
 
+def test_unit_reloads_by_the_signal_that_the_daemon_heeds() -> None:
+    assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
 def test_unit_expects_several_windows_before_its_watchdog_bites() -> None:
     assert service()["Type"] == "notify"
     assert int(service()["WatchdogSec"]) >= 4 * WINDOW_S

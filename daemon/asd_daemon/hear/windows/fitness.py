@@ -71,6 +71,10 @@ class WindowFitness:
             self._levels_dbfs.clear()
         return UnfitReason.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
 
+    def change_limits(self, limits: FitnessLimits) -> None:
+        """Let usable end elsewhere from the next window on; the usual level stays."""
+        self._limits = limits
+
     def mark_usable(self) -> None:
         """A window was fit: deafness is over."""
         self._deaf_since, self._told = None, False

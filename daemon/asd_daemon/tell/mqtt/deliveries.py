@@ -79,10 +79,10 @@ class Deliveries:
             self._refusals.ask_again()
             self._outbox.ask_again()
 
-    def repeat(self, message: Message) -> None:
-        """Say an open alert again."""
+    def repeat(self, messages: Iterable[Message]) -> None:
+        """Say open alerts again."""
         with self._lock:
-            self._repeated.append(message)
+            self._repeated.extend(messages)
 
     def next(self, now_s: float) -> Message | None:
         """The message to send now; None where there is none, or something must be confirmed first."""

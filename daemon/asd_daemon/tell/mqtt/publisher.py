@@ -22,16 +22,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.deliveries import Deliveries
 from asd_daemon.tell.mqtt.link import Link
 from asd_daemon.tell.mqtt.message import Kind, Message, messages_of_the_topics
 from asd_daemon.tell.mqtt.node_availability import NodeAvailability
+from asd_daemon.tell.mqtt.open_alerts import OpenAlerts
 from asd_daemon.tell.mqtt.session import Confirmed, Ended, Event, Heard, Limits, Session, Subscribed, Will
 from asd_daemon.tell.mqtt.subscriptions import Subscriptions
-from asd_daemon.tell.mqtt.topics import Topics
+from asd_daemon.tell.mqtt.topics import Topics, own_availability
 from asd_daemon.tell.payloads import (
     NO_DETAILS,
     AlertDetails,
@@ -86,18 +87,16 @@ class MqttPublisher:
         self._retained = retained or RetainedTopics(None, Ownership(str(address), tuple(topics.machines)))
         self._deliveries = Deliveries(self.outbox, str(address))
         self._subscriptions = Subscriptions(topics, str(address))
-        self._open_alerts: dict[str, tuple[AlertEvent, AlertDetails]] = {}  # as they were published last
-        self._lock = threading.Lock()  # guards the one above
+        self._open_alerts = OpenAlerts(self.outbox)
         self._scores: deque[Message] = deque(maxlen=_SCORES_WAITING)
         self._tended_s = float("-inf")
         self._has_delivered = False  # an alert, on the connection at hand
-        shared = not topics.owns_node and len(topics.machines) == 1
+        self._has_other_topics = threading.Event()
+        shared = topics.is_of_one_of_several
         will = Will(
             topics.availability(topics.machines[0]) if shared else topics.availability(), Availability.OFFLINE.value
         )
-        self._own_availability = {topics.availability(m): m for m in topics.machines} | (
-            {} if shared else {topics.availability(): ""}
-        )
+        self._own_availability = own_availability(topics)
         self._link = Link(address, will, self, wait_for_broker=wait_for_broker)
         self._node_availability = NodeAvailability(address, topics.availability()) if shared else None
         self._described = messages_of_the_topics(topics, self._own_availability)
@@ -115,11 +114,6 @@ class MqttPublisher:
         return self._link.connects
 
     @property
-    def refused_commands(self) -> int:
-        """Commands that made no sense."""
-        return self._subscriptions.refused_commands
-
-    @property
     def broker_status(self) -> BrokerStatus:
         """How the connection is."""
         link = self._link
@@ -129,7 +123,7 @@ class MqttPublisher:
             str(self._address),
             self.connected,
             self.connects,
-            self.refused_commands,
+            self._subscriptions.refused_commands,
             link.trouble,
             troubles,
             link.protocol,
@@ -145,6 +139,27 @@ class MqttPublisher:
         self._link.start(failed)
         if self._node_availability is not None:
             self._node_availability.start()
+
+    def change_topics(self, topics: Topics, ownership: Ownership) -> None:
+        """Speak of other machines from now on, on the connection at hand; the broker forgets those that are gone. Node and prefix stay.
+
+        Args:
+            topics: what goes to the broker.
+            ownership: which topics may be cleared when they are ours no more.
+        """
+        before, described = self._described, self._kept_topics()
+        self._topics, self._own_availability = topics, own_availability(topics)
+        self._described = messages_of_the_topics(topics, self._own_availability)
+        self._subscriptions.change_topics(topics)
+        self._retained = RetainedTopics(self._retained.file, ownership)
+        self._open_alerts.forget_all_but(topics.machines)
+        for topic in described.keys() - self._kept_topics().keys():
+            self._clear(topic, described[topic])
+        for message in (message for message in self._described if message not in before):
+            self._deliveries.stand(message)
+        self._tended_s = float("-inf")
+        self._has_other_topics.set()
+        self._link.ring()
 
     def publish_state(self, machine: str, state: MachineState) -> None:
         """Publish a machine's state, now or on the next connect."""
@@ -166,34 +181,15 @@ class MqttPublisher:
         payload = to_json(alert_payload(self._node, machine, event, details))
         topic = f"{self._base}/{machine}/alert"
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
-        self._remember_open(machine, event, details)
+        self._open_alerts.note(machine, event, details)
         self._link.ring()
 
     def republish_alert(self, machine: str, event: AlertEvent) -> None:
         """An alert was told by an earlier run and is still open."""
-        self._remember_open(machine, event, NO_DETAILS)
+        self._open_alerts.note(machine, event, NO_DETAILS)
         if self.connected:  # else it is said when we are
-            for message in self._repeated(machine):
-                self._deliveries.repeat(message)
+            self._deliveries.repeat(self._open_alerts.repeated(self._topics, machine))
             self._link.ring()
-
-    def _remember_open(self, machine: str, event: AlertEvent, details: AlertDetails) -> None:
-        with self._lock:
-            if event.kind is AlertKind.CLOSE:
-                self._open_alerts.pop(machine, None)
-            else:
-                self._open_alerts[machine] = (event, details)
-
-    def _repeated(self, only: str | None = None) -> list[Message]:
-        """What is open, for whoever has come or was restarted meanwhile; what still waits says it itself."""
-        with self._lock:
-            still_open = dict(self._open_alerts)
-        said = {
-            machine: to_json(alert_payload(self._node, machine, event, details, repeated=True))
-            for machine, (event, details) in still_open.items()
-            if only in (None, machine) and not self.outbox.waits_for(machine)
-        }
-        return [Message(Kind.REPEATED, f"{self._base}/{m}/alert", payload, m) for m, payload in said.items()]
 
     def close(self, timeout_s: float) -> None:
         """Wait for the alerts that are on their way, say `stopped`, and leave."""
@@ -217,7 +213,7 @@ class MqttPublisher:
         self._scores.clear()
         self._subscriptions.ask(session)
         self._tend()
-        self._deliveries.connected(limits, self._repeated(), time.monotonic())
+        self._deliveries.connected(limits, self._open_alerts.repeated(self._topics), time.monotonic())
 
     def hear(self, session: Session, event: Event) -> None:
         """Heed what the broker answers and what people ask for."""
@@ -241,6 +237,9 @@ class MqttPublisher:
         """Send what may be sent."""
         del lived_s
         now_s = time.monotonic()
+        if self._has_other_topics.is_set():
+            self._has_other_topics.clear()
+            self._subscriptions.ask(session)
         if now_s - self._tended_s > _TEND_EVERY_S:
             self._tend()
         while not session.is_over and (message := self._deliveries.next(now_s)) is not None:
@@ -267,10 +266,8 @@ class MqttPublisher:
 
     def leave(self, session: Session) -> None:
         """Say `stopped`, and see that it has arrived."""
-        unconfirmed = {
-            session.publish(topic, Availability.STOPPED.value.encode(), qos=1, retain=True)
-            for topic in self._own_availability
-        }
+        said = Availability.STOPPED.value.encode()
+        unconfirmed = {session.publish(topic, said, qos=1, retain=True) for topic in self._own_availability}
         until_s = time.monotonic() + _GOOD_BYE_S
         while unconfirmed and not session.is_over and time.monotonic() < until_s:
             for event in session.poll(0.1):
@@ -282,15 +279,19 @@ class MqttPublisher:
         """Write what could not be written, remember what brokers keep of ours, and have them forget what is ours no more."""
         self._tended_s = time.monotonic()
         self.outbox.retry_writing()
-        said = dict(self._own_availability)
-        if self._node_availability is not None:
-            said[self._topics.availability()] = ""
-        said |= {f"{self._base}/{machine}/state": machine for machine in self._topics.machines}
-        said |= {message.topic: message.machine for message in self._described}
+        said = self._kept_topics()
         self._retained.note(said.items())
         if self._retained.has_changed():
             for topic, machine in self._retained.unwanted(said):
                 self._clear(topic, machine)
+
+    def _kept_topics(self) -> dict[str, str]:
+        """Topics on which the broker keeps a message of ours, and whose each is; the node's own have the empty word."""
+        kept = dict(self._own_availability)
+        if self._node_availability is not None:
+            kept[self._topics.availability()] = ""
+        kept |= {f"{self._base}/{machine}/state": machine for machine in self._topics.machines}
+        return kept | {message.topic: message.machine for message in self._described}
 
     def _clear(self, topic: str, machine: str) -> None:
         _LOG.info(

@@ -31,6 +31,10 @@ class Subscriptions:
         self.refused_commands = 0
         """Commands that made no sense."""
 
+    def change_topics(self, topics: Topics) -> None:
+        """Be spoken to under other names from the next `ask` on."""
+        self._topics, self._former = topics, former_topics(topics)
+
     @property
     def troubles(self) -> list[str]:
         """What the broker does not let us hear, in words."""

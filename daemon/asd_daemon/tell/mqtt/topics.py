@@ -24,6 +24,11 @@ class Topics:
     """Whether people may mute and acknowledge by MQTT."""
 
     @property
+    def is_of_one_of_several(self) -> bool:
+        """Whether the process hears one machine of a node that several processes share."""
+        return not self.owns_node and len(self.machines) == 1
+
+    @property
     def base(self) -> str:
         """What all our own topics begin with."""
         return f"{self.prefix}/{self.node}"
@@ -31,3 +36,9 @@ class Topics:
     def availability(self, machine: str | None = None) -> str:
         """The topic of the node's or a machine's availability."""
         return f"{self.base}/availability" if machine is None else f"{self.base}/{machine}/availability"
+
+
+def own_availability(topics: Topics) -> dict[str, str]:
+    """The topics that say that we are here, and whose each is: a machine's, or the empty word for the node's own."""
+    node = {} if topics.is_of_one_of_several else {topics.availability(): ""}
+    return {topics.availability(machine): machine for machine in topics.machines} | node

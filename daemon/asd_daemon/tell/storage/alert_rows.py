@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +48,29 @@ def open_alerts(file: Path) -> sqlite3.Connection:
     return open_database(file, _TABLES, version=_VERSION, synchronous="full")
 
 
-def make_room(database: sqlite3.Connection, machines: Sequence[str]) -> None:
-    """Give the machines' messages places before the first one, so that later ones can have those from 1 on."""
-    last = database.execute(f"select max(key) from waiting where {_of(machines)}", machines).fetchone()[0] or 0  # noqa: S608
-    database.execute(f"update waiting set key = key - ? where {_of(machines)}", (last + 1, *machines))  # noqa: S608
+def take_over(database: sqlite3.Connection, machines: Sequence[str], taken: Collection[int]) -> dict[int, WaitingAlert]:
+    """The machines' messages by their places, in order; where places are taken, or shared by machines, they get others before these."""
+    count = f"select count(*), count(distinct key) from waiting where {_of(machines)}"  # noqa: S608
+    messages, places = database.execute(count, machines).fetchone()
+    if taken or messages != places:
+        _make_room(database, machines, min([1, *taken]))
+    return _read_alerts(database, machines)
 
 
-def read_alerts(database: sqlite3.Connection, machines: Sequence[str]) -> dict[int, WaitingAlert]:
-    """The machines' messages by their places, in order."""
+def _make_room(database: sqlite3.Connection, machines: Sequence[str], before: int) -> None:
+    """Give the machines' messages places before one, no two the same; each machine's keep their order."""
+    for machine in machines:
+        first, last = database.execute(
+            "select min(key), max(key) from waiting where machine = ?", (machine,)
+        ).fetchone()
+        if first is None:
+            continue
+        shift = max(last - before + 1, last - first + 1)  # at least by their span: else places would meet on the way
+        database.execute("update waiting set key = key - ? where machine = ?", (shift, machine))
+        before = min(before, first - shift)
+
+
+def _read_alerts(database: sqlite3.Connection, machines: Sequence[str]) -> dict[int, WaitingAlert]:
     rows = database.execute(
         f"select key, machine, kind, event_id, topic, payload from waiting where {_of(machines)} order by key",  # noqa: S608
         machines,

@@ -29,16 +29,26 @@ class MachineLocks:
     """
 
     def __init__(self, state_folder: Path, machines: Iterable[str]) -> None:
-        self._descriptors: dict[str, int] = {}
+        self._folder, self._descriptors = state_folder, dict[str, int]()
+        self.take(machines)
+
+    def take(self, machines: Iterable[str]) -> None:
+        """Take the locks of further machines: all of them, or none.
+
+        Raises:
+            CannotStartError: another process of this box hears one of them.
+        """
+        taken: list[str] = []
         try:
             for machine in machines:
-                self._take(state_folder, machine)
+                taken.append(machine)
+                self._take(machine)
         except BaseException:
-            self.close()
+            self.release(taken)
             raise
 
-    def _take(self, state_folder: Path, machine: str) -> None:
-        file = _file(state_folder, machine)
+    def _take(self, machine: str) -> None:
+        state_folder, file = self._folder, _file(self._folder, machine)
         try:
             make_private_folder(file.parent)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,11 +73,16 @@ class MachineLocks:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f'{{"process": {os.getpid()}}}\n'.encode(), 0)
 
+    def release(self, machines: Iterable[str]) -> None:
+        """Let go of some."""
+        for machine in machines:
+            descriptor = self._descriptors.pop(machine, None)
+            if descriptor is not None:
+                os.close(descriptor)
+
     def close(self) -> None:
         """Let go of them."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self.release(list(self._descriptors))
 
 
 def is_heard(state_folder: Path, machine: str) -> bool:

@@ -56,25 +56,38 @@ class Outbox:
         self._unsaved_memories: set[str] = set()
         self._database: sqlite3.Connection | None = None
         self._is_loaded = False
-        self._write_error: str | None = None
+        self.write_error: str | None = None
+        """Why nothing can be written to disk at present, in words; None where it can."""
         self._refusals = Refusals()
         self.dropped = 0
         """Messages that were given up because too many waited."""
-        self.set_aside = 0
-        """Broken files."""
         if self._is_on_disk:
             with self._lock:
                 self._guarded(self._load)
 
     @property
-    def write_error(self) -> str | None:
-        """Why nothing can be written to disk at present, in words; None where it can."""
-        return self._write_error
-
-    @property
     def is_durable(self) -> bool:
         """Whether what waits is on disk."""
-        return self._is_on_disk and self._write_error is None
+        return self._is_on_disk and self.write_error is None
+
+    def take_up(self, machines: Sequence[str]) -> None:
+        """Look after further machines too: what an earlier run has left of them waits with the rest."""
+        with self._lock:
+            self._machines += tuple(machines)
+            if self._is_on_disk and self._is_loaded:  # else the first writing takes over what there is of all
+                self._guarded(lambda: self._take_over(self._open(), machines))
+
+    def let_go(self, machines: Sequence[str]) -> None:
+        """Leave what is kept of some machines to another process; it stays on disk."""
+        with self._lock:
+            self._save()
+            self._machines = tuple(m for m in self._machines if m not in machines)
+            theirs = {key for key, alert in self._alerts.items() if alert.machine in machines}
+            for key in theirs - self._unsaved:  # one that could not be written is sent from here
+                del self._alerts[key]
+                self._refusals.forget(key)
+            for machine in machines:
+                self._memories.pop(machine, None)
 
     def put(
         self,
@@ -89,8 +102,7 @@ class Outbox:
         """Add a message at the end, and what the alarm knows after it, in one transaction; on disk when this returns."""
         with self._lock:
             alert = WaitingAlert(self._next_key, machine, kind, event_id, topic, payload)
-            self._next_key += 1
-            self._alerts[alert.key] = alert
+            self._next_key, self._alerts[alert.key] = self._next_key + 1, alert
             self._unsaved.add(alert.key)
             if memory is not None:
                 self._memories[machine] = memory
@@ -113,11 +125,6 @@ class Outbox:
         """What was kept last."""
         with self._lock:
             return self._memories.get(machine)
-
-    def first(self) -> WaitingAlert | None:
-        """The oldest that still waits."""
-        with self._lock:
-            return next(iter(self._alerts.values()), None)
 
     def next(self, now_s: float) -> WaitingAlert | None:
         """The one to send now: the oldest that was not refused, else the oldest whose time has come again.
@@ -186,8 +193,7 @@ class Outbox:
     def retry_writing(self) -> None:
         """Try again to write what could not be written; cheap when there is nothing."""
         with self._lock:
-            if self._write_error is not None:
-                self._save()
+            self._save()
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until none waits."""
@@ -224,7 +230,7 @@ class Outbox:
         self._refusals.forget(alert.key)
 
     def _save(self) -> None:
-        if self._is_on_disk and (self._unsaved or self._undeleted or self._unsaved_memories or self._write_error):
+        if self._is_on_disk and (self._unsaved or self._undeleted or self._unsaved_memories or self.write_error):
             self._guarded(self._write)
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -240,13 +246,13 @@ class Outbox:
         except (sqlite3.Error, OSError) as e:
             self._close_database()
             write_error = f"{self._path} can't be written: {e}"
-            if self._write_error is None:
+            if self.write_error is None:
                 _LOG.error("%s; alerts wait in memory only", write_error)
-            self._write_error = write_error
+            self.write_error = write_error
         else:
-            if self._write_error is not None:
+            if self.write_error is not None:
                 _LOG.info("%s can be written again", self._path)
-            self._write_error = None
+            self.write_error = None
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -255,17 +261,17 @@ class Outbox:
 
     def _load(self) -> None:
         """Take over what an earlier run has left; it goes before what came while the disk could not be read."""
-        database = self._open()
-        if self._alerts:
-            alert_rows.make_room(database, self._machines)
-        left = alert_rows.read_alerts(database, self._machines)
-        self._alerts = OrderedDict({**left, **self._alerts})
-        self._next_key = max([self._next_key, *(key + 1 for key in left)])
-        for machine, content in alert_rows.read_memories(database, self._machines):
-            self._memories.setdefault(machine, content)
-        for machine, count in alert_rows.count_others(database, self._machines):
+        self._take_over(self._open(), self._machines)
+        for machine, count in alert_rows.count_others(self._open(), self._machines):
             _LOG.info("%d alerts of machine %s wait for a daemon that hears it", count, machine)
         self._is_loaded = True
+
+    def _take_over(self, database: sqlite3.Connection, machines: Sequence[str]) -> None:
+        left = alert_rows.take_over(database, machines, self._alerts)
+        self._alerts = OrderedDict({**left, **self._alerts})
+        self._next_key = max([self._next_key, *(key + 1 for key in left)])
+        for machine, content in alert_rows.read_memories(database, machines):
+            self._memories.setdefault(machine, content)
 
     def _write(self) -> None:
         """Bring the disk to what is in memory, in one transaction."""
@@ -285,7 +291,6 @@ class Outbox:
         """Make room for a fresh file, to which all that is known in memory is written."""
         self._close_database()
         set_aside(self._path, error, self._now_s())
-        self.set_aside += 1
         self._unsaved, self._undeleted = set(self._alerts), set()
         self._unsaved_memories = set(self._memories)
 

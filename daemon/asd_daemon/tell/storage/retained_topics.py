@@ -56,7 +56,7 @@ class RetainedTopics:
     """
 
     def __init__(self, file: Path | None, ownership: Ownership) -> None:
-        self._file, self._ownership = file, ownership
+        self.file, self._ownership = file, ownership
         self._noted: set[str] = set()
         self._looked_at: tuple[int, ...] = ()
 
@@ -67,7 +67,7 @@ class RetainedTopics:
             topics: where, and whose each is: a machine's, or the empty word for the node's own.
         """
         fresh = [(topic, machine) for topic, machine in topics if topic not in self._noted]
-        if not fresh or self._file is None:
+        if not fresh or self.file is None:
             return
         self._noted.update(topic for topic, _ in fresh)
         broker, owner = self._ownership.broker, self._ownership.owner
@@ -82,7 +82,7 @@ class RetainedTopics:
         Args:
             wanted: topics that this process says.
         """
-        if self._file is None or not self._file.exists():
+        if self.file is None or not self.file.exists():
             return []
         ours, found = self._ownership, []
         with self._guarded() as database:
@@ -97,7 +97,7 @@ class RetainedTopics:
 
     def has_changed(self) -> bool:
         """Whether somebody has written to the file since it was last looked at; cheap."""
-        return self._file is not None and self._signature() != self._looked_at
+        return self.file is not None and self._signature() != self._looked_at
 
     def cleared(self, topic: str) -> None:
         """The broker has forgotten what it kept."""
@@ -118,11 +118,11 @@ class RetainedTopics:
         found = []
         for end in ("", "-wal"):
             with contextlib.suppress(OSError):
-                found.append(os.stat(f"{self._file}{end}").st_mtime_ns)
+                found.append(os.stat(f"{self.file}{end}").st_mtime_ns)
         return tuple(found)
 
     def _guarded(self) -> _Guarded:
-        return _Guarded(self._file or Path())
+        return _Guarded(self.file or Path())
 
 
 class _Guarded(contextlib.AbstractContextManager[sqlite3.Connection]):

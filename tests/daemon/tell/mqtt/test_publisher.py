@@ -407,7 +407,7 @@ def test_commands_are_heeded_where_the_configuration_allows_it(broker: Broker) -
         machine, command = commands.get(timeout=PATIENT_S)
     assert (machine, command.command.value, command.minutes) == ("lathe", "mute", 5)
     assert commands.empty()
-    assert publisher.refused_commands == 1
+    assert publisher.broker_status.refused_commands == 1
     publisher.close(PATIENT_S)
 
 

@@ -1,0 +1,151 @@
+"""From a plan to the monitors of its machines: which source, which judge, which rules.
+
+Owns how the parts of a monitor are put together. Nothing is heard yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asd_daemon.hear.opening import open_sources
+from asd_daemon.hear.source import Source
+from asd_daemon.hear.sources.source_memory import SourceMemory
+from asd_daemon.hear.windows.fitness import WindowFitness
+from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.judging_turns import JudgingTurns
+from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
+from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
+from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
+from asd_daemon.run.source_memories import source_memory_of
+from asd_daemon.run.stores import Stores
+from asd_daemon.settings.plan import Plan
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from asd_daemon.learn.online_enrolment import LearningJudge
+    from asd_daemon.tell.publisher import Publisher
+
+
+def judge_opener(
+    plan: Plan, name: str, shared_bundle: SharedBundle, callbacks: MonitorCallbacks, *, is_taught: bool = False
+) -> Callable[[], Judge]:
+    """What opens the scorer of a machine, or learns it anew from what was kept, or tries again.
+
+    Args:
+        plan: what shall run.
+        name: the machine's.
+        shared_bundle: the bundle.
+        callbacks: who is told of a machine that can't be judged.
+        is_taught: whether the machine can be learned while it is listened to: then there is hope as long as the daemon runs.
+    """
+    from asd_daemon.learn.recovering_judge import RecoveringJudge
+
+    machine, model = plan.machines[name], plan.model_of(name)
+    judge = RecoveringJudge(
+        name,
+        lambda: shared_bundle.scorer(model, machine.alarm, machine.hop_s),
+        lambda told: shared_bundle.relearn(model, told),
+        (lambda _: None) if is_taught else (lambda error: callbacks.unjudged(name, error)),
+        waits_for_lesson=is_taught,
+    )
+    return judge.open
+
+
+def make_learning_judge(
+    plan: Plan, name: str, shared_bundle: SharedBundle, source: Source, callbacks: MonitorCallbacks
+) -> LearningJudge:
+    """A machine's judge that can learn it while it listens."""
+    from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
+
+    target = EnrolmentTarget(
+        plan.model_of(name),
+        str(plan.sources[name]),
+        enrolled_folder(),
+        round(plan.machines[name].hop_s * SAMPLE_RATE_HZ),
+        keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+    )
+    known = judge_opener(plan, name, shared_bundle, callbacks, is_taught=True)
+    return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
+
+
+class MonitorAssembly:
+    """Makes monitors of what all machines of the process share.
+
+    Args:
+        shared_bundle: the bundle.
+        publisher: who publishes.
+        stores: what is kept.
+        troubles: what is wrong with the daemon as a whole, in words.
+    """
+
+    def __init__(
+        self,
+        shared_bundle: SharedBundle,
+        publisher: Publisher,
+        stores: Stores,
+        troubles: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._shared_bundle, self._publisher, self._stores, self._troubles = shared_bundle, publisher, stores, troubles
+        self._turns = JudgingTurns()
+
+    def open_sources(self, plan: Plan, names: Collection[str], *, waits: bool) -> dict[str, OpenedSource]:
+        """The sources of some machines of a plan; nothing is heard yet.
+
+        Args:
+            plan: what shall run.
+            names: the machines.
+            waits: keep trying where a microphone or command isn't there at the start.
+
+        Raises:
+            AsdError: one of them can't be used.
+        """
+        memories = {name: source_memory_of(name, plan.sources[name]) for name in names}
+        checks = {name: memory.check_device for name, memory in memories.items() if memory is not None}
+        opened = open_sources({name: plan.sources[name] for name in names}, wait=waits, device_checks=checks)
+        return {name: OpenedSource(opened[name], memories[name]) for name in names}
+
+    def monitors(
+        self, plan: Plan, sources: Mapping[str, OpenedSource], callbacks: MonitorCallbacks
+    ) -> list[MachineMonitor]:
+        """A monitor for each source."""
+        return [self._monitor(plan, name, opened, callbacks) for name, opened in sources.items()]
+
+    def judge_opener(self, plan: Plan, name: str, callbacks: MonitorCallbacks) -> Callable[[], Judge]:
+        """What opens a machine's judge; one that can be taught waits for its lesson."""
+        return judge_opener(plan, name, self._shared_bundle, callbacks, is_taught=_is_taught(plan))
+
+    def _monitor(self, plan: Plan, name: str, opened: OpenedSource, callbacks: MonitorCallbacks) -> MachineMonitor:
+        machine, learner = plan.machines[name], None
+        if _is_taught(plan):
+            learner = make_learning_judge(plan, name, self._shared_bundle, opened.source, callbacks)
+        return MachineMonitor(
+            name,
+            opened.source,
+            learner.open if learner is not None else self.judge_opener(plan, name, callbacks),
+            self._publisher,
+            callbacks,
+            learner=learner,
+            rule=alarm_rule(machine.alarm),
+            threshold=threshold_rule(machine),
+            records=self._stores.records(name),
+            resumes=plan.goes_on_with(name),
+            fitness=WindowFitness(fitness_limits(machine.quality), opened.memory),
+            hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
+            troubles=self._troubles,
+            turns=self._turns,
+        )
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """A machine's source, and what is remembered of it from run to run."""
+
+    source: Source
+    memory: SourceMemory | None
+
+
+def _is_taught(plan: Plan) -> bool:
+    """Whether machines can be learned while they are listened to."""
+    return plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
