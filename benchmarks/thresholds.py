@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmMemory, AlarmRule, AlertKind
-from asd_daemon.judge.thresholds.calibration import calibrate, window_exceedance
+from asd_daemon.judge.thresholds.calibration import calibrate_fused, provisional_exceedance
 from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
 from asd_daemon.judge.thresholds.tail_memory import TailMemory
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule
@@ -117,8 +117,8 @@ class Box:
 
 def box(scores: F64, budget: float, hop_s: float = HOP_S, **rule: float) -> Box:
     """A box that knows a machine by its enrolled scores."""
-    calibration = calibrate(scores)
-    threshold = calibration.threshold(window_exceedance(budget, 2, 3, hop_s))
+    calibration = calibrate_fused(scores)
+    threshold = calibration.threshold(provisional_exceedance(budget, 2, 3, hop_s))
     learning = LearningRule(hop_s=hop_s, false_alarms_per_week=budget, **rule)  # type: ignore[arg-type]
     return Box(learning, EnrolledThreshold(calibration.fingerprint, calibration.centre, threshold))
 

@@ -65,7 +65,7 @@ machines:
   {ear.machine}:
     source: {{device: {NAME}, rate_hz: 16000}}
     hop_s: 2
-    alarm: {{open_after: 2, of: 3, close_after: 3{"" if ear.threshold is None else f", threshold: {ear.threshold}"}}}
+    alarm: {{open_after: 2, of: 3, close_after: 3}}
 mqtt: {{host: {HOST}, port: {broker.port}}}
 """
     )

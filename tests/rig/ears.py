@@ -31,8 +31,6 @@ class Ear:
     """float32 at 16 kHz, at least half a minute."""
     failing: F32
     """The same machine out of order."""
-    threshold: float | None = None
-    """One of its own; None: as it was learned."""
 
 
 def simulated_fan(seed: int = 11) -> Ear:
@@ -45,13 +43,10 @@ def simulated_fan(seed: int = 11) -> Ear:
 
 
 def real_lathe(home: Path, realbench: Path) -> Ear:
-    """The lathe of realbench, enrolled below `home` with its training split; heard is the first of its test split.
-
-    Twenty-two windows make a provisional threshold (2.5) that is wider than a week of listening would: it is set to where it is of use.
-    """
+    """The lathe of realbench, enrolled below `home` with the 22 windows of its training split; heard is the first of its test split."""
     raw = realbench / "dev_data" / "raw" / "lathe"
     learned = ask("enroll", "--machine", "lathe", "--source", f"folder:{raw / 'train'}", home=home)
     assert learned.returncode == 0, learned.stderr
     normal, anomalous = (sorted((raw / "test").glob(f"*_{label}_*.flac"))[:4] for label in ("normal", "anomaly"))
     healthy, failing = (np.concatenate([read_waveform(p) for p in paths]) for paths in (normal, anomalous))
-    return Ear(default_bundle(), "lathe", healthy, failing, threshold=1.3)
+    return Ear(default_bundle(), "lathe", healthy, failing)

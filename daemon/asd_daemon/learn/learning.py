@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.distances.fusion import Family, Fusion
 from asd_daemon.judge.features.views import VIEW_NAMES
-from asd_daemon.judge.thresholds.calibration import Calibration, calibrate
+from asd_daemon.judge.thresholds.calibration import Calibration, calibrate_fused
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.reference_sounds import reference_vectors
 from asd_daemon.learn.view_families import movement_contrast, view_families
@@ -79,11 +79,9 @@ def learn(sound: NormalSound, on_progress: Callable[[str], None] = lambda _: Non
     on_progress(f"learning from {sound.windows} windows: trying what was learned on each quarter of the time")
     stretches = _stretch_scores(families, sound)
     drift = float(np.median(stretches))
-    # windows that follow each other are alike: where whole stretches held out score higher, they are what a new day will score
-    scores = max((held_out, stretches), key=lambda each: float(np.percentile(each, 90)))
     shares = [weight * fusion.shares[family] for weight, family in zip(fusion.weights, fusion.families, strict=True)]
     weights = tuple((view, round(share, 4)) for view, share in zip(fusion.names(), shares, strict=True))
-    return LearnedMachine(fusion, weights, calibrate(scores), contrast, drift, held_out)
+    return LearnedMachine(fusion, weights, calibrate_fused(held_out), contrast, drift, held_out)
 
 
 def _varies(sound: NormalSound, view: str) -> bool:

@@ -63,10 +63,11 @@ class SharedBundle:
             UnknownMachineError: it does not know the machine.
         """
         from asd_daemon.judge.scoring.scorer import Scorer
-        from asd_daemon.judge.thresholds.calibration import window_exceedance
+        from asd_daemon.judge.thresholds.calibration import provisional_exceedance, window_exceedance
         from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 
-        exceedance = window_exceedance(
+        exceedance_of = provisional_exceedance if alarm.threshold_learning else window_exceedance
+        exceedance = exceedance_of(
             false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
         )
         bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model)

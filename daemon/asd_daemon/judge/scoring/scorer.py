@@ -28,7 +28,7 @@ from asd_daemon.judge.bundle.onnx_sessions import (
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
-from asd_daemon.judge.thresholds.calibration import window_exceedance
+from asd_daemon.judge.thresholds.calibration import provisional_exceedance
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
 
@@ -39,7 +39,7 @@ HEARD, SEPARATED = "heard", "separated"
 """Views that are embeddings: of the window as it was heard, and of the machine's part of it."""
 
 # The alarm that a threshold is made for where no configuration says otherwise
-DEFAULT_EXCEEDANCE = window_exceedance(false_alarms_per_week=1, open_after=2, of=3, hop_s=WINDOW_S)
+DEFAULT_EXCEEDANCE = provisional_exceedance(false_alarms_per_week=1, open_after=2, of=3, hop_s=WINDOW_S)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """How high a normal window scores: the tail of a machine's normal scores, and the provisional threshold for a budget of false alarms.
 
 The tail is made of scores that normal clips got without themselves; what is stored is its table of quantiles, and listening reads no
-more than that. A hundred windows can't say what one in a thousand does: what is heard later does (learned_threshold.py). Pure
-arithmetic; no file, no sound.
+more than that. A hundred windows can't say what one in a thousand does: what is heard later does (learned_threshold.py); until then
+fused views lean on how later windows of other machines have scored (later_windows.py). Pure arithmetic; no file, no sound.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.thresholds.gamma_distribution import fit_gamma, tail_score
 from asd_daemon.judge.thresholds.generalised_pareto import excess_quantile
+from asd_daemon.judge.thresholds.later_windows import OTHER_MACHINES, LaterWindows
 
 WEEK_S = 7 * 24 * 3600.0
 # From likely to once in years of 10 s windows
@@ -25,6 +26,9 @@ DECISION_EXCEEDANCE = 0.1  # the challenge's decision: the 90th percentile of no
 LEAST_TAIL_SCORES = 4  # fewer have no tail of their own
 HEAVY_SHARE = 0.25  # how far the tail goes from the gamma distribution's to the highest scores' own
 TAIL_SHARE, MOST_TAIL_SHARE, TAIL_SCORES = 0.2, 0.5, 15  # the tail are the highest fifth, or so many where that is more
+PROVISIONAL_BUDGETS = (
+    7.0  # a provisional threshold may spend a week's budget in a day: it learns from false alarms, and not from silence
+)
 
 
 class Quantile(BaseModel):
@@ -99,6 +103,32 @@ def calibrate(scores: NDArray[np.floating]) -> Calibration:
     Raises:
         DataSetError: fewer than two scores, or all of them zero (the clips are copies of one another).
     """
+    ordered, gamma = _fitted(scores)
+    light = np.array([tail_score(p, gamma.shape, gamma.scale) for p in TAIL])
+    return _tabulated(scores, gamma, light + HEAVY_SHARE * (_heavy_tail(ordered, light) - light))
+
+
+def calibrate_fused(scores: NDArray[np.floating], known: LaterWindows = OTHER_MACHINES) -> Calibration:
+    """As `calibrate`, for scores of fused views, whose scale is the same for every machine: about 1 for a normal window.
+
+    The centre is the median of the scores; above it stand the predictive quantiles of later windows, which lean on other machines where
+    few windows are known (`LaterWindows.quantiles`).
+
+    Args:
+        scores: (N,), N ≥ 2, not negative, in the order in which the windows were heard; each was got without its window.
+        known: how later windows of other machines score.
+
+    Raises:
+        DataSetError: as `calibrate`.
+    """
+    _, gamma = _fitted(scores)
+    later = known.quantiles(np.asarray(scores, np.float64), TAIL)
+    centre = float(np.median(scores))
+    return _tabulated(scores, gamma, np.where(np.array(TAIL) >= 0.5, centre, np.maximum(later, centre)))
+
+
+def _fitted(scores: NDArray[np.floating]) -> tuple[NDArray[np.float64], GammaFit]:
+    """Rising scores (N,) and their gamma distribution."""
     if scores.shape[0] < 2:
         raise DataSetError(f"a threshold needs at least two normal clips, got {scores.shape[0]}")
     if not (scores > 0).any():
@@ -109,10 +139,14 @@ def calibrate(scores: NDArray[np.floating]) -> Calibration:
     floor = float(np.median(scores[scores > 0])) * 1e-3
     ordered = np.sort(np.maximum(scores.astype(np.float64), floor))
     shape, scale = fit_gamma(ordered)
-    light = np.array([tail_score(p, shape, scale) for p in TAIL])
-    quantiles = np.maximum.accumulate(light + HEAVY_SHARE * (_heavy_tail(ordered, light) - light))
-    tail = tuple(Quantile(exceedance=p, score=score) for p, score in zip(TAIL, quantiles, strict=True))
-    return Calibration(clips=int(scores.shape[0]), gamma=GammaFit(shape=shape, location=0.0, scale=scale), tail=tail)
+    return ordered, GammaFit(shape=shape, location=0.0, scale=scale)
+
+
+def _tabulated(scores: NDArray[np.floating], gamma: GammaFit, quantiles: NDArray[np.float64]) -> Calibration:
+    """The table of quantiles (T,), one for each exceedance of TAIL."""
+    rising = np.maximum.accumulate(quantiles)
+    tail = tuple(Quantile(exceedance=p, score=score) for p, score in zip(TAIL, rising, strict=True))
+    return Calibration(clips=int(scores.shape[0]), gamma=gamma, tail=tail)
 
 
 def _heavy_tail(ordered: NDArray[np.float64], light: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,3 +185,12 @@ def window_exceedance(false_alarms_per_week: float, open_after: int, of: int, ho
         tail = sum(comb(of, n) * middle**n * (1 - middle) ** (of - n) for n in range(open_after, of + 1))
         low, high = (middle, high) if tail < alarm_probability else (low, middle)
     return high
+
+
+def provisional_exceedance(false_alarms_per_week: float, open_after: int, of: int, hop_s: float) -> float:
+    """As `window_exceedance`, for a threshold that will be learned: it may spend PROVISIONAL_BUDGETS of them until then.
+
+    Raises:
+        ValueError: as `window_exceedance`.
+    """
+    return window_exceedance(PROVISIONAL_BUDGETS * false_alarms_per_week, open_after, of, hop_s)

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import binom, gamma
 
+from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
 from asd_daemon.judge.thresholds.calibration import (
     WEEK_S,
@@ -14,8 +15,11 @@ from asd_daemon.judge.thresholds.calibration import (
     GammaFit,
     Quantile,
     calibrate,
+    calibrate_fused,
+    provisional_exceedance,
     window_exceedance,
 )
+from asd_daemon.judge.thresholds.later_windows import LaterWindows
 
 
 @pytest.mark.parametrize(("open_after", "of"), [(1, 1), (2, 3), (3, 5), (5, 5)])
@@ -98,3 +102,30 @@ def test_calibration_disordered_tail_is_refused() -> None:
 def test_calibrate_duplicated_clips_still_fits() -> None:
     scores = np.concatenate([np.zeros(3), np.random.default_rng(0).gamma(3, 0.02, size=50)]).astype(np.float32)
     assert 0 < calibrate(scores).threshold(0.1) < 1
+
+
+def test_a_provisional_threshold_may_spend_a_weeks_budget_in_a_day() -> None:
+    p = provisional_exceedance(1, 2, 3, hop_s=10.0)
+    assert binom.sf(1, 3, p) * WEEK_S / 10 == pytest.approx(7, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 120])
+def test_fused_scores_have_a_table_whose_centre_is_their_median(count: int) -> None:
+    scores = np.random.default_rng(1).normal(1, 0.2, count)
+    calibration = calibrate_fused(scores)
+    assert calibration.centre == pytest.approx(np.median(scores))
+    assert calibration.centre < calibration.threshold(0.0062) < calibration.threshold(0.0023) < 2.2
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_the_threshold_of_fused_scores_is_the_predictive_quantile_of_later_windows() -> None:
+    known, scores = LaterWindows(shift=0.1, spread=0.3, worth=40), np.random.default_rng(2).normal(1, 0.2, 30)
+    calibration = calibrate_fused(scores, known)
+    for point in calibration.tail[1:]:
+        assert point.score == pytest.approx(max(known.quantiles(scores, (point.exceedance,))[0], np.median(scores)))
+
+
+@pytest.mark.parametrize("scores", [np.ones(1), np.zeros(10)])
+def test_fused_scores_that_say_nothing_are_refused(scores: np.ndarray) -> None:
+    with pytest.raises(DataSetError):
+        calibrate_fused(scores)
