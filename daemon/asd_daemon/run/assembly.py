@@ -5,6 +5,8 @@ Owns how the parts are put together. Nothing is opened here that the service doe
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
@@ -16,7 +18,10 @@ from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
+from asd_daemon.watch.live_socket import LiveSocket
+from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.report import DeliveryReport
+from asd_daemon.watch.status import status_folder
 from asd_daemon.watch.systemd import SystemdNotifier
 
 
@@ -37,7 +42,8 @@ def make_service(plan: Plan, *, wait_for_device: bool, options: CommandLineOptio
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
     troubles = ConfigurationTroubles()
-    assembly = MonitorAssembly(shared_bundle, publisher, stores, troubles.words)
+    live_sound = LiveSound()
+    assembly = MonitorAssembly(shared_bundle, publisher, stores, troubles.words, live_sound)
 
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
         return assembly.monitors(plan, assembly.open_sources(plan, plan.machines, waits=wait_for_device), callbacks)
@@ -46,7 +52,16 @@ def make_service(plan: Plan, *, wait_for_device: bool, options: CommandLineOptio
         return DeliveryReport(publisher.broker_status, stores.store_report)
 
     health = HealthReporting(plan, delivery_report)
-    service = Service(publisher, SystemdNotifier(), make_monitors, health.reporters, stores, shared_bundle.abandon)
+    live_socket = LiveSocket(
+        status_folder(state_folder()),
+        live_sound,
+        stores.scores,
+        lambda: {monitor.machine: monitor.alarm_rule for monitor in service.monitors},
+        node=plan.settings.node,
+        version=metadata.version("asd-edge"),
+    )
+    reporters = [*health.reporters, live_socket]
+    service = Service(publisher, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
     publisher.on_command = service.command
     if options is not None:
         service.on_reload = Reloading(plan, options, service, assembly, publisher, stores, health, troubles).reload

@@ -20,6 +20,7 @@ from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
 from asd_daemon.hear.windows.window import Window, WindowCutter
 from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.watch.counters import Counters
+from asd_daemon.watch.live_sound import LiveSound
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,8 +29,15 @@ class HearingLoop:
     """Listens to one source until it ends."""
 
     def __init__(
-        self, machine: str, source: Source, cutter: WindowCutter, queue: JudgingQueue, counters: Counters
+        self,
+        machine: str,
+        source: Source,
+        cutter: WindowCutter,
+        queue: JudgingQueue,
+        counters: Counters,
+        live_sound: LiveSound | None = None,
     ) -> None:
+        self._live_sound = live_sound
         self._machine, self._source, self._cutter, self._queue, self._counters = (
             machine,
             source,
@@ -63,6 +71,8 @@ class HearingLoop:
                 if self._is_lost and isinstance(event, Block):
                     self._pass_on(SoundReturned())
                 self._is_lost = isinstance(event, SourceLost)
+                if isinstance(event, Block) and self._live_sound is not None:
+                    self._live_sound.hear(self._machine, event.samples)
                 self._has_spoken = True
                 self._first_event.set()
                 for item in self._cutter.feed(event):

@@ -76,6 +76,11 @@ class MachineAlerts:
         self._clip: str | None = None
 
     @property
+    def alarm_rule(self) -> AlarmRule:
+        """By which rule windows become alerts."""
+        return self._rules.alarm
+
+    @property
     def open_alert(self) -> AlertEvent | None:
         """The alert that is open, published or not."""
         return self._alarm.open_alert
@@ -161,6 +166,7 @@ class MachineAlerts:
             self._handle_event(event)
         elif alert is None and verdict.score <= self._rules.alarm.close_threshold(verdict.threshold):
             self._explanation.add_normal(window.samples)
+            self._records.keep_normal(window.samples, at)
         if is_worth_keeping:
             self._remember()
 
@@ -190,6 +196,7 @@ class MachineAlerts:
         if event.kind is AlertKind.CLOSE:
             self._silence = self._silence.when_closed()
         if is_withheld:
+            self._records.record_alert(event, self._details, told=False)
             self._remember()
         else:
             self._publish(event)
@@ -197,8 +204,12 @@ class MachineAlerts:
     def _publish(self, event: AlertEvent) -> None:
         """Give an event away, together with what is known after it."""
         memory = self._memory().to_bytes() if self._resumes else None
-        details = AlertDetails(self._explanation.difference, self._explanation.changes, self._clip)
-        self._publisher.publish_alert(self._machine, event, details, memory)
+        self._records.record_alert(event, self._details, told=True)
+        self._publisher.publish_alert(self._machine, event, self._details, memory)
+
+    @property
+    def _details(self) -> AlertDetails:
+        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip)
 
     def _end_expired_silence(self, now: datetime) -> None:
         if self._silence.has_expired(now):

@@ -29,6 +29,7 @@ from asd_daemon.tell.payloads import Condition, MachineState
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.watch.counters import Counters
+from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 
@@ -68,6 +69,7 @@ class MachineMonitor:
         resumes: whether the sound is the same machine's as in the run before; None: where it is live.
         troubles: what is wrong with the daemon as a whole, in words; part of the machine's state.
         turns: at judging, shared with the other machines of the process; None where there are none.
+        live_sound: where its sound is left for who looks at it just now; None where nobody can.
         now: UTC time.
     """
 
@@ -88,6 +90,7 @@ class MachineMonitor:
         resumes: bool | None = None,
         troubles: Callable[[], tuple[str, ...]] = tuple,
         turns: JudgingTurns | None = None,
+        live_sound: LiveSound | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
@@ -101,7 +104,7 @@ class MachineMonitor:
         fitness = fitness or WindowFitness()
         self._queue = JudgingQueue()
         cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
-        self._hearing = HearingLoop(machine, source, cutter, self._queue, self.counters)
+        self._hearing = HearingLoop(machine, source, cutter, self._queue, self.counters, live_sound)
         self._status = MachineStatus(machine, publisher, self._alerts, now(), troubles)
         outage = Outage(machine, fitness, self._status, self.counters)
         self._windows = WindowJudging(
@@ -130,6 +133,11 @@ class MachineMonitor:
     def state(self) -> MachineState:
         """How the machine is."""
         return self._status.state
+
+    @property
+    def alarm_rule(self) -> AlarmRule:
+        """By which rule its windows become alerts."""
+        return self._alerts.alarm_rule
 
     @property
     def source_health(self) -> SourceHealth:

@@ -21,6 +21,7 @@ from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.plan import Plan
+from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class MonitorAssembly:
         publisher: who publishes.
         stores: what is kept.
         troubles: what is wrong with the daemon as a whole, in words.
+        live_sound: where sound is left for who looks at a machine just now.
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class MonitorAssembly:
         publisher: Publisher,
         stores: Stores,
         troubles: Callable[[], tuple[str, ...]],
+        live_sound: LiveSound | None = None,
     ) -> None:
+        self._live_sound = live_sound
         self._shared_bundle, self._publisher, self._stores, self._troubles = shared_bundle, publisher, stores, troubles
         self._turns = JudgingTurns()
 
@@ -135,6 +139,7 @@ class MonitorAssembly:
             hop_samples=round(machine.hop_s * SAMPLE_RATE_HZ),
             troubles=self._troubles,
             turns=self._turns,
+            live_sound=self._live_sound,
         )
 
 

@@ -2,6 +2,7 @@
 
     alerts.sqlite     alerts that wait for the broker, and what the alarms know
     scores.sqlite     every window's score
+    history.sqlite    every alert that opened, and how it ended
     clips/MACHINE/    sound around alerts
     locks/            one file a machine, locked by the process that hears it
 
@@ -15,7 +16,9 @@ from pathlib import Path
 
 from asd_daemon.private_files import tighten
 from asd_daemon.settings.keys import KeepSettings
-from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.alert_history import AlertHistory
+from asd_daemon.tell.storage.clip_recorder import ClipRecorder, ClipSpan
+from asd_daemon.tell.storage.clips import ClipBudget, ClipStore
 from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
@@ -31,6 +34,11 @@ SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 def scores_file(folder: Path) -> Path:
     """Where the scores lie below a state folder."""
     return folder / "scores.sqlite"
+
+
+def history_file(folder: Path) -> Path:
+    """Where the alerts that opened lie below a state folder."""
+    return folder / "history.sqlite"
 
 
 def outbox_file(folder: Path) -> Path:
@@ -55,7 +63,8 @@ class Stores:
         clock = PlausibleClock(alive_until_s=alive_until_s)
         tighten(folder, STATE)
         self.outbox = Outbox(outbox_file(folder), machines, limit=keep.alerts_waiting)
-        self._scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days, clock=clock)
+        self.scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days, clock=clock)
+        self._history = AlertHistory(history_file(folder), days=keep.scores_days, clock=clock)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget, clock=clock) if keep.keeps_clips else None
 
@@ -86,15 +95,15 @@ class Stores:
     def records(self, machine: str) -> MachineRecords:
         """What is kept of one machine."""
         span = ClipSpan(self._keep.clip_before_s, self._keep.clip_after_s)
-        recorder = ClipRecorder(self._clip_store, machine, span) if self._clip_store else None
-        return MachineRecords(machine, self.outbox, self._scores, recorder)
+        recorder = ClipRecorder(self._clip_store, machine, span, self._keep.normal_clips) if self._clip_store else None
+        return MachineRecords(machine, self.outbox, self.scores, recorder, self._history)
 
     @property
     def store_report(self) -> StoreReport:
         """How full they are; from any thread."""
         written, failed = (self._clip_store.written, self._clip_store.failed) if self._clip_store else (0, 0)
         return StoreReport(
-            len(self.outbox), self.outbox.dropped, written, failed, self._scores.dropped, self.outbox.is_durable
+            len(self.outbox), self.outbox.dropped, written, failed, self.scores.dropped, self.outbox.is_durable
         )
 
     def start(self) -> None:
@@ -104,7 +113,7 @@ class Stores:
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, and let go."""
-        self._scores.close()
+        self.scores.close()
         if self._clip_store is not None:
             self._clip_store.close(timeout_s)
         self.outbox.close()

@@ -24,6 +24,7 @@ from asd_daemon.settings.keys import (
     MqttSettings,
     QualitySettings,
     Settings,
+    WebSettings,
 )
 from asd_daemon.settings.sections import SourceSettings
 
@@ -192,6 +193,7 @@ def _keys_at(location: list[Any]) -> list[str]:
         "quality": QualitySettings,
         "health": HealthSettings,
         "keep": KeepSettings,
+        "web": WebSettings,
     }
     if not location:
         return list(Settings.model_fields)

@@ -108,6 +108,12 @@ class KeepSettings(Section):
         30.0, ge=0, le=300, description="seconds of sound before an alert opened; held in memory at 32 kB a second"
     )
     clip_after_s: float = Field(10.0, ge=0, le=300, description="seconds of sound after it")
+    normal_clips: int = Field(
+        24,
+        ge=0,
+        le=1000,
+        description="so many normal windows of each machine, one an hour, are kept with the clips to compare an alert with",
+    )
     clips_mb: float = Field(
         500.0, gt=0, le=1e6, description="megabytes of clips, all machines together; the oldest go first"
     )
@@ -149,6 +155,28 @@ class HealthSettings(Section):
     ping_every_s: float = Field(
         60.0, ge=1, le=86_400, description="seconds from ping to ping; windows come every 10 s, so 30 or more"
     )
+
+
+class WebSettings(Section):
+    """The page for people, `asd-daemon web`; a running daemon does not look at it."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to answer on; 0.0.0.0 for all networks of this box"
+    )
+    port: int = Field(8470, ge=1, le=65_535, description="TCP port")
+    hosts: tuple[str, ...] = Field(
+        (), description="names by which browsers ask for the page, besides localhost and addresses: [line-3.local]"
+    )
+    password_file: Path | None = Field(
+        None, description="file with hashes of passwords, written by `asd-daemon web --set-login operator`"
+    )
+    proxy_header: str | None = Field(
+        None, min_length=1, description="header in which a reverse proxy names who has logged in there"
+    )
+    proxy_address: str = Field(
+        "127.0.0.1", min_length=1, description="address of that proxy; from others the header is not believed"
+    )
+    session_hours: float = Field(12.0, gt=0, le=8784, description="hours after which one must log in again")
 
 
 class MqttSettings(Section):
@@ -232,6 +260,7 @@ class Settings(Section):
     mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
     keep: KeepSettings = Field(default_factory=KeepSettings, description="what is kept on disk, in the state folder")
     health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
+    web: WebSettings = Field(default_factory=WebSettings, description="the page for people, `asd-daemon web`")
     log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
 
     def machine(self, name: str, where: str = "the configuration") -> MachineSettings:

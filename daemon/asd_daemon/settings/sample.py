@@ -39,6 +39,8 @@ _EXAMPLES: dict[str, Any] = {
     "machines.fan.alarm.threshold": 1.8,
     "health.metrics_port": 9187,
     "health.ping_url": "https://hc-ping.com/your-uuid",
+    "web.password_file": "/etc/asd-daemon/web-passwords",
+    "web.proxy_header": "X-Remote-User",
     "mqtt.port": 8883,
     "mqtt.ca_file": "/etc/asd-daemon/ca.crt",
     "mqtt.cert_file": "/etc/asd-daemon/line-3.crt",

@@ -1,9 +1,8 @@
 """Sound around an alert, kept as FLAC within a budget; nothing else ever writes sound that was heard.
 
-The last seconds are held in memory. When an alert opens they and the seconds after it become one file, written in a thread of its
-own: first under another name, renamed when it is on the disk. Old clips go when they are older than the budget's days, by a clock that
-can be trusted, larger together than its megabytes, or when the disk has less than 5 % left; if that does not help there is no clip, and
-a trouble that is told. What goes is logged. An alert never waits for its clip.
+Clips are written in a thread of its own: first under another name, renamed when they are on the disk. Old clips go when they are older
+than the budget's days, by a clock that can be trusted, larger together than its megabytes, or when the disk has less than 5 % left; if
+that does not help there is no clip, and a trouble that is told. What goes is logged. An alert never waits for its clip.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import os
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,14 +26,15 @@ from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
-F32 = NDArray[np.float32]
 I16 = NDArray[np.int16]
 
 LEAST_FREE = 0.05
 """Fraction of the disk that clips never take."""
 _DAY_S = 86_400.0
 _TIDY_EVERY_S = 3600.0
-_SUFFIX, _UNFINISHED = ".flac", ".part"
+NORMAL = "-normal"
+"""What the names of normal windows end with."""
+SUFFIX, _UNFINISHED = ".flac", ".part"
 _BYTES_PER_SAMPLE = 2  # FLAC never needs much more than the samples themselves
 
 
@@ -53,6 +51,14 @@ class ClipBudget:
 class _Clip:
     path: Path
     samples: I16
+    most_normal: int | None = None
+    """Of a normal window: how many of its machine are kept."""
+
+    def outdated(self) -> list[Path]:
+        """Earlier normal windows that make room for this one."""
+        if self.most_normal is None:
+            return []
+        return sorted(self.path.parent.glob(f"*{NORMAL}{SUFFIX}"))[: -self.most_normal]
 
 
 class ClipStore:
@@ -91,10 +97,10 @@ class ClipStore:
         """Begin to write, and to delete what is too old."""
         self._thread.start()
 
-    def put(self, path: Path, samples: I16) -> None:
-        """Write a clip soon; int16 (N,)."""
+    def put(self, path: Path, samples: I16, most_normal: int | None = None) -> None:
+        """Write a clip soon; int16 (N,). Of a normal window: so many of its machine are kept."""
         try:
-            self._work.put_nowait(_Clip(path, samples))
+            self._work.put_nowait(_Clip(path, samples, most_normal))
         except queue.Full:
             self._fail(f"{path}: the disk is too slow")
 
@@ -114,6 +120,7 @@ class ClipStore:
                 if isinstance(clip, _Clip):
                     self._write(clip)
                     self._made[clip.path] = self._clock.steady_s()
+                    self._delete(clip.outdated(), "newer normal windows are kept")
                     self.written += 1
                     self._write_error = None
                 else:
@@ -152,7 +159,7 @@ class ClipStore:
         """When each clip was made, its size in bytes and where it lies; the oldest first, then those whose time can't be right, then
         those that were made by this process.
         """
-        found = [(f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob(f"*/*{_SUFFIX}")]
+        found = [(f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob(f"*/*{SUFFIX}")]
         return sorted(found, key=lambda each: (each[2] in self._made, not self._clock.is_dated(each[0]), each[0]))
 
     def _tidy(self) -> None:
@@ -168,7 +175,7 @@ class ClipStore:
             self._date_anew(now_s)
             old = [p for made_s, _, p in self._kept() if now_s - made_s > age_s and p not in self._made]
             self._delete(old, f"older than {self._budget.most_days:g} days")
-        for left in self.folder.glob(f"*/*{_SUFFIX}{_UNFINISHED}"):
+        for left in self.folder.glob(f"*/*{SUFFIX}{_UNFINISHED}"):
             if now_s - left.stat().st_mtime > _TIDY_EVERY_S:  # a younger one may be another process's, which writes now
                 left.unlink(missing_ok=True)
 
@@ -215,67 +222,3 @@ class ClipStore:
     def _is_short_of_space(self, needed_bytes: int) -> bool:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize - needed_bytes < LEAST_FREE * disk.f_blocks * disk.f_frsize
-
-
-@dataclass
-class _UnfinishedClip:
-    path: Path
-    parts: list[I16]
-    missing_samples: int
-
-
-@dataclass(frozen=True)
-class ClipSpan:
-    """How much of the sound around the opening of an alert."""
-
-    before_s: float
-    """Before the end of the window that opened it; that window and those before it that counted are among it."""
-    after_s: float
-
-
-@dataclass
-class ClipRecorder:
-    """One machine's last seconds in memory, and the clip that is being made; from one thread."""
-
-    store: ClipStore
-    machine: str
-    span: ClipSpan
-    _ring: deque[I16] = field(default_factory=deque)
-    _held_samples: int = 0
-    _unfinished: _UnfinishedClip | None = None
-
-    def feed(self, samples: F32) -> None:
-        """Take in what was heard since the last time, float32 (N,) in [-1, 1]."""
-        if not samples.shape[0]:
-            return
-        part = (np.clip(np.nan_to_num(samples), -1, 1) * 32767).round().astype(np.int16)
-        self._ring.append(part)
-        self._held_samples += len(part)
-        most = round(self.span.before_s * SAMPLE_RATE_HZ)
-        while self._ring and self._held_samples - len(self._ring[0]) >= most:
-            self._held_samples -= len(self._ring.popleft())
-        if self._unfinished is not None:
-            self._unfinished.parts.append(part[: self._unfinished.missing_samples])
-            self._unfinished.missing_samples -= len(part)
-            if self._unfinished.missing_samples <= 0:
-                self.finish()
-
-    def begin(self, event_id: str, at: datetime) -> Path:
-        """Begin a clip of what is held and what follows; where it will be once it is complete."""
-        self.finish()
-        stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = self.store.folder / self.machine / f"{stamp}-{event_id}{_SUFFIX}"
-        most = round(self.span.before_s * SAMPLE_RATE_HZ)
-        held = np.concatenate(list(self._ring)) if self._ring else np.empty(0, np.int16)
-        self._unfinished = _UnfinishedClip(
-            path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ)
-        )
-        if self._unfinished.missing_samples <= 0:
-            self.finish()
-        return path
-
-    def finish(self) -> None:
-        """Hand over what there is of the clip that is being made."""
-        if self._unfinished is not None:
-            self.store.put(self._unfinished.path, np.concatenate(self._unfinished.parts))
-            self._unfinished = None

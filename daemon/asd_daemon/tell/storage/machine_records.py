@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
-from asd_daemon.tell.storage.clips import ClipRecorder
+from asd_daemon.tell.payloads import AlertDetails
+from asd_daemon.tell.storage.alert_history import AlertHistory
+from asd_daemon.tell.storage.clip_recorder import ClipRecorder
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
@@ -26,6 +28,7 @@ class MachineRecords:
     outbox: Outbox | None = None
     scores: ScoreLog | None = None
     clips: ClipRecorder | None = None
+    history: AlertHistory | None = None
 
     def memory(self) -> MachineMemory:
         """What the monitor knew when it last ran."""
@@ -56,10 +59,21 @@ class MachineRecords:
             return None
         return f"{clip_store.folder.name}/{path.relative_to(clip_store.folder).as_posix()}"
 
+    def keep_normal(self, samples: NDArray[np.float32], at: datetime) -> None:
+        """Take in a normal window, float32 (N,); one of them is kept now and then, for people to compare an alert with."""
+        if self.clips is not None:
+            self.clips.keep_normal(samples, at)
+
+    def record_alert(self, event: AlertEvent, details: AlertDetails, *, told: bool) -> None:
+        """Keep how an alert stands, for people to look back at."""
+        if self.history is not None:
+            window_s = self.clips.held_s if self.clips is not None and details.clip is not None else None
+            self.history.record(self.machine, event, details, told=told, clip_window_s=window_s)
+
     @property
     def write_errors(self) -> tuple[str, ...]:
         """What can't be kept at present, in words."""
-        stores = (self.outbox, self.scores, self.clips.store if self.clips else None)
+        stores = (self.outbox, self.scores, self.clips.store if self.clips else None, self.history)
         found = [store.write_error for store in stores if store is not None and store.write_error is not None]
         if self.outbox is not None and self.outbox.dropped:
             found.append(f"{self.outbox.dropped} messages were given up: too many waited for the broker")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asd_daemon.errors import UsageError
 
-ALERTS, SCORES, CLIPS = "alerts.sqlite", "scores.sqlite", "clips"
+ALERTS, HISTORY, SCORES, CLIPS = "alerts.sqlite", "history.sqlite", "scores.sqlite", "clips"
 _AT_BROKERS = "retained"
 _BUSY_S = 5.0
 
@@ -59,8 +59,10 @@ def traced_machines(folder: Path) -> set[str]:
     with _opened(folder / SCORES) as database:
         if database is not None:
             names |= {str(row[0]) for row in database.execute("select name from machine")}
-    with _opened(folder / ALERTS) as database:
-        if database is not None:
+    for file in (ALERTS, HISTORY):
+        with _opened(folder / file) as database:
+            if database is None:
+                continue
             for table in _tables_by_machine(database):
                 names |= {str(row[0]) for row in database.execute(f"select distinct machine from {table}")}  # noqa: S608
     return names
@@ -77,8 +79,10 @@ def rename_traces(folder: Path, machine: str, new: str) -> None:
     with _opened(folder / SCORES, writes=True) as database:
         if database is not None:
             database.execute("update machine set name = ? where name = ?", (new, machine))
-    with _opened(folder / ALERTS, writes=True) as database:
-        if database is not None:
+    for file in (ALERTS, HISTORY):
+        with _opened(folder / file, writes=True) as database:
+            if database is None:
+                continue
             for table in _tables_by_machine(database):
                 database.execute(f"update {table} set machine = ? where machine = ?", (new, machine))  # noqa: S608
     if (folder / CLIPS / machine).is_dir():
@@ -96,8 +100,10 @@ def remove_traces(folder: Path, machine: str) -> None:
             number = "(select number from machine where name = ?)"
             database.execute(f"delete from score where machine = {number}", (machine,))  # noqa: S608
             database.execute("delete from machine where name = ?", (machine,))
-    with _opened(folder / ALERTS, writes=True) as database:
-        if database is not None:
+    for file in (ALERTS, HISTORY):
+        with _opened(folder / file, writes=True) as database:
+            if database is None:
+                continue
             for table in _tables_by_machine(database):
                 database.execute(f"delete from {table} where machine = ?", (machine,))  # noqa: S608
     shutil.rmtree(folder / CLIPS / machine, ignore_errors=True)

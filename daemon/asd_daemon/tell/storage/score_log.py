@@ -77,6 +77,8 @@ class ScoreLog:
         self._first_own: int | None = None
         self._lock = threading.Lock()
         self._waiting: deque[LoggedScore] = deque()
+        self._recent: deque[LoggedScore] = deque(maxlen=most_waiting)
+        self._added = 0
         self._most_waiting = most_waiting
         self._written_s = clock_s()
         self._tidied_s = clock_s() - _TIDY_EVERY_S
@@ -94,11 +96,19 @@ class ScoreLog:
         """Take in a window; now and then this writes a batch."""
         with self._lock:
             self._waiting.append(score)
+            self._recent.append(score)
+            self._added += 1
             if len(self._waiting) > self._most_waiting:
                 self._waiting.popleft()
                 self.dropped += 1
             if self._clock_s() - self._written_s >= self._every_s:
                 self._flush()
+
+    def recent(self, seen: int) -> tuple[int, list[LoggedScore]]:
+        """The windows after the first `seen` of this run, as far as they are remembered, and how many there are now; from any thread."""
+        with self._lock:
+            new = min(self._added - seen, len(self._recent))
+            return self._added, list(self._recent)[-new:] if new else []
 
     def flush(self) -> None:
         """Write what waits."""

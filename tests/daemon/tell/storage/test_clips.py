@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from asd_daemon.tell.storage.clips import ClipBudget, ClipRecorder, ClipSpan, ClipStore
+from asd_daemon.tell.storage.clip_recorder import ClipRecorder, ClipSpan
+from asd_daemon.tell.storage.clips import ClipBudget, ClipStore
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from rig.disk import fill, small_disk
 from rig.waiting import PATIENT_S, wait_until
@@ -265,3 +266,26 @@ def test_folder_that_cannot_be_made_is_a_trouble(tmp_path: Path) -> None:
         recorder.begin("e", AT)
     assert shelf.write_error is not None
     assert shelf.failed == 1
+
+
+def test_one_normal_window_an_hour_is_kept_and_the_newest_of_them(folder: Path) -> None:
+    clock_s = [0.0]
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(30, 10), most_normal=2, clock_s=lambda: clock_s[0])
+        for hour in range(4):
+            clock_s[0] = hour * 3600.0
+            recorder.keep_normal(noise(10), AT + timedelta(hours=hour))
+            clock_s[0] += 3000.0
+            recorder.keep_normal(noise(10), AT + timedelta(hours=hour, minutes=50))
+    assert sorted(f.name for f in (folder / "fan").glob("*")) == [
+        "20260131T140000Z-normal.flac",
+        "20260131T150000Z-normal.flac",
+    ]
+    assert shelf.written == 4
+    assert soundfile.info(folder / "fan" / "20260131T150000Z-normal.flac").frames == 10 * RATE
+
+
+def test_no_normal_window_is_kept_where_none_is_wanted(folder: Path) -> None:
+    with Shelf(folder) as shelf:
+        ClipRecorder(shelf, "fan", ClipSpan(30, 10)).keep_normal(noise(10), AT)
+    assert not list(folder.glob("*/*"))

@@ -1,0 +1,112 @@
+"""One machine's last seconds in memory, and the clips that are cut from them.
+
+When an alert opens, what is held and the seconds after it become one clip; once an hour a normal window becomes one too, so that people
+have something to compare with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.tell.storage.clips import NORMAL, SUFFIX, ClipStore
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+F32 = NDArray[np.float32]
+I16 = NDArray[np.int16]
+_NORMAL_EVERY_S = 3600.0
+
+
+@dataclass
+class _UnfinishedClip:
+    path: Path
+    parts: list[I16]
+    missing_samples: int
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """How much of the sound around the opening of an alert."""
+
+    before_s: float
+    """Before the end of the window that opened it; that window and those before it that counted are among it."""
+    after_s: float
+
+
+@dataclass
+class ClipRecorder:
+    """One machine's last seconds in memory, and the clip that is being made; from one thread."""
+
+    store: ClipStore
+    machine: str
+    span: ClipSpan
+    most_normal: int = 0
+    """So many normal windows are kept, one an hour."""
+    clock_s: Callable[[], float] = time.monotonic
+    _normal_s: float = float("-inf")
+    _ring: deque[I16] = field(default_factory=deque)
+    _held_samples: int = 0
+    _unfinished: _UnfinishedClip | None = None
+
+    @property
+    def held_s(self) -> float:
+        """How many seconds a clip that begins now has before the present."""
+        return min(self._held_samples / SAMPLE_RATE_HZ, self.span.before_s)
+
+    def keep_normal(self, samples: F32, at: datetime) -> None:
+        """Write a normal window, float32 (N,) that ended at `at`, if none was written for an hour."""
+        if not self.most_normal or self.clock_s() - self._normal_s < _NORMAL_EVERY_S:
+            return
+        self._normal_s = self.clock_s()
+        path = self.store.folder / self.machine / f"{_stamp(at)}{NORMAL}{SUFFIX}"
+        self.store.put(path, _int16(samples), self.most_normal)
+
+    def feed(self, samples: F32) -> None:
+        """Take in what was heard since the last time, float32 (N,) in [-1, 1]."""
+        if not samples.shape[0]:
+            return
+        part = _int16(samples)
+        self._ring.append(part)
+        self._held_samples += len(part)
+        most = round(self.span.before_s * SAMPLE_RATE_HZ)
+        while self._ring and self._held_samples - len(self._ring[0]) >= most:
+            self._held_samples -= len(self._ring.popleft())
+        if self._unfinished is not None:
+            self._unfinished.parts.append(part[: self._unfinished.missing_samples])
+            self._unfinished.missing_samples -= len(part)
+            if self._unfinished.missing_samples <= 0:
+                self.finish()
+
+    def begin(self, event_id: str, at: datetime) -> Path:
+        """Begin a clip of what is held and what follows; where it will be once it is complete."""
+        self.finish()
+        path = self.store.folder / self.machine / f"{_stamp(at)}-{event_id}{SUFFIX}"
+        most = round(self.span.before_s * SAMPLE_RATE_HZ)
+        held = np.concatenate(list(self._ring)) if self._ring else np.empty(0, np.int16)
+        self._unfinished = _UnfinishedClip(
+            path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ)
+        )
+        if self._unfinished.missing_samples <= 0:
+            self.finish()
+        return path
+
+    def finish(self) -> None:
+        """Hand over what there is of the clip that is being made."""
+        if self._unfinished is not None:
+            self.store.put(self._unfinished.path, np.concatenate(self._unfinished.parts))
+            self._unfinished = None
+
+
+def _int16(samples: F32) -> I16:
+    return (np.clip(np.nan_to_num(samples), -1, 1) * 32767).round().astype(np.int16)
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
