@@ -5,11 +5,18 @@ BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-oldest test-newest lint bench soak bundle clean
+.PHONY: demo demo-web screenshots test test-oldest test-newest lint bench soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
 	@$(BIN)/python deploy/demo.py
+
+demo-web: $(VENV)/.edge            ## the page for people, with simulated machines that fail and are repaired, until Ctrl-C
+	@$(BIN)/python deploy/demo_web.py
+
+screenshots: $(VENV)/.all           ## the pictures of the README, anew
+	@deploy/system-packages.sh browser
+	PYTHONPATH=tests $(BIN)/python -m rig.screenshots docs/pictures
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
 	@deploy/system-packages.sh broker nats microphone units browser
@@ -55,7 +62,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.edge: $(VENV)/bin/python pyproject.toml constraints.txt
 	@deploy/system-packages.sh sound
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[web]'
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.edge

@@ -19,6 +19,7 @@ from asd_daemon.settings.sample import sample_text
 
 UNIT = Path("/etc/systemd/system/asd-daemon@.service")
 WHOLE_UNIT = Path("/etc/systemd/system/asd-daemon.service")
+PAGE_UNIT = Path("/etc/systemd/system/asd-daemon-web.service")
 RULES = Path("/etc/udev/rules.d/90-asd-daemon.rules")
 _TEMPLATE_PROGRAM = "/opt/asd-edge/bin/asd-daemon"
 _CREDENTIAL = "#LoadCredential=mqtt-password:/etc/asd-daemon/mqtt-password"
@@ -59,6 +60,8 @@ def install(prefix: Path, program: Path) -> Iterator[Change]:
     unit = with_credential(template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, quoted(program)), settings)
     yield _write(_below(prefix, UNIT), unit)
     yield _write(_below(prefix, WHOLE_UNIT), whole_unit(unit))
+    page_unit = template("asd-daemon-web.service").replace(_TEMPLATE_PROGRAM, quoted(program))
+    yield _write(_below(prefix, PAGE_UNIT), page_unit)
     rules = template("90-asd-daemon.rules") + udev_rules(settings)
     yield _write(_below(prefix, RULES), rules)
 
@@ -69,7 +72,7 @@ def uninstall(prefix: Path) -> Iterator[Change]:
     Raises:
         CannotStartError: a file can't be removed.
     """
-    for path in (UNIT, WHOLE_UNIT, RULES):
+    for path in (UNIT, WHOLE_UNIT, PAGE_UNIT, RULES):
         file = _below(prefix, path)
         try:
             file.unlink()

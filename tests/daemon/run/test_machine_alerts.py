@@ -22,6 +22,7 @@ from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, Machin
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
+from asd_daemon.web.alert_records import read_alerts
 from rig.waiting import PATIENT_S
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -279,7 +280,7 @@ def test_alert_before_enough_normal_windows_are_known_has_no_words(tmp_path: Pat
 
 
 def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, keep=KeepSettings(clip_before_s=20, clip_after_s=10, scores_days=36_500))
+    desk = Desk(tmp_path, keep=KeepSettings(clip_before_s=20, clip_after_s=10, normal_clips=0, scores_days=36_500))
     desk.stores.start()
     desk.hear(0.1, 0.9, 0.9, 0.9)
     desk.alerts.close()
@@ -287,6 +288,18 @@ def test_clip_and_scores_are_kept_and_the_clip_is_named(tmp_path: Path) -> None:
     (clip,) = (tmp_path / "clips" / "fan").iterdir()
     assert desk.publisher.details[0].clip == f"clips/fan/{clip.name}"
     assert [k.score for k in read_scores(tmp_path / "scores.sqlite", "fan")] == [0.1, 0.9, 0.9, 0.9]
+
+
+def test_a_normal_window_is_kept_to_compare_alerts_with_and_the_alert_is_in_the_history(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, keep=KeepSettings(clip_before_s=20, clip_after_s=10, scores_days=36_500))
+    desk.stores.start()
+    desk.hear(0.1, 0.1, 0.9, 0.9)
+    desk.alerts.close()
+    desk.stores.close(PATIENT_S)
+    assert len(list((tmp_path / "clips" / "fan").glob("*-normal.flac"))) == 1
+    (record,) = read_alerts([tmp_path])
+    assert (record.machine, record.outcome, record.told, record.clip_window_s) == ("fan", "open", True, 20.0)
+    assert record.clip is not None
 
 
 @pytest.mark.parametrize("keep", [KeepSettings(clips="none"), KeepSettings(store_sound=False)])
@@ -297,7 +310,7 @@ def test_no_sound_is_written_where_it_is_not_wanted(tmp_path: Path, keep: KeepSe
     desk.alerts.close()
     desk.stores.close(PATIENT_S)
     assert desk.publisher.details[0].clip is None
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["alerts.sqlite", "scores.sqlite"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["alerts.sqlite", "history.sqlite", "scores.sqlite"]
 
 
 def test_store_that_cannot_be_written_is_a_trouble_in_the_state_and_alerts_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""One connection to each running daemon of the box, shared by all browsers: what the machines are like at this moment.
+
+Owns what is known from the sockets and who is told. A browser that reads slowly loses pieces of it, never holds up the others, and the
+daemons notice nothing: they cut off who reads too slowly, and this process reads all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from asd_daemon.web.places import Places
+from asd_daemon.web.score_tables import Row
+
+STALE_S = 4.0
+"""So long without a word, and a daemon or its sound is not believed to be there any more."""
+_LOOK_EVERY_S = 1.0
+_MOST_LINE_BYTES = 4_000_000
+_MOST_RECENT = 4000  # windows of one machine that a daemon may not have written yet
+_MOST_PIECES = 64
+MOST_WATCHERS = 200
+
+
+@dataclass(eq=False)
+class Watcher:
+    """One browser."""
+
+    sound: frozenset[str] = frozenset()
+    listen: frozenset[str] = frozenset()
+    pieces: asyncio.Queue[dict[str, Any]] = field(default_factory=lambda: asyncio.Queue(_MOST_PIECES))
+
+    def offer(self, piece: dict[str, Any]) -> None:
+        """Give it a piece, in the place of the oldest where it does not keep up."""
+        if self.pieces.full():
+            self.pieces.get_nowait()
+        self.pieces.put_nowait(piece)
+
+
+@dataclass
+class _Daemon:
+    writer: asyncio.StreamWriter
+    wish: bytes = b""
+    machines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    said_s: float = 0.0
+
+
+class LiveHub:
+    """Knows the daemons that run."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._daemons: dict[Path, _Daemon] = {}
+        self._recent: dict[str, deque[Row]] = {}
+        self._watchers: set[Watcher] = set()
+        self._readers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Look for daemons until cancelled."""
+        try:
+            while True:
+                for file in self._places.sockets():
+                    if file not in self._daemons:
+                        await self._connect(file)
+                self._tell(self.snapshot())
+                await asyncio.sleep(_LOOK_EVERY_S)
+        finally:
+            for task in self._readers:
+                task.cancel()
+
+    def machines(self) -> dict[str, dict[str, Any]]:
+        """What each machine is like, by its running daemon; empty for one that does not run."""
+        now_s = time.monotonic()
+        known: dict[str, dict[str, Any]] = {}
+        for daemon in self._daemons.values():
+            if now_s - daemon.said_s <= STALE_S:
+                known |= {name: {**machine, **_heard(machine)} for name, machine in daemon.machines.items()}
+        return dict(sorted(known.items()))
+
+    def abouts(self) -> list[dict[str, Any]]:
+        """Node, version and process of each running daemon."""
+        return [daemon.about for daemon in self._daemons.values() if daemon.about]
+
+    def snapshot(self) -> dict[str, Any]:
+        """All machines, for a browser."""
+        return {"kind": "machines", "machines": self.machines()}
+
+    def recent(self, machine: str) -> list[Row]:
+        """Windows of a machine since its daemon runs, as far as they are remembered."""
+        return list(self._recent.get(machine, ()))
+
+    @contextlib.asynccontextmanager
+    async def watching(self, sound: Iterable[str], listen: Iterable[str] = ()) -> AsyncIterator[Watcher]:
+        """A browser that looks, and the machines that it looks and listens at."""
+        watcher = Watcher(frozenset(sound), frozenset(listen))
+        self._watchers.add(watcher)
+        try:
+            self._wish()
+            watcher.offer(self.snapshot())
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+            self._wish()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further browser is let in."""
+        return len(self._watchers) >= MOST_WATCHERS
+
+    async def _connect(self, file: Path) -> None:
+        folder = os.open(file.parent, os.O_PATH | os.O_DIRECTORY)  # a path may be longer than a socket's address
+        try:
+            reader, writer = await asyncio.open_unix_connection(
+                f"/proc/self/fd/{folder}/{file.name}", limit=_MOST_LINE_BYTES
+            )
+        except OSError:  # the daemon is gone or has not begun; the next look is in a second
+            return
+        finally:
+            os.close(folder)
+        self._daemons[file] = _Daemon(writer)
+        task = asyncio.create_task(self._read(file, reader))
+        self._readers.add(task)
+        task.add_done_callback(self._readers.discard)
+        self._wish()
+
+    async def _read(self, file: Path, reader: asyncio.StreamReader) -> None:
+        daemon = self._daemons[file]
+        try:
+            while line := await reader.readline():
+                self._take(daemon, json.loads(line))
+        except (OSError, ValueError):  # cut off, or no line of a daemon's: it is connected to anew
+            pass
+        finally:
+            del self._daemons[file]
+            daemon.writer.close()
+            self._tell(self.snapshot())
+
+    def _take(self, daemon: _Daemon, said: dict[str, Any]) -> None:
+        if said["kind"] == "machines":
+            daemon.machines, daemon.said_s = said["machines"], time.monotonic()
+            daemon.about = {key: said[key] for key in ("node", "version", "pid")}
+        elif said["kind"] == "scores":
+            for machine, at, *rest in said["scores"]:
+                at_ms = round(datetime.fromisoformat(at).timestamp() * 1000)
+                self._recent.setdefault(machine, deque(maxlen=_MOST_RECENT)).append((at_ms, *rest))
+            self._tell(said)
+        else:
+            kind = "sound" if said["kind"] == "sound" else "listen"
+            for watcher in self._watchers:
+                if said["machine"] in getattr(watcher, kind):
+                    watcher.offer(said)
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        for watcher in self._watchers:
+            watcher.offer(said)
+
+    def _wish(self) -> None:
+        """Ask each daemon for the sound that somebody looks or listens at."""
+        sound = sorted(frozenset[str]().union(*(w.sound for w in self._watchers)))
+        listen = sorted(frozenset[str]().union(*(w.listen for w in self._watchers)))
+        wish = json.dumps({"sound": sound, "listen": listen}).encode() + b"\n"
+        for daemon in self._daemons.values():
+            if daemon.wish != wish and not daemon.writer.is_closing():
+                daemon.wish = wish
+                daemon.writer.write(wish)
+
+
+def _heard(machine: dict[str, Any]) -> dict[str, Any]:
+    """Whether sound comes at this moment: the daemon says so, and a block has come within seconds."""
+    ago_s = machine.get("heard_ago_s")
+    return {"listening": bool(machine.get("listening")) and ago_s is not None and ago_s <= STALE_S}

@@ -1,0 +1,146 @@
+"""The pages: what is known at this moment becomes HTML; scripts keep it up to date afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio.to_thread
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from asd_daemon.web.access import Access, Visitor
+from asd_daemon.web.alert_records import AlertRecord, alike, read_alert, read_alerts
+from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.places import SCORES, Places
+from asd_daemon.web.score_tables import stored_machines
+from asd_daemon.web.static_files import StaticFiles
+from asd_daemon.web.system_report import SystemReport
+from asd_daemon.web.words import OUTCOMES, iso, of_limit, span_words, state_words, utc
+
+_WEEK_MS = 7 * 86_400_000
+OFF: Mapping[str, Any] = dict.fromkeys(("since", "text", "reason", "score", "threshold", "event_id")) | {
+    "state": "off",
+    "listening": False,
+    "troubles": [],
+}
+"""What a machine is like whose daemon does not run."""
+MOST_LIVE = 8
+"""So many machines are shown with live sound."""
+
+
+class Pages:
+    """Renders them."""
+
+    def __init__(self, places: Places, hub: LiveHub, access: Access, static: StaticFiles, system: SystemReport) -> None:
+        self._places, self._hub, self._access, self._system = places, hub, access, system
+        self._templates = Environment(
+            loader=PackageLoader("asd_daemon.web"),
+            autoescape=select_autoescape(default=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(
+            static=static.url,
+            state_words=state_words,
+            outcome_words=lambda outcome: OUTCOMES[outcome],
+            of_limit=of_limit,
+            span=span_words,
+            iso=iso,
+            utc=utc,
+        )
+
+    def render(self, request: Request, visitor: Visitor, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+        """A page for a visitor."""
+        nodes = sorted({str(about["node"]) for about in self._hub.abouts()})
+        token = self._access.sessions.form_token(visitor.cookie)
+        html = self._templates.get_template(template).render(
+            visitor=visitor, token=token, path=request.url.path, node=", ".join(nodes), logs_in=self._access.logs_in,
+            **values,
+        )  # fmt: skip
+        response = HTMLResponse(html, code)
+        if visitor.is_new:
+            self._access.set_cookie(request, response, visitor.cookie)
+        return response
+
+    async def machines(self) -> dict[str, Mapping[str, Any]]:
+        """All that are heard or were: what each is like, `off` where its daemon does not run."""
+        running = self._hub.machines()
+        files = [folder / SCORES for folder in self._places.state_folders()]
+        stored = await anyio.to_thread.run_sync(stored_machines, files)
+        return {name: running.get(name, OFF) for name in sorted(running.keys() | stored)}
+
+    async def now(self, request: Request) -> Response:
+        """Every machine as it is."""
+        visitor = self._access.require(request)
+        machines = await self.machines()
+        latest = await self._alerts(since_ms=_now_ms() - _WEEK_MS, most=5)
+        return self.render(request, visitor, "now.html", machines=machines, latest=latest, most_live=MOST_LIVE)
+
+    async def history(self, request: Request) -> Response:
+        """Scores of one machine, and what would have fired."""
+        visitor = self._access.require(request)
+        machines = await self.machines()
+        asked = request.query_params.get("machine") or next(iter(machines), None)
+        if asked is not None and asked not in machines:
+            raise HTTPException(404, "there is no such machine")
+        return self.render(request, visitor, "history.html", machines=machines, machine=asked)
+
+    async def alerts(self, request: Request) -> Response:
+        """Those that opened, the latest first."""
+        visitor = self._access.require(request)
+        machine = request.query_params.get("machine") or None
+        records = await self._alerts(machine=machine, most=200)
+        machines = await self.machines()
+        return self.render(request, visitor, "alerts.html", records=records, machine=machine, machines=machines)
+
+    async def alert(self, request: Request) -> Response:
+        """One of them: what changed, how it sounds, when it was like that before."""
+        visitor = self._access.require(request)
+        record = await self.record(request)
+        others = await self._alerts(machine=record.machine, most=200)
+        return self.render(request, visitor, "alert.html", record=record, earlier=alike(record, others)[:10])
+
+    async def record(self, request: Request) -> AlertRecord:
+        """The alert that the path names.
+
+        Raises:
+            HTTPException: there is none.
+        """
+        event_id = request.path_params["event_id"]
+        record = await anyio.to_thread.run_sync(read_alert, self._places.state_folders(), event_id)
+        if record is None:
+            raise HTTPException(404, "there is no such alert; it may be older than what is kept")
+        return record
+
+    async def system(self, request: Request) -> Response:
+        """How the box is."""
+        visitor = self._access.require(request)
+        report = await anyio.to_thread.run_sync(self._system.read)
+        return self.render(request, visitor, "system.html", report=report, abouts=self._hub.abouts())
+
+    async def failure(self, request: Request, error: Exception) -> Response:
+        """What can't be answered, in a sentence; who must log in is sent there."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        reason = error.detail if isinstance(error, HTTPException) else "something went wrong; the log says what"
+        visitor = self._access.visitor(request)
+        is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        if status == 401 and is_page and request.method == "GET":
+            return RedirectResponse(f"/login?next={request.url.path}", 303)
+        if not is_page:
+            return Response(f"{reason}\n", status, media_type="text/plain")
+        return self.render(request, visitor, "failure.html", status, status=status, reason=reason)
+
+    async def _alerts(self, *, machine: str | None = None, since_ms: int = 0, most: int) -> list[AlertRecord]:
+        folders = self._places.state_folders()
+        return await anyio.to_thread.run_sync(
+            lambda: read_alerts(folders, machine=machine, since_ms=since_ms, most=most)
+        )
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)

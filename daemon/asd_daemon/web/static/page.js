@@ -1,0 +1,40 @@
+// What every page has: times in the browser's own zone, and how long ago.
+"use strict";
+
+const asd = {
+  time(at) {
+    const day = new Date();
+    const sameDay = at.toDateString() === day.toDateString();
+    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    const date = { day: "numeric", month: "short", ...(at.getFullYear() === day.getFullYear() ? {} : { year: "numeric" }) };
+    return at.toLocaleString(undefined, sameDay ? clock : { ...date, ...clock });
+  },
+
+  span(seconds) {
+    const minutes = Math.round(seconds / 60);
+    if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+    if (minutes < 60) return `${minutes} min`;
+    if (minutes < 48 * 60) return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
+    return `${Math.round(minutes / 1440)} days`;
+  },
+
+  localTimes(root) {
+    for (const element of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(element.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      element.textContent = "ago" in element.dataset ? asd.span((Date.now() - at) / 1000) : asd.time(at);
+      element.title = at.toLocaleString();
+    }
+  },
+
+  colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(`--asd-${name}`).trim();
+  },
+};
+
+asd.localTimes(document);
+setInterval(() => {
+  for (const element of document.querySelectorAll("time[data-ago]")) {
+    element.textContent = asd.span((Date.now() - new Date(element.dateTime)) / 1000);
+  }
+}, 1000);
