@@ -90,3 +90,9 @@ def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:
     if waveform.shape[0] >= samples:
         return waveform[:samples]
     return np.resize(waveform, samples) if waveform.shape[0] else np.zeros(samples, np.float32)
+
+
+def rms_level_dbfs(samples: F32) -> float:
+    """Root mean square of float32 (N,) in dB below full scale; silence is -200."""
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.shape[0] else 0.0
+    return 10 * float(np.log10(max(power, 1e-20)))

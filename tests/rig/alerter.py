@@ -37,6 +37,8 @@ class _Verdict:
     score: float
     threshold: float = 0.5
     enrolled: None = None
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

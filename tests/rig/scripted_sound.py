@@ -26,6 +26,8 @@ class Loudness:
     score: float
     threshold: float = 0.5
     enrolled: None = None
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

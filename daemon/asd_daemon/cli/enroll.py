@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import click
 
 from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
 from asd_daemon.errors import UsageError
+from asd_daemon.tell.commands import LEARNING_WINDOWS, MOST_WINDOWS, STATE_NAME, parse_duration_s
+from asd_daemon.waveform import WINDOW_S
 
 if TYPE_CHECKING:
     from asd_daemon.learn.enrolment import EnrolmentResult
@@ -31,6 +34,22 @@ MOSTLY = 0.2  # a family of less is not worth a word
     metavar="M",
     help="How much usable sound to collect.  [default: 20, or all of a recording or folder]",
 )
+@click.option(
+    "--over",
+    metavar="TIME",
+    help="Spread what is heard over the clock, a window now and then: 90m, 12h, 3d. Finds the machine's states; off is one.",
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(16, MOST_WINDOWS),
+    metavar="N",
+    help=f"How many windows of 10 s, with --over.  [default: {LEARNING_WINDOWS}]",
+)
+@click.option(
+    "--state",
+    metavar="NAME",
+    help="In which state the machine is while this is heard (product B, idle, off): it gets a normal of its own.",
+)
 @config_option
 @click.option(
     "--bundle", type=PATH, metavar="FOLDER", help="Models.  [default: configured, installed, or the program's own]"
@@ -46,6 +65,9 @@ MOSTLY = 0.2  # a family of less is not worth a word
 def enroll(
     machine: str,
     minutes: float | None,
+    over: str | None,
+    windows: int | None,
+    state: str | None,
     add: bool,
     relearn: bool,
     resume: bool,
@@ -61,7 +83,9 @@ def enroll(
     \b
     Examples:
       asd-daemon enroll --machine press-3
+      asd-daemon enroll --machine press-3 --over 3d
       asd-daemon enroll --machine press-3 --minutes 60 --add
+      asd-daemon enroll --machine press-3 --state "product B" --add
       asd-daemon enroll --machine lathe --source folder:recordings/lathe
     """
     from asd_daemon.hear.opening import open_source
@@ -69,17 +93,22 @@ def enroll(
     from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
-    from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
     if resume and anew:
         raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
+    over_s, spread = _spread(over, windows, minutes)
+    if state is not None and not re.match(STATE_NAME, state):
+        raise UsageError(
+            f"--state {state!r}: must begin with a letter or digit and have at most 64 letters, digits, blanks, ,.+-"
+        )
     plan = plan_from({"machines": (machine,), **options})
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]
     source = open_source(spec)
     wanted = math.ceil((minutes or DEFAULT_MINUTES) * 60 / WINDOW_S) if minutes or source.live else None
+    wanted = spread or wanted
     request = EnrolmentRequest(
         model,
         str(spec),
@@ -88,6 +117,8 @@ def enroll(
         relearn=relearn,
         earlier="resume" if resume else "forget" if anew else "ask",
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+        over_s=over_s,
+        state=state,
     )
     bundle = load_bundle(plan.bundle, plan.settings.bundle_key)  # untested: none of its models is needed
     with _ProgressDisplay(model) as shown:
@@ -105,6 +136,28 @@ def enroll(
     click.echo(f"next: asd-daemon run --machine {name}")
 
 
+def _spread(over: str | None, windows: int | None, minutes: float | None) -> tuple[float | None, int | None]:
+    """Over how many seconds how many windows are spread; None where they are not.
+
+    Raises:
+        UsageError: words that don't fit together.
+    """
+    if over is None:
+        if windows is not None:
+            raise UsageError("--windows says how many windows are spread over a time: give --over too, or --minutes")
+        return None, None
+    if minutes is not None:
+        raise UsageError("--minutes hears all at once and --over now and then: give one of them")
+    try:
+        over_s = parse_duration_s(over)
+    except ValueError as e:
+        raise UsageError(f"--over {e}") from e
+    count = windows or min(LEARNING_WINDOWS, int(over_s / WINDOW_S))
+    if count * WINDOW_S > over_s:
+        raise UsageError(f"--windows {count}: so many windows of 10 s do not fit into --over {over}")
+    return over_s, count
+
+
 def _print_learned(model: str, done: EnrolmentResult) -> None:
     """Say what was learned and how well."""
     from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF
@@ -116,6 +169,8 @@ def _print_learned(model: str, done: EnrolmentResult) -> None:
         f"{model}: learned from {record.windows} windows; provisional threshold {done.threshold:.3f} (normal windows score about 1),"
         " until a week of listening knows it better"
     )
+    if done.learned.words:
+        click.echo(f"found {done.learned.words}")
     click.echo(f"judged by {_families(record.weights)} ({views})")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")
     if record.drift > DRIFT_TO_WARN_OF:

@@ -14,7 +14,10 @@ KINDS = ("device", "file", "folder", "command", "simulate")
 
 
 SIMULATION_OPTIONS = frozenset(
-    {"fail", "severity", "fail_after", "repair_after", "seconds", "domain", "snr", "noise", "speed", "seed", "serial"}
+    {
+        *("fail", "severity", "fail_after", "repair_after", "seconds", "cycle"),
+        *("domain", "snr", "noise", "speed", "seed", "serial"),
+    }
 )
 
 

@@ -45,6 +45,12 @@ class CollectionKey(BaseModel):
     views: Mapping[str, int]
     """Name → numbers."""
     program: str
+    state: str | None = None
+    """Of the machine, where somebody has named it."""
+    over_s: float | None = None
+    """Over how long they are spread; None: one after the other."""
+    windows: int | None = None
+    """How many slots of time there are, where they are spread."""
 
 
 class _Note(BaseModel):
@@ -52,6 +58,8 @@ class _Note(BaseModel):
 
     key: CollectionKey
     microphone: str | None = None
+    begun_at: datetime | None = None
+    """UTC time of the first window, where they are spread."""
 
 
 class CollectedWindows:
@@ -109,10 +117,10 @@ class CollectedWindows:
             return 0
 
     @property
-    def sounds(self) -> list[Path]:
-        """The windows that are kept as sound, one for each of `read`; empty where that is not so."""
-        files = window_files(self.folder)
-        return files if [f.name[7:13] for f in files] == [f.name[7:13] for f in self._files] else []
+    def sounds(self) -> dict[int, Path]:
+        """The windows that are kept as sound, by their position in `read`."""
+        files = {f.name[7:13]: f for f in window_files(self.folder)}
+        return {row: files[f.name[7:13]] for row, f in enumerate(self._files) if f.name[7:13] in files}
 
     def mark_failed(self) -> None:
         """Nothing can be learned from what there is: the next call listens on.
@@ -146,22 +154,58 @@ class CollectedWindows:
                     f"heard by {note.microphone or 'an unknown microphone'}, now {microphone or 'an unknown one'}"
                 )
                 self._begin()
-            self._write(_Note(key=self._key, microphone=microphone))
+            begun_at = self._note.begun_at if self._note else None
+            self._write(_Note(key=self._key, microphone=microphone, begun_at=begun_at))
         except OSError as e:
             raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
 
-    def add(self, extractor: FeatureExtractor, views: tuple[str, ...], samples: np.ndarray) -> None:
+    @property
+    def last_number(self) -> int:
+        """The number of the last window; -1 where there is none."""
+        return int(self._files[-1].name[7:13]) if self._files else -1
+
+    def begin_at(self, at: datetime) -> datetime:
+        """When the first slot of time began: now, where it has not begun before.
+
+        Raises:
+            EnrolmentError: the folder can't be written.
+        """
+        note = self._note or _Note(key=self._key)
+        if note.begun_at is None:
+            try:
+                self._write(note.model_copy(update={"begun_at": at}))
+            except OSError as e:
+                raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
+            return at
+        return note.begun_at
+
+    def add(
+        self,
+        extractor: FeatureExtractor,
+        views: tuple[str, ...],
+        samples: np.ndarray,
+        *,
+        number: int | None = None,
+        keeps_sound: bool = True,
+    ) -> None:
         """Describe a window and keep its vectors and its level.
+
+        Args:
+            extractor: describes it.
+            views: by which views.
+            samples: float32 (160 000,).
+            number: higher than that of the last one; None: the next.
+            keeps_sound: whether this one may be kept as sound, where any are.
 
         Raises:
             EnrolmentError: the disk refuses.
         """
-        number = 1 + int(self._files[-1].name[7:13]) if self._files else 0
+        number = 1 + self.last_number if number is None else number
         own = extractor.vectors(samples, views, parts=True)
         level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
         try:
-            if self._keeps_sound:
+            if self._keeps_sound and keeps_sound:
                 write_window(self.folder, number, samples)
             write_vectors(file, own | {"level_dbfs": np.array([[level]], np.float32)})
         except OSError as e:
@@ -202,10 +246,15 @@ class CollectedWindows:
     def _difference(self, note: _Note) -> str | None:
         """What there is for another purpose, in words; None where it is for the same."""
         last = datetime.fromtimestamp(self._files[-1].stat().st_mtime, UTC)
-        if not timedelta(hours=-1) <= self._now - last <= OLDEST:
+        oldest = max(OLDEST, timedelta(seconds=self._key.over_s or 0))
+        if not timedelta(hours=-1) <= self._now - last <= oldest:
             return f"the last of them of {last:%Y-%m-%d %H:%M} UTC, more than a day ago"
         if note.key.source != self._key.source:
             return f"heard from {note.key.source}, now {self._key.source}"
+        if note.key.state != self._key.state:
+            return f"of state {note.key.state or 'unknown'}, not {self._key.state or 'unknown'}"
+        if note.key.over_s != self._key.over_s:
+            return "spread over another time"
         if note.key.mode != self._key.mode:
             said = {"new": "enroll", "add": "enroll --add", "relearn": "enroll --relearn"}
             return f"collected for `{said[note.key.mode]}`, not `{said[self._key.mode]}`"
@@ -227,3 +276,12 @@ class CollectedWindows:
     def _write(self, note: _Note) -> None:
         write_private(self.folder / NOTE, note.model_dump_json())
         self._note = note
+
+
+def unfinished_collection(home: Path) -> CollectionKey | None:
+    """What windows of a machine are spread over time for, where that was interrupted; None where there is nothing to go on with."""
+    try:
+        key = _Note.model_validate_json((home / COLLECTING / NOTE).read_bytes()).key
+    except (OSError, ValidationError):
+        return None
+    return key if key.over_s is not None and key.windows is not None else None

@@ -15,9 +15,9 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,8 @@ import numpy as np
 
 from asd_daemon.errors import BundleError, EnrolmentError, UsageError
 from asd_daemon.judge.bundle.bundle import Bundle, file_entry, verify_file
+from asd_daemon.judge.bundle.manifest import FUSION, MachineStates, StateEntry
+from asd_daemon.judge.distances.fusion import write_fusion
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn.collected_windows import COLLECTING
 from asd_daemon.learn.enrolment_record import (
@@ -36,9 +38,9 @@ from asd_daemon.learn.enrolment_record import (
     read_enrolment,
     write_record,
 )
-from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, window_files
+from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, kept_places, window_files
 from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
-from asd_daemon.learn.learning import LearnedMachine
+from asd_daemon.learn.learned_states import LearnedStates
 from asd_daemon.learn.machine_files import write_machine
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.view_probes import view_probes
@@ -64,9 +66,9 @@ def with_enrolled_machine(bundle: Bundle, root: Path, machine: str) -> Bundle:
         if can_relearn(record):
             what = "a daemon learns it anew from what was kept when it starts, `asd-daemon machines relearn` now"
         raise EnrolmentError(f"{root / machine}: {why}; {what}")
-    for name in (f"{record.entry.folder}/{name}" for name in record.entry.files):
+    for name in record.judged_files:
         _verify(root, record, name)
-    return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.entry)})
+    return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.judged_entry)})
 
 
 def _verify(root: Path, record: EnrolmentRecord, name: str) -> None:
@@ -89,13 +91,13 @@ class LearnedFrom:
     source: str
     microphone: str | None
     level_dbfs: tuple[float, float, float]
-    sounds: Sequence[Path] = ()
-    """Windows that may be kept, in the order in which they were heard."""
+    sounds: Mapping[int, Path] = field(default_factory=dict)
+    """Windows that may be kept, by their position among those that were given to be learned."""
     relearned: str | None = None
 
 
 def save_enrolment(
-    bundle: Bundle, root: Path, origin: LearnedFrom, sound: NormalSound, learned: LearnedMachine
+    bundle: Bundle, root: Path, origin: LearnedFrom, found: LearnedStates
 ) -> tuple[EnrolmentRecord, float]:
     """Write a learned state, open it as the daemon will open it, and make it the machine's; the one before is deleted after.
 
@@ -109,8 +111,8 @@ def save_enrolment(
     home = root / origin.machine
     folder = _free_folder(home)
     try:
-        record = _written(bundle, folder, origin, sound, learned)
-        known = replace(bundle, enrolled={origin.machine: (home, record.entry)})
+        record = _written(bundle, folder, origin, found)
+        known = replace(bundle, enrolled={origin.machine: (home, record.judged_entry)})
         threshold = Scorer(known, origin.machine).threshold
         made = sorted(p for p in folder.rglob("*") if p.is_file())
         record = record.model_copy(update={"files": {p.relative_to(home).as_posix(): file_entry(p) for p in made}})
@@ -137,17 +139,19 @@ def _free_folder(home: Path) -> Path:
     return folder
 
 
-def _written(
-    bundle: Bundle, folder: Path, origin: LearnedFrom, sound: NormalSound, learned: LearnedMachine
-) -> EnrolmentRecord:
+def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedStates) -> EnrolmentRecord:
     """Write a state's files into a folder of their own; nothing points to it yet."""
+    sound, learned = found.sound, found.machine
     make_private_folder(folder.parent)
     entry, _ = write_machine(folder, folder.name, learned=learned)
     folder.chmod(0o700)
     write_vectors(folder / SOUND, sound.vectors)
-    sounds = 0
+    states = _write_states(folder, found)
+    kept = found.sounds_of(origin.sounds)
+    rows: tuple[int, ...] = ()
     try:
-        sounds = carry_over(origin.sounds, folder / SOUND_FOLDER)
+        if carry_over(list(kept.values()), folder / SOUND_FOLDER):
+            rows = tuple(list(kept)[int(place)] for place in kept_places(len(kept)))
     except OSError as e:  # the machine can be judged without
         _LOG.warning("%s: its sound is not kept: %s", origin.machine, e.strerror or e)
         shutil.rmtree(folder / SOUND_FOLDER, ignore_errors=True)
@@ -171,9 +175,31 @@ def _written(
         weights=learned.weights,
         program=metadata.version("asd-edge"),
         views={view: probes[view] for view in sound.vectors if view in probes},
-        sounds=sounds,
+        sounds=len(rows),
         relearned=origin.relearned,
+        states=states,
+        window_states=found.names,
+        sound_rows=rows,
     )
+
+
+def _write_states(folder: Path, found: LearnedStates) -> MachineStates | None:
+    """Write the fitted views of each state; None where there is one normal and off is not known."""
+    entries = []
+    for number, state in enumerate(found.running, start=1):
+        own = folder / f"state-{number}"
+        own.mkdir()
+        write_fusion(state.learned.fusion, own / FUSION)
+        entries.append(
+            StateEntry(
+                name=state.name,
+                folder=f"{folder.name}/{own.name}",
+                views=state.learned.fusion.names(),
+                windows=state.learned.held_out.shape[0],
+                level_dbfs=state.level_dbfs,
+            )
+        )
+    return MachineStates(off=found.off, running=tuple(entries)) if entries or found.off else None
 
 
 def sweep(home: Path, record: EnrolmentRecord | None) -> None:
@@ -240,8 +266,8 @@ def read_enrolled_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
     return NormalSound(read_vectors(root / record.machine / name), {}, np.zeros(record.windows, np.int64))
 
 
-def kept_windows(root: Path, record: EnrolmentRecord) -> list[Path]:
-    """The windows that are kept as sound, whole and in their order.
+def kept_windows(root: Path, record: EnrolmentRecord) -> dict[int, Path]:
+    """The windows that are kept as sound, whole and in their order, by their position among all.
 
     Raises:
         EnrolmentError: one is missing or damaged.
@@ -252,4 +278,12 @@ def kept_windows(root: Path, record: EnrolmentRecord) -> list[Path]:
         raise EnrolmentError(f"{home}: {len(files)} of {record.sounds} kept windows are there; learn it anew")
     for file in files:
         _verify(root, record, file.relative_to(home).as_posix())
-    return files
+    return dict(zip(_sound_rows(record), files, strict=True))
+
+
+def _sound_rows(record: EnrolmentRecord) -> Sequence[int]:
+    """Which windows are kept as sound; before there were states nobody wrote that down, and nobody asked."""
+    if len(record.sound_rows) == record.sounds:
+        return record.sound_rows
+    evenly = [int(place) for place in kept_places(record.windows)]
+    return evenly if len(evenly) == record.sounds else range(record.sounds)

@@ -5,7 +5,6 @@ Owns the collecting, and what must hold before a new state is taken.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -14,33 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from asd_daemon.errors import DataSetError, EnrolmentError, UsageError
-from asd_daemon.hear.source import DeadMicrophone, SoundReturned, Source, SourceLost, UnreadableRecording
-from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
-from asd_daemon.hear.windows.window import Window, WindowCutter
+from asd_daemon.hear.source import Source
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
-from asd_daemon.judge.scoring.scorer import FeatureExtractor
+from asd_daemon.judge.scoring.operating_states import RunningStates
 from asd_daemon.learn.collected_windows import COLLECTING, CollectedWindows, CollectionKey, Earlier, Mode
-from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment
+from asd_daemon.learn.collecting import EnrolmentProgress, collect, collect_spread
+from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment, with_enrolled_machine
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment
-from asd_daemon.learn.kept_vectors import join_sound
-from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, learn
+from asd_daemon.learn.heard_machine import HeardMachine
+from asd_daemon.learn.learned_states import LearnedStates, learn_states
+from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.relearning import KeptEnrolment, whole_enrolment
+from asd_daemon.learn.spread import SpreadSchedule
 
 DRIFT_TO_WARN_OF = 1.3  # drift from which the user hears of it
 DRIFT_LIMIT = 2.0  # a stretch of time scores twice what normal windows score: what was learned does not hold
-
-
-@dataclass(frozen=True)
-class EnrolmentProgress:
-    """How far the collecting is."""
-
-    windows: int
-    wanted: int | None
-    """None: all that the source has."""
-    unusable: int
-    message: str | None = None
-    """Something worth a line of its own."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,10 @@ class EnrolmentRequest:
     """What becomes of windows that an earlier call has collected."""
     keeps_sound: bool = False
     """Whether the windows may be kept as sound, so that another version can hear them again."""
+    over_s: float | None = None
+    """Over how long the windows are spread; None: one after the other."""
+    state: str | None = None
+    """In which state the machine is now, where somebody says so; None: states are looked for."""
 
     @property
     def mode(self) -> Mode:
@@ -72,7 +64,7 @@ class EnrolmentResult:
     """A machine that was learned."""
 
     record: EnrolmentRecord
-    learned: LearnedMachine
+    learned: LearnedStates
     threshold: float
     """For one false alarm a week, two of three windows."""
 
@@ -111,6 +103,9 @@ def enrol(
             mode=request.mode,
             views={view: view_sizes()[view] for view in VIEW_NAMES},
             program=metadata.version("asd-edge"),
+            state=request.state,
+            over_s=request.over_s,
+            windows=None if request.over_s is None else request.windows,
         )
         collection = CollectedWindows(
             root / request.machine / COLLECTING, key, earlier=request.earlier, keeps_sound=request.keeps_sound
@@ -118,8 +113,19 @@ def enrol(
         if collection.forgotten:
             reporter.message(f"{collection.forgotten} windows that an earlier call collected are forgotten")
         wanted = None if request.windows is None else collection.windows_at_last_failure + request.windows
-        _collect(collection, source, wanted, reporter.progress, least=1 if known is not None else LEAST_WINDOWS)
-        return _learned(bundle, root, request, _Gathered(collection, source.source_health.identity, known), reporter)
+        least = 1 if known is not None else LEAST_WINDOWS
+        if request.over_s is not None and request.windows is not None:
+            schedule = SpreadSchedule(request.windows, request.over_s)
+            collect_spread(collection, source, schedule, reporter.progress, least=least)
+        else:
+            collect(collection, source, wanted, reporter.progress, least=least)
+        gathered = _Gathered(collection, source.source_health.identity)
+        if known is not None and before is not None:
+            gathered = replace(gathered, known=known, before=before)
+            if before.states is not None and before.states.running and request.state is None:
+                states = RunningStates.open(with_enrolled_machine(bundle, root, request.machine), request.machine)
+                gathered = replace(gathered, states=states)
+        return _learned(bundle, root, request, gathered, reporter)
 
 
 class _Reporter:
@@ -160,33 +166,51 @@ class _Gathered:
 
     collection: CollectedWindows
     microphone: str | None
-    known: KeptEnrolment | None
+    known: KeptEnrolment | None = None
     """What was learned before and is extended."""
+    before: EnrolmentRecord | None = None
+    """Its record."""
+    states: RunningStates | None = None
+    """Its states, where it has several."""
 
 
 def _learned(
     bundle: Bundle, root: Path, request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter
 ) -> EnrolmentResult:
     """Learn from what was gathered, and let it take the old state's place if it passes."""
-    collection, known = gathered.collection, gathered.known
-    fresh, levels = collection.read()
-    sound, sounds = fresh, collection.sounds
-    if known is not None:
-        sound, sounds = join_sound(known.sound, fresh), [*known.files, *sounds]
-    rows, _ = sound.distinct_windows()
-    if LEAST_WINDOWS <= len(rows) < sound.windows:
-        reporter.message(f"{sound.windows - len(rows)} of {sound.windows} windows are copies of others and count once")
-        if len(sounds) == sound.windows:
-            sounds = [sounds[int(row)] for row in rows]
-        sound = sound.subset(rows)
-    learned = learn(sound, on_progress=reporter.message)
-    if learned.drift > DRIFT_LIMIT:
-        raise DataSetError(_too_changeable(request, collection, learned.drift))
-    low, middle, high = (float(v) for v in np.percentile(levels, (10, 50, 90)))
-    kept = sounds if request.keeps_sound else ()
-    origin = LearnedFrom(request.machine, request.source, gathered.microphone, (low, middle, high), kept)
-    record, threshold = save_enrolment(bundle, root, origin, sound, learned)
+    collection = gathered.collection
+    heard = _heard(request, gathered, reporter)
+    rows, _ = heard.sound.distinct_windows()
+    if LEAST_WINDOWS <= len(rows) < heard.sound.windows:
+        copies = heard.sound.windows - len(rows)
+        reporter.message(f"{copies} of {heard.sound.windows} windows are copies of others and count once")
+        heard = heard.subset(rows)
+    learned = learn_states(
+        heard.sound, names=heard.names, levels_dbfs=heard.levels_dbfs, off=heard.off, on_progress=reporter.message
+    )
+    if learned.machine.drift > DRIFT_LIMIT:
+        raise DataSetError(_too_changeable(request, collection, learned.machine.drift))
+    sounds = heard.sounds if request.keeps_sound else {}
+    origin = LearnedFrom(request.machine, request.source, gathered.microphone, heard.level_range, sounds)
+    record, threshold = save_enrolment(bundle, root, origin, learned)
     return EnrolmentResult(record, learned, threshold)
+
+
+def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter) -> HeardMachine:
+    """What was heard now, without the windows in which the machine is off, and what was known before.
+
+    Raises:
+        DataSetError: the machine was off nearly all the time.
+    """
+    fresh, levels = gathered.collection.read()
+    now = HeardMachine.without_off(fresh, np.array(levels), gathered.collection.sounds)
+    if now.off is not None:
+        reporter.message(
+            f"the machine was off in {now.off.share:.0%} of the windows, up to {now.off.below_dbfs:.0f} dBFS"
+        )
+    if gathered.known is None or gathered.before is None:
+        return now.named(request.state)
+    return now.joined_to(gathered.before, gathered.known, request.state, gathered.states)
 
 
 def _too_changeable(request: EnrolmentRequest, collection: CollectedWindows, drift: float) -> str:
@@ -204,60 +228,3 @@ def _too_changeable(request: EnrolmentRequest, collection: CollectedWindows, dri
         f"{what}; run the machine as it usually runs and call enroll again{resume} for more windows,"
         " or with --anew to begin anew"
     )
-
-
-def _collect(
-    collection: CollectedWindows,
-    source: Source,
-    wanted: int | None,
-    on_progress: Callable[[EnrolmentProgress], None],
-    *,
-    least: int,
-) -> None:
-    """Add usable windows until there are enough, or the source ends."""
-    extractor, unusable = FeatureExtractor(None), Counter[str]()
-    message = f"going on with {len(collection)} windows collected before" if len(collection) else None
-    on_progress(EnrolmentProgress(len(collection), wanted, 0, message))
-    cutter = WindowCutter(live=source.live)
-    is_known = False
-    try:
-        for event in source.events() if wanted is None or len(collection) < wanted else ():
-            for item in cutter.feed(event):
-                if isinstance(item, SoundReturned):
-                    continue
-                if isinstance(item, Window) and not is_known:
-                    collection.heard_by(source.source_health.identity)
-                    is_known = True
-                message = _add_if_usable(collection, extractor, item, unusable)
-                on_progress(EnrolmentProgress(len(collection), wanted, unusable.total(), message))
-                if wanted is not None and len(collection) >= wanted:
-                    return
-    finally:
-        source.close()
-    if len(collection) < least:
-        reasons = "; not usable: " + ", ".join(f"{n} {reason}" for reason, n in unusable.items()) if unusable else ""
-        stays = "what was collected stays, enroll goes on with it"
-        if collection.mode == "relearn":
-            stays = "what was collected stays, enroll --relearn --resume goes on with it"
-        raise DataSetError(
-            f"{len(collection)} usable windows of 10 s were heard, at least {least} are needed{reasons}; {stays}"
-        )
-
-
-def _add_if_usable(
-    collection: CollectedWindows,
-    extractor: FeatureExtractor,
-    item: Window | SourceLost | UnreadableRecording | DeadMicrophone,
-    unusable: Counter[str],
-) -> str | None:
-    """Keep a window that is fit; what there is to say of one that isn't."""
-    if isinstance(item, SourceLost | UnreadableRecording | DeadMicrophone):
-        return item.reason
-    reason = unfit_reason(item.sound, item.gap_samples)
-    if reason is None and item.rate_error is None:
-        reason = UnfitReason.RATE_UNKNOWN
-    if reason is None:
-        collection.add(extractor, VIEW_NAMES, item.samples)
-        return None
-    unusable[reason.value] += 1
-    return f"a window was not usable: {reason.value}"

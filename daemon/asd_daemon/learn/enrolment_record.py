@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asd_daemon.errors import EnrolmentError
 from asd_daemon.judge.bundle.bundle import Bundle, BundlePath, FileEntry, MachineEntry, MachineName
+from asd_daemon.judge.bundle.manifest import FUSION, MachineStates
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
 from asd_daemon.learn.learning import LEAST_WINDOWS
@@ -56,6 +57,9 @@ class EnrolmentRecord(BaseModel):
     )
     sounds: int = Field(0, ge=0, description="how many of its windows are kept as sound, to be heard again")
     relearned: str | None = Field(None, description="why it was learned anew from what was kept, where it was")
+    states: MachineStates | None = Field(None, description="its states; null: one normal, and nobody knows it off")
+    window_states: tuple[str, ...] = Field((), description="state of each window; empty: there is one only")
+    sound_rows: tuple[int, ...] = Field((), description="which windows those are that are kept as sound")
 
     @property
     def views_used(self) -> frozenset[str]:
@@ -63,6 +67,18 @@ class EnrolmentRecord(BaseModel):
         if self.entry.views is not None:
             return frozenset(self.entry.views)
         return frozenset({HEARD, SEPARATED} if self.entry.separated else {HEARD})
+
+    @property
+    def judged_entry(self) -> MachineEntry:
+        """Its entry among a bundle's machines, with its states."""
+        return self.entry.model_copy(update={"states": self.states})
+
+    @property
+    def judged_files(self) -> tuple[str, ...]:
+        """What must be whole for it to be judged by."""
+        running = self.states.running if self.states else ()
+        own = (f"{self.entry.folder}/{name}" for name in self.entry.files)
+        return (*own, *(f"{state.folder}/{FUSION}" for state in running))
 
 
 def models_hash(bundle: Bundle) -> str:

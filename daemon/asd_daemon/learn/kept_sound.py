@@ -72,6 +72,11 @@ def read_window(file: Path) -> F32:
     return np.asarray(samples * (32_768 / _FULL / 2.0 ** int(named[2])), np.float32)
 
 
+def kept_places(windows: int) -> NDArray[np.int64]:
+    """Which of so many windows are kept: all, or MOST_SOUNDS evenly chosen."""
+    return np.unique(np.linspace(0, windows - 1, min(windows, MOST_SOUNDS)).round().astype(np.int64))
+
+
 def carry_over(files: Sequence[Path], folder: Path) -> int:
     """Put windows, evenly chosen where there are more than MOST_SOUNDS, into a new folder under numbers of their own; how many.
 
@@ -81,7 +86,7 @@ def carry_over(files: Sequence[Path], folder: Path) -> int:
     if not files:
         return 0
     folder.mkdir(mode=0o700)
-    places = np.unique(np.linspace(0, len(files) - 1, min(len(files), MOST_SOUNDS)).round().astype(int))
+    places = kept_places(len(files))
     for number, place in enumerate(places):
         file = files[int(place)]
         shift = file.stem.rsplit("-", 1)[1]

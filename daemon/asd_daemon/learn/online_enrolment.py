@@ -21,7 +21,9 @@ from asd_daemon.errors import AsdError, EnrolmentError, SourceError, UnknownMach
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
-from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, EnrolmentResult, enrol
+from asd_daemon.learn.collected_windows import unfinished_collection
+from asd_daemon.learn.collecting import EnrolmentProgress
+from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
@@ -111,6 +113,7 @@ class LearningJudge:
             self._judge = self._open_judge()
         except UnknownMachineError as e:
             _LOG.warning("%s: %s", self._target.model, e)
+        self._go_on()
         return self
 
     def reopen(self, open_judge: Callable[[], Judge]) -> None:
@@ -143,8 +146,8 @@ class LearningJudge:
                 f"it was learned on {before.created[:10]} from {before.windows} windows;"
                 ' "mode": "add" extends that, "relearn" replaces it'
             )
-        minutes = command.learning_minutes
-        wanted = math.ceil(minutes * 60 / WINDOW_S)
+        over_s = command.over_s
+        wanted = math.ceil(command.learning_minutes * 60 / WINDOW_S) if over_s is None else command.windows
         add, relearn = command.mode == "add", command.mode == "relearn"
         request = EnrolmentRequest(
             self._target.model,
@@ -154,13 +157,38 @@ class LearningJudge:
             relearn=relearn,
             earlier="forget" if relearn else "forget other",  # there is nobody to ask
             keeps_sound=self._target.keeps_sound,
+            over_s=over_s,
+            state=command.state,
         )
+        self._begin(request)
+        return None
+
+    def _go_on(self) -> None:
+        """Go on with windows that are spread over time, where a restart came between."""
+        key = unfinished_collection(self._target.root / self._target.model)
+        if key is None or key.source != self._target.source or self.is_learning:
+            return
+        _LOG.info("%s: goes on learning, %s windows over time", self._target.model, key.windows)
+        request = EnrolmentRequest(
+            self._target.model,
+            self._target.source,
+            key.windows,
+            add=key.mode == "add",
+            relearn=key.mode == "relearn",
+            earlier="resume",
+            keeps_sound=self._target.keeps_sound,
+            over_s=key.over_s,
+            state=key.state,
+        )
+        self._begin(request)
+
+    def _begin(self, request: EnrolmentRequest) -> None:
+        """Learn in a thread."""
         self._windows, self._heard = ForwardedWindows(self._source_health()), 0
-        self._progress = f"0 of {wanted} windows heard"
+        self._progress = f"0 of {request.windows} windows heard"
         name = f"learn-{self._target.model}"
         self._thread = threading.Thread(target=self._learn, args=(request, self._windows), name=name, daemon=True)
         self._thread.start()
-        return None
 
     def score(self, waveform: F32) -> Verdict:
         """Score a window by what is known, and learn from it while the machine is being learned.
@@ -207,7 +235,8 @@ class LearningJudge:
         self._windows = self._thread = None
         if isinstance(outcome, EnrolmentResult):
             self.open()
-            self._outcome_message = f"learned from {outcome.record.windows} windows"
+            states = outcome.learned.words
+            self._outcome_message = f"learned from {outcome.record.windows} windows{': ' if states else ''}{states}"
             _LOG.info("%s: %s, threshold %.4g", self._target.model, self._outcome_message, outcome.threshold)
             return
         stays = "" if self._judge is None else "; what was known before stays"

@@ -6,7 +6,7 @@ sound, which another view can hear again. Owns what of it is still of use. It co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.learn.enrolled_machines import LearnedFrom, kept_windows, locked, read_enrolled_sound, save_enrolment
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment, valid_views
 from asd_daemon.learn.kept_sound import read_window
-from asd_daemon.learn.learning import LEAST_WINDOWS, learn
+from asd_daemon.learn.learned_states import learn_states
+from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.normal_sound import NormalSound
 
 F32 = NDArray[np.float32]
@@ -32,8 +33,10 @@ class KeptEnrolment:
 
     sound: NormalSound
     """Vectors of the views that can be had."""
-    files: tuple[Path, ...]
-    """The windows as sound, where they are kept."""
+    sounds: Mapping[int, Path]
+    """The windows as sound, where they are kept, by their position among all."""
+    names: tuple[str, ...] = ()
+    """State of each window; empty where there is one only, or that is not known."""
 
 
 def relearn_from_kept(
@@ -64,10 +67,11 @@ def relearn_from_kept(
             raise EnrolmentError(f"{root / machine}: nothing was learned here")
         why = objection(record, bundle) or "its files were damaged"
         kept = kept_enrolment(root, record, VIEW_NAMES, on_progress)
-        learned = learn(kept.sound, on_progress)
-        files = kept.files if keeps_sound else ()
-        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, files, relearned=why)
-        record, _ = save_enrolment(bundle, root, origin, kept.sound, learned)
+        off = record.states.off if record.states else None
+        found = learn_states(kept.sound, names=kept.names, off=off, on_progress=on_progress)
+        sounds = kept.sounds if keeps_sound else {}
+        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, sounds, relearned=why)
+        record, _ = save_enrolment(bundle, root, origin, found)
         return record
 
 
@@ -86,15 +90,17 @@ def kept_enrolment(
         names = [view for view in valid_views(record) if view in views and view in vectors.vectors]
         valid = NormalSound({view: vectors.vectors[view] for view in names}, {}, vectors.domains)
         if set(names) == set(views):
-            return KeptEnrolment(valid, files)
+            return KeptEnrolment(valid, files, record.window_states)
     except EnrolmentError as e:
         trouble = str(e)
     if len(files) >= LEAST_WINDOWS:
-        return KeptEnrolment(_described_anew(files, views, on_progress), files)
+        sounds = dict(enumerate(files.values()))
+        of_sounds = tuple(record.window_states[row] for row in files) if record.window_states else ()
+        return KeptEnrolment(_described_anew(list(files.values()), views, on_progress), sounds, of_sounds)
     if valid is not None and valid.vectors:
         missing = ", ".join(view for view in views if view not in valid.vectors)
         on_progress(f"judged without {missing}: no sound was kept to hear again")
-        return KeptEnrolment(valid, files)
+        return KeptEnrolment(valid, files, record.window_states)
     raise EnrolmentError(
         f"{root / record.machine}: can't be learned anew from what was kept: {trouble or 'no sound was kept'};"
         f" learn it anew with `asd-daemon enroll --machine {record.machine} --relearn`"
@@ -118,14 +124,14 @@ def whole_enrolment(
     return kept
 
 
-def _files(root: Path, record: EnrolmentRecord) -> tuple[tuple[Path, ...], str | None]:
+def _files(root: Path, record: EnrolmentRecord) -> tuple[Mapping[int, Path], str | None]:
     """The windows as sound, or why there are none."""
     if not record.sounds:
-        return (), None
+        return {}, None
     try:
-        return tuple(kept_windows(root, record)), None
+        return kept_windows(root, record), None
     except EnrolmentError as e:
-        return (), str(e)
+        return {}, str(e)
 
 
 def _described_anew(files: Sequence[Path], views: Sequence[str], on_progress: Callable[[str], None]) -> NormalSound:

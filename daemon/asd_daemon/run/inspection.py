@@ -18,7 +18,6 @@ from asd_daemon.errors import AsdError, BrokerError, SourceError
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.windows.fitness import rms_level_dbfs
 from asd_daemon.hear.windows.quality import QualityLimits, unfit_reason
 from asd_daemon.redaction import redact
 from asd_daemon.run.machine_threshold import MachineThreshold
@@ -33,7 +32,7 @@ from asd_daemon.settings.plan import Plan
 from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_locks import is_heard
 from asd_daemon.tell.storage.machine_memory import parse_memory
-from asd_daemon.waveform import SAMPLE_RATE_HZ
+from asd_daemon.waveform import SAMPLE_RATE_HZ, rms_level_dbfs
 
 if TYPE_CHECKING:
     from asd_daemon.tell.mqtt.connection import BrokerAddress

@@ -132,6 +132,10 @@ class MachineAlerts:
         self._end_expired_silence(at)
         self._handle_unjudged(self._alarm.unjudged(at))
 
+    def handle_passing_window(self, window: Window) -> None:
+        """A window held a start, a stop or a change of the machine's state, and says nothing of its health."""
+        self._records.log_score(window.ended_at, None, None, "changing")
+
     def handle_deafness(self, at: datetime) -> None:
         """Nothing is heard of the machine; called again and again while that lasts."""
         self._handle_unjudged(self._alarm.unjudged(at, is_deaf=True))

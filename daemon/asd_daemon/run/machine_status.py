@@ -56,7 +56,15 @@ class MachineStatus:
         """Note the last window's score, which by itself is no change."""
         self._state = replace(self._state, score=verdict.score, threshold=verdict.threshold)
 
-    def change(self, condition: Condition, reason: str | None, at: datetime, *, hears: bool | None = None) -> None:
+    def change(
+        self,
+        condition: Condition,
+        reason: str | None,
+        at: datetime,
+        *,
+        hears: bool | None = None,
+        operating_state: str | None = None,
+    ) -> None:
         """Take on a condition, and publish the state if that changes anything of it.
 
         Args:
@@ -64,12 +72,14 @@ class MachineStatus:
             reason: why, in words.
             at: UTC time.
             hears: whether sound comes that could be the machine's; None leaves that as it is in the same condition, and is yes in another.
+            operating_state: in which of its states the machine is; None leaves that as it is.
         """
         before = self._state
         if hears is None:
             hears = before.hears or condition is not before.condition
         since = before.since if condition is before.condition else at
-        changed = replace(before, condition=condition, reason=reason, since=since, hears=hears)
+        state = operating_state or before.operating_state
+        changed = replace(before, condition=condition, reason=reason, since=since, hears=hears, operating_state=state)
         self._state = self._described(changed, at)
         if self._state != before:
             self._publisher.publish_state(self._machine, self._state)

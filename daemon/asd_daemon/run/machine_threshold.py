@@ -35,6 +35,8 @@ class Judgement:
     threshold: float
     anomalous: bool
     enrolled: EnrolledThreshold | None
+    operating_state: str | None = None
+    is_off: bool = False
 
 
 class MachineThreshold:
@@ -62,7 +64,10 @@ class MachineThreshold:
     def apply(self, verdict: Verdict) -> Judgement:
         """A verdict by the threshold that holds."""
         value = self.take_up(verdict.threshold, verdict.enrolled).value
-        return Judgement(verdict.score, value, verdict.score > value, verdict.enrolled)
+        anomalous = verdict.score > value and not verdict.is_off
+        return Judgement(
+            verdict.score, value, anomalous, verdict.enrolled, verdict.operating_state, is_off=verdict.is_off
+        )
 
     def take_up(self, threshold: float, enrolled: EnrolledThreshold | None) -> Threshold:
         """The threshold that holds where the judge has this one; learning begins anew where the machine was enrolled anew."""

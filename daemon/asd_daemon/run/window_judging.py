@@ -13,14 +13,17 @@ from asd_daemon.errors import CannotJudgeError, UnknownMachineError
 from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
-from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.judge.scoring.verdict import OFF, Judge
 from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
+from asd_daemon.run.state_changes import JudgedWindow, StateChanges
 from asd_daemon.run.window_in_progress import WindowInProgress
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import Condition, PublishedScore
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counters
+
+_QUIET = "much quieter than usual: switched off, or the microphone is covered; learn it with the machine off too"
 
 
 class Learner(Protocol):
@@ -75,6 +78,7 @@ class WindowJudging:
         self.in_progress = WindowInProgress(counters)
         self.judged_until = at
         """UTC time of the end of the last window."""
+        self._changes = StateChanges()
         self._dropped_reported = 0  # of the windows that were dropped, how many have been told
 
     def change_limits(self, limits: FitnessLimits) -> None:
@@ -87,7 +91,8 @@ class WindowJudging:
         self.judged_until = at = window.ended_at
         self._alerts.record_sound(window)
         reason = self._fitness.check(window)
-        if reason is not None:
+        is_quiet = reason is UnfitReason.QUIET
+        if reason is not None and not is_quiet:
             self.in_progress.settle(unusable=1)
             self._alerts.handle_unusable_window(at, reason.value)
             hears = reason not in (UnfitReason.SILENCE, UnfitReason.STUCK)
@@ -105,12 +110,34 @@ class WindowJudging:
             self._outage.report(Condition.UNUSABLE, str(e), at, hears=True)
             return
         self._fitness.mark_usable()
+        if verdict.is_off or is_quiet:
+            self._handle_off(at, is_known=verdict.is_off)
+            return
         self.in_progress.settle(scored=1)
-        score = PublishedScore(window.started_at, verdict.score, verdict.threshold, verdict.anomalous)
+        score = PublishedScore(
+            window.started_at, verdict.score, verdict.threshold, verdict.anomalous, verdict.operating_state
+        )
         self._publisher.publish_score(self._machine, score)
-        self._alerts.handle_verdict(window, verdict)
+        self._count(self._changes.take(window, verdict))
         self._status.set_score(verdict)
-        self._status.change(*self._condition(), at)
+        self._status.change(*self._condition(), at, operating_state=self._changes.state)
+
+    def _handle_off(self, at: datetime, *, is_known: bool) -> None:
+        """The machine stands still: nothing of it can be judged, and nothing is wrong with that."""
+        if is_known:
+            self._fitness.mark_off()
+        self.in_progress.settle(off=1)
+        self._count(self._changes.off(OFF))
+        self._alerts.handle_unusable_window(at, OFF)
+        self._status.change(Condition.OFF, None if is_known else _QUIET, at, operating_state=self._changes.state)
+
+    def _count(self, judged: list[JudgedWindow]) -> None:
+        """Let the alarm hear of windows of which it is clear what they are."""
+        for one in judged:
+            if one.counts:
+                self._alerts.handle_verdict(one.window, one.verdict)
+            else:
+                self._alerts.handle_passing_window(one.window)
 
     def _condition(self) -> tuple[Condition, str | None]:
         """The machine's condition after a window that was scored, and the reason."""

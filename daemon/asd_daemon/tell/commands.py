@@ -6,11 +6,18 @@ Owns the form of a command. What it does is the monitor's business.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from asd_daemon.waveform import WINDOW_S
 
 LEARNING_MINUTES = 20.0
+LEARNING_WINDOWS, MOST_WINDOWS = 600, 2000
+"""Windows that are learned from where they are spread; more of them make judging slower and nothing else."""
+STATE_NAME = r"^[^\W_][\w ,.+-]{0,63}$"
+MOST_DAYS = 31
+_UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class CommandKind(StrEnum):
@@ -36,13 +43,56 @@ class Command(BaseModel):
     """How long to mute, or how much usable sound to learn from; an hour and twenty minutes where it is missing."""
     mode: Literal["add", "relearn"] | None = None
     """Whether to extend or to replace what was learned before; None for a machine that was not."""
+    over: str | None = Field(None, max_length=20)
+    """Over how long to spread the windows that are learned from: 90m, 12h, 3d; None: one after the other."""
+    windows: int = Field(LEARNING_WINDOWS, ge=16, le=MOST_WINDOWS)
+    """How many windows, where they are spread."""
+    state: str | None = Field(None, pattern=STATE_NAME)
+    """In which state the machine is now: its sound becomes one normal of its own."""
     event_id: str | None = Field(None, max_length=100)
     """The alert that is meant; None for the one that is open."""
+
+    @field_validator("over")
+    @classmethod
+    def _is_duration(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_duration_s(text)
+        return text
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.over is None and "windows" in self.model_fields_set:
+            raise ValueError("windows has a meaning with over only; give minutes")
+        if self.over is not None and "minutes" in self.model_fields_set:
+            raise ValueError("give minutes, or over and windows")
+        if self.over is not None and self.windows * WINDOW_S > parse_duration_s(self.over):
+            raise ValueError(f"{self.windows} windows of {WINDOW_S:g} s do not fit into {self.over}")
+        return self
+
+    @property
+    def over_s(self) -> float | None:
+        """Over how long the windows are spread."""
+        return None if self.over is None else parse_duration_s(self.over)
 
     @property
     def learning_minutes(self) -> float:
         """How much usable sound to learn from."""
         return self.minutes if "minutes" in self.model_fields_set else LEARNING_MINUTES
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds of `90m`, `12h`, `3d`.
+
+    Raises:
+        ValueError: something else, or more than a month.
+    """
+    try:
+        seconds = float(text[:-1]) * _UNITS_S[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = float("nan")
+    if not 0 < seconds <= MOST_DAYS * 86_400:
+        raise ValueError(f"{text!r} must be a time up to {MOST_DAYS} days, such as 90m, 12h or 3d")
+    return seconds
 
 
 def parse_command(payload: bytes, *, retained: bool = False) -> Command:

@@ -27,6 +27,8 @@ class Condition(StrEnum):
     STARTING = "starting"
     """No window has been judged yet, or none since sound is back, as `reason` says then."""
     NORMAL = "normal"
+    OFF = "off"
+    """The machine stands still: nothing of it is judged, and that is as it should be."""
     ALERT = "alert"
     """An alert is open."""
     LEARNING = "learning"
@@ -71,6 +73,8 @@ class MachineState:
     """What can't be kept or told at present and why, in words."""
     hears: bool = True
     """Whether sound comes that could be the machine's; False for silence and for what has not been usable for too long."""
+    operating_state: str | None = None
+    """In which of the states that were learned the machine is; None where none were, or that is not known."""
     changes: tuple[Change, ...] | None = None
     """What has changed in the sound since the alert that is open; None where none is, or nothing is known of it."""
 
@@ -114,6 +118,8 @@ class PublishedScore:
     score: float
     threshold: float
     anomalous: bool
+    operating_state: str | None = None
+    """The state that the window was judged in."""
 
 
 class Availability(StrEnum):
@@ -151,6 +157,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         "calibration": _calibration(state.calibration),
         "troubles": list(state.troubles),
         "text": _text(state.changes),
+        "operating_state": state.operating_state,
     }
 
 
@@ -176,6 +183,7 @@ def score_payload(node: str, machine: str, told: PublishedScore) -> dict[str, An
         "score": _rounded(told.score),
         "threshold": _rounded(told.threshold),
         "anomalous": told.anomalous,
+        "operating_state": told.operating_state,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 @dataclass(frozen=True)
 class Counts:
-    """What has happened so far. Every window that was heard is scored, unusable or dropped in the end."""
+    """What has happened so far. Every window that was heard is scored, unusable, off or dropped in the end."""
 
     heard: int = 0
     """Windows."""
@@ -16,6 +16,8 @@ class Counts:
     """Windows."""
     unusable: int = 0
     """Windows that could not be judged."""
+    off: int = 0
+    """Windows in which the machine was switched off."""
     dropped: int = 0
     """Windows that came faster than they could be judged, or were left when the daemon stopped."""
     refused: int = 0

@@ -21,7 +21,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 def _score_now(report: MachineReport) -> float | None:
     """The last window's score; None where later ones could not be judged."""
-    is_judged = report.state.condition not in (Condition.UNUSABLE, Condition.STARTING)
+    is_judged = report.state.condition not in (Condition.UNUSABLE, Condition.STARTING, Condition.OFF)
     return report.state.score if report.state.listening and is_judged else None
 
 
@@ -29,6 +29,7 @@ _COUNTERS = {
     "asd_windows_heard": ("Windows of 10 s that were heard", lambda r: r.counts.heard),
     "asd_windows_scored": ("Windows that were scored", lambda r: r.counts.scored),
     "asd_windows_unusable": ("Windows that were not fit to judge", lambda r: r.counts.unusable),
+    "asd_windows_off": ("Windows in which the machine was switched off", lambda r: r.counts.off),
     "asd_windows_dropped": ("Windows that came faster than they could be judged", lambda r: r.counts.dropped),
     "asd_recordings_refused": ("Recordings that could not be read", lambda r: r.counts.refused),
     "asd_gaps": ("Times that sound was missing", lambda r: r.counts.gaps),

@@ -34,7 +34,7 @@ SLACK_S = 5.0  # a file that is written anew while it is read is from after the 
 _WRITE_EVERY_S = 1.0
 _NAME_CHARACTERS = 100  # of a file, so that every file system takes it
 _SYSTEM_FOLDER = Path("/run/asd-daemon")
-_GOOD = ("normal", "starting", "learning")
+_GOOD = ("normal", "off", "starting", "learning")
 
 
 class StatusFile:

@@ -26,6 +26,8 @@ F32 = NDArray[np.float32]
 class Loudness:
     score: float
     threshold: float = 0.2
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

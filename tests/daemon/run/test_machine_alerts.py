@@ -36,6 +36,8 @@ class Scored:
     score: float
     threshold: float = 0.5
     enrolled: None = None
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

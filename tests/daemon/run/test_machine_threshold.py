@@ -47,6 +47,8 @@ class Scored:
     score: float
     threshold: float = ENROLLED.threshold
     enrolled: EnrolledThreshold | None = ENROLLED
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

@@ -134,7 +134,11 @@ class SceneStream(SoundStream):
     ) -> None:
         super().__init__(block_s)
         self.scene = scene
-        self._machine: MachineStream = machine.stream(rng, scene.attributes)
+        self._unit, self._rng = machine, rng
+        self._machine: MachineStream | None = machine.stream(rng, scene.attributes)
+        self._before: MachineStream | None = None
+        self._is_changing = False
+        self._failures: dict[str, float] = {}
         self._noise: NoiseStream = stream_noise(scene.noise, rng)
         alone = gain(scene.level_dbfs - NOMINAL_DBFS)
         self._gains = scene.gains if only is None else (alone * (only == "machine"), alone * (only == "noise"))
@@ -146,18 +150,54 @@ class SceneStream(SoundStream):
         Raises:
             UsageError: no such failure, or a severity out of range.
         """
-        self._machine.fail(failure, severity)
+        if self._machine is not None:
+            self._machine.fail(failure, severity)
+        self._failures[failure] = severity
 
     def repair(self) -> None:
         """Heal the machine."""
-        self._machine.repair()
+        self._failures.clear()
+        if self._machine is not None:
+            self._machine.repair()
+
+    def check_setting(self, setting: Mapping[str, str] | None) -> None:
+        """Refuse a setting that the machine does not have.
+
+        Raises:
+            UsageError: names the attribute and its values.
+        """
+        self._unit.rates_hz({**self.scene.attributes, **(setting or {})})
+
+    def run_at(self, setting: Mapping[str, str] | None) -> None:
+        """Let the machine run at another setting, or (None) stand still; over the next second that is made. Its failures stay.
+
+        Raises:
+            UsageError: an attribute or value that the machine does not have.
+        """
+        machine = None
+        if setting is not None:
+            machine = self._unit.stream(self._rng, {**self.scene.attributes, **setting})
+            for failure, severity in self._failures.items():
+                machine.fail(failure, severity)
+        self._before, self._machine, self._is_changing = self._machine, machine, True
 
     def next_chunk(self) -> F32:
         """Make the next second."""
         machine, noise = self._gains
         whole = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
         if machine > 0:
-            whole += machine * self._machine.next_chunk()
+            whole += machine * self._machine_chunk()
         if noise > 0:
             whole += noise * self._noise.next_chunk()
         return limit(self._microphone(whole))
+
+    def _machine_chunk(self) -> F32:
+        """The next second of the machine: as it runs, or fading from what it did before."""
+        silence = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
+        now = silence if self._machine is None else self._machine.next_chunk()
+        if not self._is_changing:
+            return now
+        before = silence if self._before is None else self._before.next_chunk()
+        share = np.linspace(0, 1, CHUNK_SAMPLES, dtype=np.float32)
+        self._before, self._is_changing = None, False
+        return np.asarray(share * now + (1 - share) * before, np.float32)

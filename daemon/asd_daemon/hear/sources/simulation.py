@@ -18,6 +18,7 @@ from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_sc
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SIMULATION_OPTIONS, SourceSpec
 from asd_daemon.hear.sources.recordings import PlaybackClock
+from asd_daemon.hear.sources.work_cycle import WorkCycle, parse_cycle
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class FailureTimetable:
     fail_after_s: float = 0.0
     repair_after_s: float = float("inf")
     end_after_s: float = float("inf")
+    cycle: WorkCycle | None = None
+    """How it runs, stands still and changes; None: it runs all the time."""
 
 
 class SimulationSource:
@@ -68,6 +71,9 @@ class SimulationSource:
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
             stream.fail(timetable.failure, timetable.severity)
             stream.repair()
+        self._step: int | None = None
+        for step in timetable.cycle.steps if timetable.cycle else ():  # likewise a wrong setting
+            stream.check_setting(step.setting)
 
     def events(self) -> Iterator[SourceEvent]:
         """Blocks of one second."""
@@ -93,6 +99,10 @@ class SimulationSource:
     def _change(self, second: int) -> None:
         """Let it fail or be repaired when its time has come."""
         plan = self._timetable
+        step = plan.cycle.step_at(second) if plan.cycle else None
+        if plan.cycle is not None and step is not None and step != self._step:
+            self._stream.run_at(plan.cycle.steps[step].setting)
+            self._step = step
         if plan.failure is None:
             return
         if second == np.ceil(plan.fail_after_s):
@@ -104,7 +114,8 @@ class SimulationSource:
 
 
 def open_simulation(spec: SourceSpec, computing: AbstractContextManager[object] | None = None) -> SimulationSource:
-    """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), domain, noise, snr (dB), speed, seed, serial.
+    """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), cycle, domain, noise, snr (dB), speed, seed,
+    serial. `cycle=load=0:600,off:300` runs ten minutes at that load, stands still for five, and so on (work_cycle.py).
 
     Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
 
@@ -118,6 +129,7 @@ def open_simulation(spec: SourceSpec, computing: AbstractContextManager[object] 
         fail_after_s=spec.number("fail_after", 0.0),
         repair_after_s=spec.number("repair_after", float("inf")),
         end_after_s=spec.number("seconds", float("inf"), 1),
+        cycle=parse_cycle(spec.options["cycle"]) if "cycle" in spec.options else None,
     )
     if timetable.failure is None and ("fail_after" in spec.options or "repair_after" in spec.options):
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")

@@ -10,12 +10,10 @@ import statistics
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window
+from asd_daemon.waveform import rms_level_dbfs
 
 _LOG = logging.getLogger(__name__)
 _LEARN_WINDOWS = 12  # two minutes: a machine's cycle, not a passing lorry
@@ -26,9 +24,11 @@ class FitnessLimits:
     """Where usable ends."""
 
     below_db: float = 20.0
-    """So far below the usual level a window is not this machine at work: covered, turned away, switched off."""
+    """So far below the usual level a window is not this machine at work: it is switched off, or the microphone is covered."""
     above_db: float = 40.0
     """So far above it is a microphone whose gain was changed; machines that fail are louder too, so this is wide."""
+    quiet_for_s: float = 4 * 86_400.0
+    """So long, a long week-end, a machine may be that quiet; from then on its microphone is in doubt."""
     rate_error: float = 0.05
     """Samples that come so much faster or slower than promised have another rate than they say, or are missing."""
     deaf_after_s: float = 600.0
@@ -43,6 +43,7 @@ class WindowFitness:
         self._limits, self._memory = limits or FitnessLimits(), memory
         self._levels_dbfs: list[float] = []
         self._deaf_since: datetime | None = None
+        self._quiet_since: datetime | None = None
         self._told = False
 
     def check(self, window: Window) -> UnfitReason | None:
@@ -60,16 +61,28 @@ class WindowFitness:
             return UnfitReason.RATE
         if self._memory is None:
             return None
-        level_dbfs = rms_level_dbfs(window.sound)
-        if self._memory.level_dbfs is None:
-            self._learn(self._memory, level_dbfs)
+        reason = self._level_reason(self._memory, rms_level_dbfs(window.sound))
+        if reason is not UnfitReason.QUIET:
+            self._quiet_since = None
+            return reason
+        at = window.started_at
+        if self._quiet_since is None or at < self._quiet_since:
+            self._quiet_since = at
+        return reason if (at - self._quiet_since).total_seconds() < self._limits.quiet_for_s else UnfitReason.LEVEL
+
+    def _level_reason(self, memory: SourceMemory, level_dbfs: float) -> UnfitReason | None:
+        """Whether a level is far from the usual one, which is learned on the way."""
+        if memory.level_dbfs is None:
+            self._learn(memory, level_dbfs)
             return None
-        above_db = level_dbfs - self._memory.level_dbfs
+        above_db = level_dbfs - memory.level_dbfs
         if above_db > self._limits.below_db:
-            self._learn(self._memory, level_dbfs)
+            self._learn(memory, level_dbfs)
         else:
             self._levels_dbfs.clear()
-        return UnfitReason.LEVEL if not -self._limits.below_db <= above_db <= self._limits.above_db else None
+        if above_db < -self._limits.below_db:
+            return UnfitReason.QUIET
+        return UnfitReason.LEVEL if above_db > self._limits.above_db else None
 
     def change_limits(self, limits: FitnessLimits) -> None:
         """Let usable end elsewhere from the next window on; the usual level stays."""
@@ -78,6 +91,10 @@ class WindowFitness:
     def mark_usable(self) -> None:
         """A window was fit: deafness is over."""
         self._deaf_since, self._told = None, False
+
+    def mark_off(self) -> None:
+        """The machine is known to be off: it may be quiet for as long as it likes."""
+        self._quiet_since = None
 
     def mark_unusable(self, at: datetime) -> bool:
         """Note that there is nothing usable at a time; True once, when that has lasted too long."""
@@ -99,9 +116,3 @@ class WindowFitness:
             memory.keep_level(round(statistics.median(self._levels_dbfs), 2))
             self._levels_dbfs.clear()
             _LOG.info("the usual level is %.1f dBFS", memory.level_dbfs)
-
-
-def rms_level_dbfs(samples: NDArray[np.float32]) -> float:
-    """Root mean square of float32 (N,) in dB below full scale; silence is -200."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.shape[0] else 0.0
-    return 10 * float(np.log10(max(power, 1e-20)))

@@ -24,6 +24,7 @@ BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
     "calibration.json",
     "fusion.npz",
 )
+MOST_STATES = 16
 MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -77,6 +78,31 @@ class SeparatorEntry(_Model):
     precision: Literal["fp32", "int8"]
 
 
+class OffLevel(_Part):
+    """How quiet it is where a machine stands still."""
+
+    below_dbfs: float = Field(allow_inf_nan=False, description="a window up to this level is one of the machine off")
+    usual_dbfs: float = Field(allow_inf_nan=False, description="median level while it is off")
+    share: float = Field(ge=0, le=1, description="share of the windows heard at enrolment")
+
+
+class StateEntry(_Part):
+    """A state in which a machine runs, with fitted views of its own."""
+
+    name: str = Field(min_length=1, max_length=64)
+    folder: BundlePath = Field(description="holds its fusion.npz")
+    views: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1, max_length=64)
+    windows: int = Field(ge=2)
+    level_dbfs: float | None = Field(None, allow_inf_nan=False, description="median level")
+
+
+class MachineStates(_Part):
+    """The states of a machine."""
+
+    off: OffLevel | None = None
+    running: tuple[StateEntry, ...] = Field((), max_length=MOST_STATES)
+
+
 class MachineEntry(_Part):
     """A machine that the bundle knows."""
 
@@ -91,6 +117,9 @@ class MachineEntry(_Part):
         min_length=1,
         max_length=64,
         description="views of fusion.npz in its order; null: the nearest neighbour alone",
+    )
+    states: MachineStates | None = Field(
+        None, exclude=True, description="of a machine that was learned on the box; kept in its record, not here"
     )
 
     @property

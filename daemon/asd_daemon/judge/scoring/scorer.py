@@ -8,7 +8,7 @@ history; whether a score is an alarm is `alarm`'s business.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from asd_daemon.judge.bundle.onnx_sessions import (
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
+from asd_daemon.judge.scoring.operating_states import RunningStates, is_off
+from asd_daemon.judge.scoring.verdict import OFF, RUNNING
 from asd_daemon.judge.thresholds.calibration import provisional_exceedance
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
@@ -59,6 +61,10 @@ class WindowScore:
     """Where views are fused: each with its own score, 1 where it is as far off as normal windows are in the median."""
     enrolled: EnrolledThreshold | None = None
     """What the threshold is learned from while the machine is listened to."""
+    operating_state: str | None = None
+    """In which of the states that were learned the machine is; None where none were."""
+    is_off: bool = False
+    """Whether it stands still; its score is 0 then."""
 
 
 class FeatureExtractor:
@@ -127,10 +133,14 @@ class Scorer:
         self.threshold = calibration.threshold(exceedance)
         self.enrolled = EnrolledThreshold(calibration.fingerprint, calibration.centre, self.threshold)
         self._fusion = bundle.fusion(machine)
+        states = bundle.machine(machine).states
+        self._off = None if states is None else states.off
+        self._states = RunningStates.open(bundle, machine)
         self._index = self._separated_index = None
         if self._fusion is not None:
             self.views: tuple[str, ...] = tuple(dict.fromkeys(self._fusion.names()))
-            _check_sizes(bundle, machine, {v.view: v.dimensions for v in self._fusion.views})
+            fusions = [self._fusion, *(self._states.fusions.values() if self._states else ())]
+            _check_sizes(bundle, machine, {v.view: v.dimensions for fusion in fusions for v in fusion.views})
         else:
             self._index = bundle.index(machine)
             self.views = (HEARD,)
@@ -151,10 +161,17 @@ class Scorer:
         Raises:
             RecordingError: not a finite window of that length.
         """
+        if is_off(self._off, waveform):
+            return WindowScore(
+                0.0, self.threshold, False, None, enrolled=self.enrolled, operating_state=OFF, is_off=True
+            )
         return self.judge(self._extractor.vectors(waveform, self.views))
 
     def judge(self, vectors: Mapping[str, F32]) -> WindowScore:
         """Score the vectors (1, D) of one window, which hold at least the machine's `views`."""
+        if self._states is not None:
+            found = self._states.judge(vectors)
+            return replace(self._scored(found.score, heard=None, views=found.views), operating_state=found.name)
         if self._fusion is not None:
             view_scores = self._fusion.view_scores(vectors)
             score = float(self._fusion.combine(view_scores)[0])
@@ -173,7 +190,8 @@ class Scorer:
         views: tuple[tuple[str, float], ...] = (),
     ) -> WindowScore:
         is_anomalous = score > self.threshold
-        return WindowScore(score, self.threshold, is_anomalous, heard, separated, views, self.enrolled)
+        only = None if self._off is None else RUNNING
+        return WindowScore(score, self.threshold, is_anomalous, heard, separated, views, self.enrolled, only)
 
     @staticmethod
     def _distance(index: NeighbourIndex | None, embedding: F32) -> float:

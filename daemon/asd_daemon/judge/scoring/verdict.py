@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 
+OFF, RUNNING = "off", "running"
+"""States that have these names without anybody's saying so."""
+
 
 class Verdict(Protocol):
     """What a judge says of a window."""
@@ -28,6 +31,14 @@ class Verdict(Protocol):
     @property
     def enrolled(self) -> EnrolledThreshold | None:
         """What enrolment knows of the threshold; None where nothing can be learned from that."""
+
+    @property
+    def operating_state(self) -> str | None:
+        """In which of the states that were learned the machine is; None where none were."""
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the machine stands still, so that there is nothing to judge."""
 
 
 class Judge(Protocol):

@@ -35,6 +35,8 @@ class Calm:
     threshold: float = 0.5
     anomalous: bool = False
     enrolled: None = None
+    operating_state: None = None
+    is_off: bool = False
 
 
 class SlowJudge:

@@ -14,7 +14,7 @@ from asd_daemon.hear.source import Block, DeadMicrophone, SoundReturned, SourceE
 from asd_daemon.hear.sources.sample_clock import SampleClock
 from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.dead_microphone import with_dead_microphone_events
-from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness, rms_level_dbfs
+from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
 
