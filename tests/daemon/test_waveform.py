@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError
-from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, fit_length, read_waveform
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, fit_length, read_waveform, rms_level_dbfs
 
 
 def tone(hz: float, rate_hz: int, seconds: float, amplitude: float = 0.5) -> NDArray[np.float64]:
@@ -157,3 +157,10 @@ def test_fit_length_makes_windows_of_ten_seconds() -> None:
     assert WINDOW_SAMPLES == 160_000
     assert fit_length(np.ones(3, np.float32)).shape == (160_000,)
     assert fit_length(np.ones(192_000, np.float32)).shape == (160_000,)
+
+
+def test_level_is_the_root_mean_square_in_db_below_full_scale() -> None:
+    t = np.arange(16_000) / 16_000
+    sine = np.sin(2 * np.pi * 100 * t).astype(np.float32)
+    assert rms_level_dbfs(sine) == pytest.approx(-3.01, abs=0.01)
+    assert rms_level_dbfs(np.zeros(10, np.float32)) == -200

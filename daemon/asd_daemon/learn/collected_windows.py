@@ -109,6 +109,11 @@ class CollectedWindows:
         return self._key.mode
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """What each window is described by."""
+        return tuple(self._key.views)
+
+    @property
     def windows_at_last_failure(self) -> int:
         """How many windows there were when nothing could be learned from them; 0 where that never was."""
         try:

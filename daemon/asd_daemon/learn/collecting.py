@@ -13,7 +13,6 @@ from asd_daemon.errors import DataSetError
 from asd_daemon.hear.source import DeadMicrophone, SoundReturned, Source, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
-from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.learn.collected_windows import CollectedWindows
 from asd_daemon.learn.kept_sound import MOST_SOUNDS
@@ -141,7 +140,7 @@ def _add_if_usable(
         reason = UnfitReason.RATE_UNKNOWN
     if reason is None:
         keeps = number is None or number % every == 0
-        collection.add(FeatureExtractor(None), VIEW_NAMES, item.samples, number=number, keeps_sound=keeps)
+        collection.add(FeatureExtractor(None), collection.views, item.samples, number=number, keeps_sound=keeps)
         return None
     unusable[reason.value] += 1
     return f"a window was not usable: {reason.value}"

@@ -40,10 +40,13 @@ class StateChanges:
         self._last_normal: str | None = None
         self._held: list[JudgedWindow] = []
         self._starting = 0
+        self._was_off = False
 
     def take(self, window: Window, verdict: Verdict) -> list[JudgedWindow]:
         """Take in a window that was judged; those of which it is clear now whether they count, the oldest first."""
         name, judged = verdict.operating_state, JudgedWindow(window, verdict)
+        if self._was_off:
+            self.state, self._was_off = name, False
         if verdict.anomalous:
             if self._starting:
                 self._starting -= 1
@@ -59,7 +62,7 @@ class StateChanges:
     def off(self, name: str) -> list[JudgedWindow]:
         """The machine is off: what was held back was its end."""
         self._last_normal, self._starting = None, MOST_HELD
-        self._see(name)
+        self.state, self._was_off, self._seen = name, True, 0
         return self.release(counts=False)
 
     def release(self, *, counts: bool = True) -> list[JudgedWindow]:

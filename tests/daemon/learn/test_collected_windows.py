@@ -17,8 +17,9 @@ from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.collected_windows import CollectedWindows, CollectionKey
+from asd_daemon.learn.collecting import EnrolmentProgress
 from asd_daemon.learn.enrolled_machines import with_enrolled_machine
-from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, EnrolmentResult, enrol
+from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, enrol
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 
 TILT = 2.0

@@ -17,8 +17,9 @@ from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment
+from asd_daemon.learn.collecting import EnrolmentProgress
 from asd_daemon.learn.enrolled_machines import with_enrolled_machine
-from asd_daemon.learn.enrolment import EnrolmentProgress, EnrolmentRequest, enrol
+from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 

@@ -30,18 +30,11 @@ def window(level_dbfs: float = -30, **more: float) -> Window:
     return Window(noise(level_dbfs), START, **more)  # type: ignore[arg-type]
 
 
-def test_level_is_the_root_mean_square_in_db_below_full_scale() -> None:
-    t = np.arange(16_000) / 16_000
-    sine = np.sin(2 * np.pi * 100 * t).astype(np.float32)
-    assert rms_level_dbfs(sine) == pytest.approx(-3.01, abs=0.01)
-    assert rms_level_dbfs(np.zeros(10, np.float32)) == -200
-
-
 def test_level_far_from_what_was_usual_is_unfit_and_near_it_is_not() -> None:
     fitness = WindowFitness(FitnessLimits(below_db=20, above_db=30), SourceMemory())
     assert [fitness.check(window(level)) for level in (-31, -29) * 6] == [None] * 12
     assert fitness.check(window(-48)) is None
-    assert fitness.check(window(-52)) is UnfitReason.LEVEL
+    assert fitness.check(window(-52)) is UnfitReason.QUIET
     assert fitness.check(window(-5)) is None
 
 
@@ -52,7 +45,23 @@ def test_level_learned_while_the_machine_was_off_is_learned_anew_when_it_runs() 
         fitness.check(window(-75))
     assert [fitness.check(window(-30)) for _ in range(13)] == [UnfitReason.LEVEL] * 12 + [None]
     assert memory.level_dbfs == pytest.approx(-30, abs=0.1)
-    assert [fitness.check(window(-60)) for _ in range(30)] == [UnfitReason.LEVEL] * 30, "softer teaches nothing"
+    assert [fitness.check(window(-60)) for _ in range(30)] == [UnfitReason.QUIET] * 30, "softer teaches nothing"
+
+
+def test_quiet_for_longer_than_a_long_weekend_is_doubted_unless_the_machine_is_known_to_be_off() -> None:
+    def quiet_at(hours: float) -> Window:
+        return Window(noise(-60), START + timedelta(hours=hours))
+
+    memory = SourceMemory()
+    memory.keep_level(-30)
+    fitness = WindowFitness(FitnessLimits(quiet_for_s=96 * 3600), memory)
+    assert fitness.check(quiet_at(0)) is UnfitReason.QUIET
+    assert fitness.check(quiet_at(95.9)) is UnfitReason.QUIET
+    assert fitness.check(quiet_at(96)) is UnfitReason.LEVEL
+    fitness.mark_off()
+    assert fitness.check(quiet_at(200)) is UnfitReason.QUIET
+    assert fitness.check(Window(noise(-30), START + timedelta(hours=280))) is None
+    assert fitness.check(quiet_at(300)) is UnfitReason.QUIET, "it ran in between"
 
 
 def test_level_without_memory_is_not_judged() -> None:
@@ -66,7 +75,7 @@ def test_usual_level_is_remembered_from_run_to_run(tmp_path: Path) -> None:
     for _ in range(12):
         first.check(window(-30))
     assert json.loads(file.read_text())["level_dbfs"] == pytest.approx(-30, abs=0.1)
-    assert WindowFitness(None, SourceMemory(file)).check(window(-55)) is UnfitReason.LEVEL
+    assert WindowFitness(None, SourceMemory(file)).check(window(-55)) is UnfitReason.QUIET
     assert [p.name for p in file.parent.iterdir()] == ["source.json"]
 
 
