@@ -68,7 +68,7 @@ class QualitySettings(Section):
     """When a window is not judged, beyond silence, gaps, clipping and the like."""
 
     below_db: float = Field(
-        20.0, ge=3, le=200, description="so many dB below the machine's usual level a window is not judged"
+        20.0, ge=3, le=200, description="so many dB below the machine's usual level it is off, and is not judged"
     )
     above_db: float = Field(
         40.0, ge=3, le=200, description="so many dB above it; wide, since machines that fail are louder too"
