@@ -135,7 +135,7 @@ class JudgingLoop:
         refused = "mqtt.enrolment is not set" if self._learner is None else self._learner.enrol(command)
         condition = self._status.state.condition
         if refused is None and self._learner is not None:
-            learning = condition if condition is Condition.ALERT else Condition.LEARNING
+            learning = condition if condition in (Condition.ALERT, Condition.UNKNOWN_STATE) else Condition.LEARNING
             self._status.change(learning, self._learner.status_message(), self._now())
         else:
             _LOG.warning("%s: command enroll refused: %s", self._machine, refused)

@@ -13,6 +13,7 @@ from datetime import datetime
 from asd_daemon.hear.windows.fresh_sound import FreshSound
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.lasting_change import LastingChange
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.run.alert_explanation import AlertExplanation
@@ -28,6 +29,10 @@ from asd_daemon.watch.counters import Counters
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 _LOG = logging.getLogger(__name__)
+UNKNOWN_STATE_WORDS = (
+    "began at once, lasts and is steady: a state that was never heard, or a fault; if it is a state, learn it with"
+    ' `enroll --state NAME --add`, or the command {"command": "enroll", "mode": "add", "state": "NAME", "minutes": 5}'
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,12 @@ class MachineAlerts:
         self._threshold = MachineThreshold(machine, replace(rules.threshold, learning=learning), memory.tail)
         self._explanation, self._fresh_sound = AlertExplanation(), FreshSound(rules.hop_samples)
         self._clip: str | None = None
+        self._lasting, self._unknown_told = LastingChange(), memory.unknown_told
+
+    @property
+    def is_unknown_state(self) -> bool:
+        """Whether the alert that is open may be a state of the machine that was never heard."""
+        return self._lasting.holds
 
     @property
     def alarm_rule(self) -> AlarmRule:
@@ -161,6 +172,7 @@ class MachineAlerts:
         self._end_expired_silence(at)
         event = self._alarm.update(verdict.score, verdict.threshold, at)
         alert = self.open_alert
+        event = self._with_unknown_state(event, verdict, at)
         is_worth_keeping |= self._threshold.hear(verdict.score, at, alert_open=alert is not None)
         if event is not None and event.kind is AlertKind.OPEN:
             self._explanation.begin(window.samples)
@@ -173,6 +185,20 @@ class MachineAlerts:
             self._records.keep_normal(window.samples, at)
         if is_worth_keeping:
             self._remember()
+
+    def _with_unknown_state(self, event: AlertEvent | None, verdict: Verdict, at: datetime) -> AlertEvent | None:
+        """What there is to tell where the change may be a state that was never heard: that once, and then only what is worse."""
+        alert = self.open_alert
+        lasts = self._lasting.update(verdict.score, verdict.threshold, alert_open=alert is not None)
+        if alert is None:
+            return event
+        if lasts and self._unknown_told != alert.event_id:
+            self._unknown_told = alert.event_id
+            _LOG.warning("%s: alert %s %s", self._machine, alert.event_id, UNKNOWN_STATE_WORDS)
+            return replace(alert, kind=AlertKind.UPDATE, at=at)
+        if event is not None and event.kind is AlertKind.UPDATE and self._lasting.is_usual(verdict.score):
+            return None
+        return event
 
     def handle_command(self, command: Command, now: datetime) -> None:
         """Mute, unmute or acknowledge, as people ask."""
@@ -213,7 +239,9 @@ class MachineAlerts:
 
     @property
     def _details(self) -> AlertDetails:
-        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip)
+        alert = self.open_alert
+        is_unknown = alert is not None and alert.event_id == self._unknown_told
+        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip, is_unknown)
 
     def _end_expired_silence(self, now: datetime) -> None:
         if self._silence.has_expired(now):
@@ -230,7 +258,9 @@ class MachineAlerts:
             self._remember()
 
     def _memory(self) -> MachineMemory:
-        return MachineMemory(self._alarm.memory, self._silence, self._drift.memory, self._threshold.memory)
+        return MachineMemory(
+            self._alarm.memory, self._silence, self._drift.memory, self._threshold.memory, self._unknown_told
+        )
 
     def _remember(self) -> None:
         if self._resumes:

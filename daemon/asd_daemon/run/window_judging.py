@@ -14,7 +14,7 @@ from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.scoring.verdict import OFF, Judge
-from asd_daemon.run.machine_alerts import MachineAlerts
+from asd_daemon.run.machine_alerts import UNKNOWN_STATE_WORDS, MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.state_changes import JudgedWindow, StateChanges
 from asd_daemon.run.window_in_progress import WindowInProgress
@@ -143,10 +143,12 @@ class WindowJudging:
         """The machine's condition after a window that was scored, and the reason."""
         has_alert = self._alerts.open_alert is not None
         condition, reason = Condition.ALERT if has_alert else Condition.NORMAL, None
+        if has_alert and self._alerts.is_unknown_state:
+            condition, reason = Condition.UNKNOWN_STATE, UNKNOWN_STATE_WORDS
         dropped = self._counters.now.dropped
         if dropped > self._dropped_reported:
             reason, self._dropped_reported = "cannot keep up: windows are dropped", dropped
-            condition = Condition.ALERT if has_alert else Condition.OVERLOADED
+            condition = condition if has_alert else Condition.OVERLOADED
         if self._learner is not None and condition is Condition.NORMAL:
             reason = self._learner.status_message()
             condition = Condition.LEARNING if self._learner.is_learning else Condition.NORMAL

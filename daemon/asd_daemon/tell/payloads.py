@@ -31,6 +31,8 @@ class Condition(StrEnum):
     """The machine stands still: nothing of it is judged, and that is as it should be."""
     ALERT = "alert"
     """An alert is open."""
+    UNKNOWN_STATE = "unknown_state"
+    """An alert is open whose change began at once, lasts and is steady: a state that was never heard, or a fault."""
     LEARNING = "learning"
     """The machine is being learned, or waits to be; `reason` says how far it is. What was known before goes on judging."""
     UNUSABLE = "unusable"
@@ -104,6 +106,8 @@ class AlertDetails:
     """What has changed in kinds that have a name, the most telling first; None until enough normal windows are known."""
     clip: str | None = None
     """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
+    unknown_state: bool = False
+    """Whether it may be a state of the machine that was never heard."""
 
 
 NO_DETAILS = AlertDetails()
@@ -213,6 +217,7 @@ def alert_payload(
         "text": _text(details.changes),
         "changes": [_change(change) for change in details.changes or ()],
         "clip": details.clip,
+        "unknown_state": details.unknown_state,
         "repeated": repeated,
     }
 

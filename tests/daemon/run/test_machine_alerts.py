@@ -329,3 +329,21 @@ def test_alerts_that_had_to_be_given_up_are_counted_in_the_state(tmp_path: Path)
     for number in range(12):
         desk.stores.outbox.put("fan", "t", b"", kind=AlertKind.OPEN, event_id=str(number))
     assert desk.state.troubles == ("2 messages were given up: too many waited for the broker",)
+
+
+def test_lasting_steady_change_is_told_once_as_an_unknown_state_and_not_again_after_a_restart(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hear(0.1, *(0.8,) * 40)
+    assert desk.kinds == ["open", "update"], "an alert first, and then what it may be"
+    assert [details.unknown_state for details in desk.publisher.details] == [False, True]
+    assert desk.alerts.is_unknown_state
+    desk.alerts.close()
+    after = Desk(tmp_path, desk.at)
+    after.hear(*(0.8,) * 40)
+    assert after.kinds == []
+    assert after.alerts.is_unknown_state
+    after.hear(1.6)
+    assert after.kinds == ["update"], "it has become worse"
+    after.hear(*(0.1,) * RULE.close_after)
+    assert after.kinds == ["update", "close"]
+    assert not after.alerts.is_unknown_state

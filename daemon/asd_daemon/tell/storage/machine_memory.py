@@ -26,6 +26,8 @@ class MachineMemory:
     silence: AlertSilence = field(default_factory=AlertSilence)
     level: ScoreDriftMemory = field(default_factory=ScoreDriftMemory)
     tail: TailMemory = field(default_factory=TailMemory)
+    unknown_told: str | None = None
+    """The alert of which people have been told that it may be a state that was never heard."""
 
     def to_bytes(self) -> bytes:
         """JSON."""
