@@ -58,7 +58,8 @@ def test_clusters_are_those_of_scipy() -> None:
 @pytest.fixture(scope="module")
 def loads() -> NormalSound:
     """A fan at two loads, twenty windows each, every window of another run."""
-    rng, described = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
+    described: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     machine = SimulatedMachine("fan", 4)
     for load in ("0", "100"):
         scene = draw_scene(DOMAINS["fan"]["source"], rng, setting={"m-n": "W", "load": load}, snr_db=(12, 14))
