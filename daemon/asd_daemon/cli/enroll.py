@@ -118,6 +118,7 @@ def enroll(
         earlier="resume" if resume else "forget" if anew else "ask",
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
         over_s=over_s,
+        off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
         state=state,
     )
     bundle = load_bundle(plan.bundle, plan.settings.bundle_key)  # untested: none of its models is needed

@@ -50,6 +50,8 @@ class EnrolmentRequest:
     """Whether the windows may be kept as sound, so that another version can hear them again."""
     over_s: float | None = None
     """Over how long the windows are spread; None: one after the other."""
+    off_below_dbfs: float | None = None
+    """Up to which level the machine is off, where somebody says so; None: that is looked for."""
     state: str | None = None
     """In which state the machine is now, where somebody says so; None: states are looked for."""
 
@@ -203,7 +205,7 @@ def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter) 
         DataSetError: the machine was off nearly all the time.
     """
     fresh, levels = gathered.collection.read()
-    now = HeardMachine.without_off(fresh, np.array(levels), gathered.collection.sounds)
+    now = HeardMachine.without_off(fresh, np.array(levels), gathered.collection.sounds, request.off_below_dbfs)
     if now.off is not None:
         reporter.message(
             f"the machine was off in {now.off.share:.0%} of the windows, up to {now.off.below_dbfs:.0f} dBFS"

@@ -21,7 +21,7 @@ from asd_daemon.learn.kept_vectors import join_sound
 from asd_daemon.learn.learned_states import nearest_states
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.relearning import KeptEnrolment
-from asd_daemon.learn.states import OFF_GAP_DB, off_level
+from asd_daemon.learn.states import OFF_GAP_DB, off_level, off_up_to
 
 F64 = NDArray[np.float64]
 
@@ -42,9 +42,19 @@ class HeardMachine:
     off: OffLevel | None = None
 
     @classmethod
-    def without_off(cls, sound: NormalSound, levels_dbfs: F64, sounds: Mapping[int, Path]) -> HeardMachine:
-        """Windows (N,) less those in which the machine is off, where there is such a thing."""
-        heard = cls(sound, levels_dbfs, sounds, _range(levels_dbfs), off=off_level(levels_dbfs))
+    def without_off(
+        cls, sound: NormalSound, levels_dbfs: F64, sounds: Mapping[int, Path], below_dbfs: float | None = None
+    ) -> HeardMachine:
+        """Windows (N,) less those in which the machine is off, where there is such a thing.
+
+        Args:
+            sound: of all windows.
+            levels_dbfs: (N,).
+            sounds: those that are kept, by position.
+            below_dbfs: where off ends, if somebody has said so.
+        """
+        off = off_level(levels_dbfs) if below_dbfs is None else off_up_to(below_dbfs, levels_dbfs)
+        heard = cls(sound, levels_dbfs, sounds, _range(levels_dbfs), off=off)
         if heard.off is None:
             return heard
         return heard.subset(np.flatnonzero(levels_dbfs > heard.off.below_dbfs))

@@ -46,6 +46,8 @@ class EnrolmentTarget:
     hop_samples: int = WINDOW_SAMPLES
     keeps_sound: bool = False
     """Whether the windows may be kept as sound."""
+    off_below_dbfs: float | None = None
+    """Up to which level the machine is off, where the settings say so."""
 
 
 class ForwardedWindows:
@@ -157,6 +159,7 @@ class LearningJudge:
             relearn=relearn,
             earlier="forget" if relearn else "forget other",  # there is nobody to ask
             keeps_sound=self._target.keeps_sound,
+            off_below_dbfs=self._target.off_below_dbfs,
             over_s=over_s,
             state=command.state,
         )
@@ -177,6 +180,7 @@ class LearningJudge:
             relearn=key.mode == "relearn",
             earlier="resume",
             keeps_sound=self._target.keeps_sound,
+            off_below_dbfs=self._target.off_below_dbfs,
             over_s=key.over_s,
             state=key.state,
         )

@@ -52,12 +52,16 @@ def off_level(levels_dbfs: NDArray[np.floating]) -> OffLevel | None:
         empty = float(np.abs(levels - below).min())  # the middle of the gap, where it is the same otherwise
         if best is None or (share, -empty) < best:
             best, found = (share, -empty), below
-    if best is None:
+    return None if best is None else off_up_to(float(found), levels)
+
+
+def off_up_to(below_dbfs: float, levels_dbfs: NDArray[np.floating]) -> OffLevel | None:
+    """Off as what lies up to a level, among the levels (N,) of windows; None where none does, or no window lies above."""
+    quiet = levels_dbfs[levels_dbfs <= below_dbfs]
+    if not 0 < len(quiet) < len(levels_dbfs):
         return None
-    quiet = levels[levels <= found]
-    return OffLevel(
-        below_dbfs=float(found), usual_dbfs=round(float(np.median(quiet)), 2), share=round(len(quiet) / len(levels), 4)
-    )
+    usual, share = round(float(np.median(quiet)), 2), round(len(quiet) / len(levels_dbfs), 4)
+    return OffLevel(below_dbfs=below_dbfs, usual_dbfs=usual, share=share)
 
 
 def find_states(sound: NormalSound) -> I64:

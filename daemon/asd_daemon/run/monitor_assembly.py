@@ -66,6 +66,7 @@ def make_learning_judge(
         enrolled_folder(),
         round(plan.machines[name].hop_s * SAMPLE_RATE_HZ),
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
+        off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
     )
     known = judge_opener(plan, name, shared_bundle, callbacks, is_taught=True)
     return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)

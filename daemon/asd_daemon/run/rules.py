@@ -31,4 +31,4 @@ def threshold_rule(machine: MachineSettings) -> ThresholdRule:
 
 def fitness_limits(quality: QualitySettings) -> FitnessLimits:
     """Where usable ends, as the settings say."""
-    return FitnessLimits(quality.below_db, quality.above_db, deaf_after_s=quality.deaf_after_s)
+    return FitnessLimits(quality.below_db, quality.above_db, quality.off_below_dbfs, deaf_after_s=quality.deaf_after_s)

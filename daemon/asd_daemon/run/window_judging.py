@@ -91,6 +91,10 @@ class WindowJudging:
         self.judged_until = at = window.ended_at
         self._alerts.record_sound(window)
         reason = self._fitness.check(window)
+        if reason is UnfitReason.OFF:
+            self._fitness.mark_usable()
+            self._handle_off(at, is_known=True)
+            return
         is_quiet = reason is UnfitReason.QUIET
         if reason is not None and not is_quiet:
             self.in_progress.settle(unusable=1)

@@ -73,6 +73,9 @@ class QualitySettings(Section):
     above_db: float = Field(
         40.0, ge=3, le=200, description="so many dB above it; wide, since machines that fail are louder too"
     )
+    off_below_dbfs: float | None = Field(
+        None, ge=-120, le=0, description="up to this level in dBFS the machine is off; unset: as it was learned"
+    )
     deaf_after_s: float = Field(
         600.0, ge=10, le=604_800, description="so many seconds without a usable window are an event of their own"
     )

@@ -11,7 +11,7 @@ from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
 from asd_daemon.judge.features.views import view_vectors
 from asd_daemon.learn.learned_states import learn_states
 from asd_daemon.learn.normal_sound import NormalSound
-from asd_daemon.learn.states import find_states, off_level, two_clusters
+from asd_daemon.learn.states import find_states, off_level, off_up_to, two_clusters
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 
@@ -44,6 +44,15 @@ def test_windows_of_starts_and_stops_in_the_gap_do_not_hide_it() -> None:
 )
 def test_off_is_nothing_less_than_that(groups: tuple[tuple[int, float, float], ...]) -> None:
     assert off_level(levels(np.random.default_rng(1), *groups)) is None
+
+
+def test_off_is_where_somebody_says_that_it_ends() -> None:
+    heard = levels(np.random.default_rng(0), (40, -30, 1.5), (20, -40, 1.5))
+    off = off_up_to(-36.0, heard)
+    assert off is not None
+    assert (off.below_dbfs, off.share) == (-36.0, pytest.approx(1 / 3, abs=1e-4))
+    assert off_up_to(-90.0, heard) is None
+    assert off_up_to(0.0, heard) is None, "then there is no machine at work"
 
 
 def test_clusters_are_those_of_scipy() -> None:

@@ -27,6 +27,8 @@ class FitnessLimits:
     """So far below the usual level a window is not this machine at work: it is switched off, or the microphone is covered."""
     above_db: float = 40.0
     """So far above it is a microphone whose gain was changed; machines that fail are louder too, so this is wide."""
+    off_below_dbfs: float | None = None
+    """Up to this level the machine is off, whatever is usual; None: nobody has said so."""
     quiet_for_s: float = 4 * 86_400.0
     """So long, a long week-end, a machine may be that quiet; from then on its microphone is in doubt."""
     rate_error: float = 0.05
@@ -52,16 +54,15 @@ class WindowFitness:
         Learns the usual level from the first windows that can be, and anew from as many in a row that are much louder: the machine was
         off before. Softer ones teach nothing, or a microphone that goes deaf slowly would never be found.
         """
-        found = unfit_reason(window.sound, window.gap_samples)
+        found = unfit_reason(window.sound, window.gap_samples) or self._rate_reason(window)
         if found is not None:
             return found
-        if window.rate_error is None:
-            return UnfitReason.RATE_UNKNOWN
-        if abs(window.rate_error) > self._limits.rate_error:
-            return UnfitReason.RATE
+        level_dbfs = rms_level_dbfs(window.sound)
+        if self._limits.off_below_dbfs is not None and level_dbfs <= self._limits.off_below_dbfs:
+            return UnfitReason.OFF
         if self._memory is None:
             return None
-        reason = self._level_reason(self._memory, rms_level_dbfs(window.sound))
+        reason = self._level_reason(self._memory, level_dbfs)
         if reason is not UnfitReason.QUIET:
             self._quiet_since = None
             return reason
@@ -69,6 +70,12 @@ class WindowFitness:
         if self._quiet_since is None or at < self._quiet_since:
             self._quiet_since = at
         return reason if (at - self._quiet_since).total_seconds() < self._limits.quiet_for_s else UnfitReason.LEVEL
+
+    def _rate_reason(self, window: Window) -> UnfitReason | None:
+        """Whether samples come at another rate than they say."""
+        if window.rate_error is None:
+            return UnfitReason.RATE_UNKNOWN
+        return UnfitReason.RATE if abs(window.rate_error) > self._limits.rate_error else None
 
     def _level_reason(self, memory: SourceMemory, level_dbfs: float) -> UnfitReason | None:
         """Whether a level is far from the usual one, which is learned on the way."""

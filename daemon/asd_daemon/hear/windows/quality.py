@@ -45,6 +45,8 @@ class UnfitReason(StrEnum):
     """The mean is far from zero: a broken preamplifier or a wrong sample format."""
     LEVEL = "level"
     """Far above the usual level of this machine, or far below for longer than a machine stands still."""
+    OFF = "off"
+    """Up to the level at which the settings say that the machine is off."""
     QUIET = "quiet"
     """Sound, but far below the usual level of this machine: it is switched off, or its microphone is covered."""
     RATE = "rate"

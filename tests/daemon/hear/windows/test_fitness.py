@@ -64,6 +64,13 @@ def test_quiet_for_longer_than_a_long_weekend_is_doubted_unless_the_machine_is_k
     assert fitness.check(quiet_at(300)) is UnfitReason.QUIET, "it ran in between"
 
 
+def test_level_at_which_somebody_says_that_the_machine_is_off_holds_without_memory() -> None:
+    fitness = WindowFitness(FitnessLimits(off_below_dbfs=-50))
+    assert fitness.check(window(-51)) is UnfitReason.OFF
+    assert fitness.check(window(-49)) is None
+    assert fitness.check(Window(np.zeros(160_000, np.float32), START)) is UnfitReason.SILENCE, "not off: dead"
+
+
 def test_level_without_memory_is_not_judged() -> None:
     fitness = WindowFitness()
     assert [fitness.check(window(level)) for level in (-20, -70, *(-20,) * 12, -70)] == [None] * 15
