@@ -130,7 +130,7 @@ def enroll(
         memory.keep_identity(record.microphone)
         memory.keep_level(record.level_dbfs[1])
     if as_json:
-        facts = record.model_dump(mode="json", by_alias=True, exclude={"files", "entry"})
+        facts = record.model_dump(mode="json", by_alias=True, exclude={"files", "entry", "window_states", "sound_rows"})
         click.echo(json.dumps({**facts, "threshold": done.threshold}, ensure_ascii=False))
         return
     _print_learned(model, done)

@@ -232,7 +232,8 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
     for name, machine in content.get("machines", {}).items():
         score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
         reason = f" ({machine['reason']})" if machine["reason"] else ""
-        yield f"  {name}: {machine['state']}{reason} since {machine['since']}{score}"
+        state = ", ".join(dict.fromkeys(filter(None, (machine["state"], machine.get("operating_state")))))
+        yield f"  {name}: {state}{reason} since {machine['since']}{score}"
         yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
         if text := machine.get("text"):
             yield f"    {text}"
