@@ -21,7 +21,9 @@ AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 RATE = 16_000
 NOW_S = 2e9
 PLENTY = ClipBudget(most_bytes=1e9, most_days=30)
-AGELESS = ClipBudget(most_bytes=1e9, most_days=1e6)  # what a test writes while the store runs is no older than its clock for it
+AGELESS = ClipBudget(
+    most_bytes=1e9, most_days=1e6
+)  # what a test writes while the store runs is no older than its clock for it
 
 
 def second(number: int) -> NDArray[np.float32]:
