@@ -1,7 +1,7 @@
 """`make demo`: a simulated fan that begins to fail and is repaired, as an MQTT subscriber hears of it.
 
-Starts a private mosquitto on a free port of loopback, subscribes, runs `asd-daemon run` as a user would, and prints what arrives. Ends
-with 0 only if the alert opened and closed. Needs what the edge needs, and mosquitto.
+Starts a private mosquitto on a free port of loopback, subscribes, runs `asd-daemon run` as a user would, and prints what arrives, in the
+lines of `asd-daemon watch`. Ends with 0 only if the alert opened and closed. Needs what the edge needs, and mosquitto.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from typing import IO, Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from asd_daemon.watch.live_view import LiveView
+
 HOST = "127.0.0.1"
 NODE, MACHINE = "demo", "fan"
 FAILS_AFTER_S, REPAIRED_AFTER_S, ENDS_AFTER_S = 60, 130, 260
 LIMIT_S = 110.0
-BAR_WIDTH = 24
 
 
 @dataclass(frozen=True)
@@ -124,52 +125,34 @@ def start_daemon(
     return daemon
 
 
-def bar(score: float, threshold: float) -> str:
-    """The score as a bar; the threshold lies in its middle."""
-    filled = min(BAR_WIDTH, round(BAR_WIDTH / 2 * score / threshold))
-    drawn = "#" * filled + " " * (BAR_WIDTH - filled)
-    return f"[{drawn[: BAR_WIDTH // 2]}|{drawn[BAR_WIDTH // 2 :]}]"
-
-
-def in_words(topic: str, payload: str) -> str:
-    """A message as a line that a human reads."""
-    last = topic.rsplit("/", 1)[-1]
-    if last == "availability":
-        return payload
-    content: dict[str, Any] = json.loads(payload)
-    if last == "score":
-        verdict = "anomalous" if content["anomalous"] else "normal"
-        drawn = bar(content["score"], content["threshold"])
-        return f"{content['at'][11:19]} {drawn} {content['score']:.4f}  {verdict}"
-    if last == "state":
-        return f"{content['state']}{' (' + content['reason'] + ')' if content['reason'] else ''}"
-    return (
-        f"{content['kind'].upper()}  score {content['score']:.4f}, peak {content['peak_score']:.4f}, "
-        f"threshold {content['threshold']:.4f}, {content['anomalous_windows']} of {content['windows']} windows, "
-        f"event {content['event_id'][:8]}"
-    )
-
-
-def show(item: Item) -> str | None:
+def show(item: Item, view: LiveView) -> str | None:
     """Print an item; the kind of alert it is, if it is one."""
     if isinstance(item, LogLine):
         try:
-            print(f"   daemon: {json.loads(item.text)['message']}", flush=True)
+            lines = view.note(f"   daemon: {json.loads(item.text)['message']}")
         except ValueError:
-            print(f"   daemon: {item.text}", flush=True)
-        return None
-    is_alert = item.topic.endswith("/alert")
-    print(f"{'>>' if is_alert else '  '} {item.topic:24} {in_words(item.topic, item.payload)}", flush=True)
-    return str(json.loads(item.payload)["kind"]) if is_alert else None
+            lines = view.note(f"   daemon: {item.text}")
+        kind = None
+    else:
+        what = item.topic.rsplit("/", 1)[-1]
+        if what == "availability":
+            lines, kind = view.note(f"   {item.topic} {item.payload}"), None
+        else:
+            content = json.loads(item.payload)
+            lines, kind = view.lines(what, content), str(content["kind"]) if what == "alert" else None
+    for line in lines:
+        print(line, flush=True)
+    return kind
 
 
 def watch(daemon: subprocess.Popen[str], inbox: queue.SimpleQueue[Item]) -> list[str]:
     """Print all that comes until the daemon has ended, or too much time has passed; the kinds of alerts seen."""
+    view = LiveView(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     seen: list[str] = []
     deadline_s = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline_s:
         try:
-            kind = show(inbox.get(timeout=0.3))
+            kind = show(inbox.get(timeout=0.3), view)
         except queue.Empty:
             if daemon.poll() is not None:
                 break

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError
+from asd_daemon.wording import counted
 
 if TYPE_CHECKING:
     import soundfile
@@ -225,7 +226,7 @@ class SoundFile:
             raise RecordingError(f"{self.name}: holds no sound (0 samples){also}")
         if not 0 <= self._channel < file.channels:
             raise RecordingError(
-                f"{self.name}: has {file.channels} channel(s), no channel {self._channel} (counted from 0)"
+                f"{self.name}: has {counted(file.channels, 'channel')}, no channel {self._channel} (counted from 0)"
             )
 
 

@@ -81,7 +81,7 @@ def test_redaction_of_a_redacted_text_changes_nothing(text: str) -> None:
     [
         "fan: sound is back after 3.2 s",
         "broker broker.local:8883 can't be reached: no answer",
-        "connected to broker [fe80::1]:1883 by MQTT 5, 0 alerts wait",
+        "connected to broker [fe80::1]:1883 by MQTT 5, 0 alerts waiting",
         "mqtt.password_file: /etc/asd/pw can't be read: Permission denied",
         "http://127.0.0.1:9187/metrics",
         "--broker 'host:port' must be HOST or HOST:PORT",

@@ -23,7 +23,7 @@ from rig.daemon import ROOT, RunningDaemon
 DEFAULT_BUNDLE = ROOT / "daemon" / "asd_daemon" / "bundles" / "default"
 LONG_S = 1800
 WARM_UP = 0.1  # of the windows: allocators and caches find their size
-_SUM = re.compile(r"stopped: (\d+) windows heard, (\d+) scored, (\d+) unusable, (\d+) dropped, (\d+) alerts")
+_SUM = re.compile(r"stopped: (\d+) windows? heard, (\d+) scored, (\d+) unusable, (\d+) dropped, (\d+) alerts?")
 
 
 @dataclass(frozen=True)

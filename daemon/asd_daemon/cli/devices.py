@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from asd_daemon.cli.options import json_option
+from asd_daemon.wording import counted
 
 
 @click.command()
@@ -25,4 +26,4 @@ def devices(as_json: bool) -> None:
     for device in found:
         usb = f"  {device.identity} usb-path:{device.usb_path}" if device.usb_id else ""
         default = "  (default)" if device.is_default else ""
-        click.echo(f"device:{device.name}  {device.channels} channel(s), {device.rate_hz:g} Hz{usb}{default}")
+        click.echo(f"device:{device.name}  {counted(device.channels, 'channel')}, {device.rate_hz:g} Hz{usb}{default}")

@@ -14,6 +14,7 @@ import click
 
 from asd_daemon.cli.options import PATH, json_option
 from asd_daemon.errors import AsdError, UsageError
+from asd_daemon.wording import counted
 
 if TYPE_CHECKING:
     from asd_daemon.learn.machine_names import KnownMachine
@@ -63,8 +64,8 @@ def _words(known: KnownMachine) -> str:
     else:
         learned = known.trouble or "not learned here"
     return (
-        f"{learned}; {traces.scores} scores, {traces.clips} clips ({traces.clip_bytes / 1e6:.1f} MB),"
-        f" {traces.alerts_waiting} alerts wait"
+        f"{learned}; {counted(traces.scores, 'score')}, {counted(traces.clips, 'clip')} ({traces.clip_bytes / 1e6:.1f} MB),"
+        f" {counted(traces.alerts_waiting, 'alert')} waiting"
     )
 
 
@@ -151,14 +152,15 @@ def export_(name: str, file: Path) -> None:
 @click.option("--replace", is_flag=True, help="Take the place of a machine of this name that was learned here.")
 def import_(file: Path, name: str | None, replace: bool) -> None:
     """Take a machine over from a FILE that `export` wrote. A daemon that runs takes it at its next start."""
-    import re
-
-    from asd_daemon.judge.bundle.manifest import MACHINE_NAME
     from asd_daemon.learn.machine_archive import import_machine
     from asd_daemon.run.shared_bundle import enrolled_folder
+    from asd_daemon.settings.text_formats import checked_name
 
-    if name is not None and not re.match(MACHINE_NAME, name):
-        raise UsageError(f"--as {name!r} must be letters, digits, _, . and - only, at most 64")
+    if name is not None:
+        try:
+            checked_name(name)
+        except ValueError as e:
+            raise UsageError(f"--as {name!r}: {e}") from e
     record = import_machine(enrolled_folder(), file, name, replaces=replace)
     click.echo(f"{record.machine}: learned on {record.created[:10]} from {record.windows} windows is known here now")
 

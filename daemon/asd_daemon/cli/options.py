@@ -34,7 +34,9 @@ source_option = click.option(
     help="device:NAME, file:PATH, folder:PATH, command:PROGRAM or simulate:MACHINE, with ?option=value&…",
 )
 broker_option = click.option("--broker", metavar="HOST[:PORT]", help="MQTT broker.  [default: configured]")
-no_mqtt_option = click.option("--no-mqtt", is_flag=True, help="Print events as JSON lines instead of publishing them.")
+no_mqtt_option = click.option(
+    "--no-mqtt", is_flag=True, help="Publish nothing: show or print events on standard output."
+)
 node_option = click.option(
     "--node", metavar="NAME", help="Name of this box in all topics.  [default: configured, host name]"
 )

@@ -23,6 +23,7 @@ from asd_daemon.cli.sample_config import sample_config
 from asd_daemon.cli.score import score
 from asd_daemon.cli.service import service
 from asd_daemon.cli.status import status
+from asd_daemon.cli.watch import watch
 from asd_daemon.cli.web import web
 
 _EPILOG = "Exit codes: 0 well, 1 found something wrong, 2 wrong usage or configuration, 3 cannot start."
@@ -34,7 +35,7 @@ def cli() -> None:
     """Listen to machines and tell when one goes wrong."""
 
 
-for command in (run, score, devices, check, status, web, replay, sample_config, enroll, machines, bundle, service):
+for command in (run, score, devices, check, status, watch, web, replay, sample_config, enroll, machines, bundle, service):
     cli.add_command(command)
 
 

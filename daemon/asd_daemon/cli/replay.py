@@ -13,6 +13,7 @@ import click
 
 from asd_daemon.cli.options import config_option, json_option
 from asd_daemon.errors import UsageError
+from asd_daemon.wording import counted, score_of, score_text
 
 if TYPE_CHECKING:
     from asd_daemon.run.score_replay import Replay
@@ -80,8 +81,8 @@ def describe_replay(played: Replay, node: str, machine: str, *, as_json: bool) -
             yield json.dumps(alert_payload(node, machine, event), ensure_ascii=False)
         else:
             yield (
-                f"{time_text(event.at)}  {event.kind.value:6} alert {event.event_id}: score {event.score:.4g}, "
-                f"peak {event.peak_score:.4g} of {event.threshold:.4g}"
+                f"{time_text(event.at)}  {event.kind.value:6} alert {event.event_id}: score {score_text(event.score, event.threshold)}, "
+                f"peak {score_of(event.peak_score, event.threshold)}"
             )
     if as_json:
         summary = {
@@ -96,4 +97,4 @@ def describe_replay(played: Replay, node: str, machine: str, *, as_json: bool) -
         yield json.dumps(summary)
         return
     often = "" if per_week is None else f", {per_week:.2g} a week"
-    yield f"{played.windows} windows, {played.unusable} of them unusable: {played.alerts} alerts{often}"
+    yield f"{counted(played.windows, 'window')}, {played.unusable} of them unusable: {counted(played.alerts, 'alert')}{often}"

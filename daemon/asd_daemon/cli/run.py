@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,9 @@ from asd_daemon.cli.options import (
     plan_from,
     source_option,
 )
+
+if TYPE_CHECKING:
+    from asd_daemon.watch.live_view import LiveView
 
 
 @click.command()
@@ -35,13 +40,18 @@ from asd_daemon.cli.options import (
 @click.option(
     "--log", type=click.Choice(["text", "json"]), help="Form of the log on stderr.  [default: configured, text]"
 )
+@click.option(
+    "--events",
+    type=click.Choice(["view", "json"]),
+    help="Form of events on stdout where there is no broker.  [default: view on a terminal, json elsewhere]",
+)
 @click.option("--verbose", is_flag=True, help="Log what is usually of no interest.")
-def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -> None:
+def run(wait_for_device: bool, log: str | None, events: str | None, verbose: bool, **options: Any) -> None:
     """Listen, judge and publish until told to stop.
 
     A microphone that goes away later is waited for in any case; --wait-for-device, for unattended boxes, also waits for one that is
     missing at the start and for a broker that refuses us. Recordings end the run when they are played. Without a broker, events are
-    printed as JSON lines.
+    shown as they happen on a terminal, and printed as JSON lines elsewhere.
 
     \b
     Examples:
@@ -57,11 +67,23 @@ def run(wait_for_device: bool, log: str | None, verbose: bool, **options: Any) -
 
         log_to_stderr(as_json=log == "json", verbose=verbose)
         plan = plan_from(options)
-        log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose)
+        view = _view(events) if plan.settings.mqtt is None else None
+        view_width = shutil.get_terminal_size().columns if view is not None and sys.stderr.isatty() else None
+        log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose, view_width=view_width)
         from asd_daemon.run.assembly import make_service
         from asd_daemon.run.memory_arenas import limit_memory_arenas
 
         limit_memory_arenas()
-        service = make_service(plan, wait_for_device=wait_for_device, options=options_from(options))
+        service = make_service(plan, wait_for_device=wait_for_device, options=options_from(options), view=view)
         reload_signal.heed(service.reload, service.stop)
         service.run()
+
+
+def _view(events: str | None) -> LiveView | None:
+    """What shows events to people, where that is asked for or there is a terminal."""
+    from asd_daemon.watch.live_view import LiveView
+
+    is_terminal = sys.stdout.isatty()
+    if events == "json" or (events is None and not is_terminal):
+        return None
+    return LiveView(shutil.get_terminal_size().columns if is_terminal else None)

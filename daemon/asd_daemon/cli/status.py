@@ -20,7 +20,8 @@ def status(alive: bool, as_json: bool) -> int:
     """
     from asd_daemon.errors import CannotStartError
     from asd_daemon.settings.file import state_folder
-    from asd_daemon.watch.status import read_statuses, status_folder, status_lines
+    from asd_daemon.watch.status import read_statuses, status_folder
+    from asd_daemon.watch.status_words import status_lines
 
     try:
         found = read_statuses(status_folder(state_folder()), time.monotonic())

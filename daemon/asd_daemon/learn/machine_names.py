@@ -5,15 +5,14 @@ Owns that a machine's learned state, its stores and what is remembered of its mi
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from asd_daemon.errors import AsdError, EnrolmentError, UsageError
-from asd_daemon.judge.bundle.manifest import MACHINE_NAME
 from asd_daemon.learn.enrolled_machines import enrolled_names, locked
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment, write_record
+from asd_daemon.settings.text_formats import checked_name
 from asd_daemon.tell.storage.machine_locks import remove_lock
 from asd_daemon.tell.storage.machine_traces import (
     MachineTraces,
@@ -68,8 +67,10 @@ def rename_machine(folder: Path, name: str, new: str) -> None:
         UsageError: nothing is known of it, something is known of the new name, or the name can't be one.
         EnrolmentError: the folder can't be written.
     """
-    if not re.match(MACHINE_NAME, new):
-        raise UsageError(f"{new!r} must be letters, digits, _, . and - only, at most 64")
+    try:
+        checked_name(new)
+    except ValueError as e:
+        raise UsageError(f"{new!r}: {e}") from e
     _find(folder, name)
     if any(known.name == new for known in known_machines(folder)):
         raise UsageError(

@@ -27,6 +27,7 @@ from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.tell.commands import Command
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
+from asd_daemon.wording import score_text
 
 _LOG = logging.getLogger(__name__)
 F32 = NDArray[np.float32]
@@ -241,7 +242,7 @@ class LearningJudge:
             self.open()
             states = outcome.learned.words
             self._outcome_message = f"learned from {outcome.record.windows} windows{': ' if states else ''}{states}"
-            _LOG.info("%s: %s, threshold %.4g", self._target.model, self._outcome_message, outcome.threshold)
+            _LOG.info("%s: %s, threshold %s", self._target.model, self._outcome_message, score_text(outcome.threshold))
             return
         stays = "" if self._judge is None else "; what was known before stays"
         self._outcome_message = f"learning failed: {outcome}{stays}"

@@ -20,17 +20,21 @@ from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
 from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
+from asd_daemon.watch.live_view import LiveView
 from asd_daemon.watch.report import DeliveryReport
 from asd_daemon.watch.status import status_folder
 from asd_daemon.watch.systemd import SystemdNotifier
 
 
-def make_service(plan: Plan, *, wait_for_device: bool, options: CommandLineOptions | None = None) -> Service:
+def make_service(
+    plan: Plan, *, wait_for_device: bool, options: CommandLineOptions | None = None, view: LiveView | None = None
+) -> Service:
     """The daemon, ready to run.
 
     Args:
         plan: what shall run.
         options: what the plan was made from, to make it anew where the configuration shall be read again.
+        view: shows what happens where there is no broker; None: JSON lines.
         wait_for_device: keep trying where a microphone or command isn't there at the start, or the broker refuses us, rather than fail.
 
     Raises:
@@ -40,7 +44,7 @@ def make_service(plan: Plan, *, wait_for_device: bool, options: CommandLineOptio
     shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound)
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     stores.lock()
-    publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device)
+    publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device, view=view)
     troubles = ConfigurationTroubles()
     live_sound = LiveSound()
     assembly = MonitorAssembly(shared_bundle, publisher, stores, troubles.words, live_sound)

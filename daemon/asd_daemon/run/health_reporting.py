@@ -26,8 +26,13 @@ class HealthReporting:
 
     def __init__(self, plan: Plan, delivery_report: DeliveryReports) -> None:
         self._delivery_report = delivery_report
-        file, version = _status_file(plan), metadata.version("asd-edge")
-        self._status = StatusFile(file, node=plan.settings.node, version=version, delivery_report=delivery_report)
+        self._status = StatusFile(
+            _status_file(plan),
+            node=plan.settings.node,
+            version=metadata.version("asd-edge"),
+            delivery_report=delivery_report,
+            state_folder=state_folder(),
+        )
         self._health = plan.settings.health
         self._configured = self._make(plan.settings.health)
 

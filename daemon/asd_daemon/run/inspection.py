@@ -33,6 +33,7 @@ from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_locks import is_heard
 from asd_daemon.tell.storage.machine_memory import parse_memory
 from asd_daemon.waveform import SAMPLE_RATE_HZ, rms_level_dbfs
+from asd_daemon.wording import counted, score_text
 
 if TYPE_CHECKING:
     from asd_daemon.tell.mqtt.connection import BrokerAddress
@@ -78,7 +79,7 @@ def _bundle(shared_bundle: SharedBundle) -> str:
 
     bundle = shared_bundle.bundle()
     compared = bounded_self_test(bundle)
-    tested = f", {compared} reference scores reached" if compared else ""
+    tested = f", {counted(compared, 'reference score')} reached" if compared else ""
     return f"{bundle.name} {bundle.version} with {', '.join(bundle.machines)}{tested}"
 
 
@@ -88,9 +89,9 @@ def _model(shared_bundle: SharedBundle, name: str, model: str, machine: MachineS
     memory = parse_memory(read_kept_memory(outbox_file(state_folder()), name), name)
     rule = threshold_rule(machine)
     threshold = MachineThreshold(name, rule, memory.tail).take_up(scorer.threshold, scorer.enrolled)
-    others = f"; enrolled {scorer.threshold:.4g}" if threshold.value != scorer.threshold else ""
+    others = f"; enrolled {score_text(scorer.threshold)}" if threshold.value != scorer.threshold else ""
     stays = "; alarm.threshold_learning is off" if rule.learning is None and rule.fixed is None else ""
-    return f"threshold {threshold.value:.4g}, {threshold.words}{others}{stays}"
+    return f"threshold {score_text(threshold.value)}, {threshold.words}{others}{stays}"
 
 
 def _state_folder() -> str:

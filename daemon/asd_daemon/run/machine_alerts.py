@@ -21,18 +21,20 @@ from asd_daemon.run.machine_threshold import MachineThreshold, ThresholdRule
 from asd_daemon.run.score_drift_watch import ScoreDriftWatch
 from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Command, CommandKind
-from asd_daemon.tell.payloads import AlertDetails, MachineState
+from asd_daemon.tell.payloads import AboveThreshold, AlertDetails, MachineState
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_memory import MachineMemory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.watch.counters import Counters
 from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_daemon.wording import score_of
 
 _LOG = logging.getLogger(__name__)
 UNKNOWN_STATE_WORDS = (
     "began at once, lasts and is steady: a state that was never heard, or a fault; if it is a state, learn it with"
     ' `enroll --state NAME --add`, or the command {"command": "enroll", "mode": "add", "state": "NAME", "minutes": 5}'
 )
+_HAPPENS = {AlertKind.OPEN: "opens", AlertKind.UPDATE: "goes on", AlertKind.CLOSE: "closes"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,12 @@ class MachineAlerts:
         """The alert that is open, published or not."""
         return self._alarm.open_alert
 
+    @property
+    def above(self) -> AboveThreshold | None:
+        """How near an alert is; None where no window of the last ones lies above the threshold, or an alert is open."""
+        windows, rule = self._alarm.above, self._rules.alarm
+        return AboveThreshold(windows, rule.open_after, rule.of) if windows else None
+
     def resume(self) -> None:
         """Publish again what an earlier run has left open."""
         alert = self.open_alert
@@ -157,7 +165,7 @@ class MachineAlerts:
         ends = "ends as unknown" if event.outcome is not None else "stays open"
         if event.outcome is not None:
             self._threshold.drop_alert()
-        _LOG.warning("%s: alert %s: its machine can't be judged; it %s", self._machine, event.event_id, ends)
+        _LOG.warning("%s: can't be judged while alert %s is open; it %s", self._machine, event.event_id, ends)
         self._handle_event(event)
 
     def apply_threshold(self, verdict: Verdict) -> Verdict:
@@ -208,7 +216,8 @@ class MachineAlerts:
         elif command.command is CommandKind.UNMUTE:
             self._unmute()
         elif alert is None or command.event_id not in (None, alert.event_id):
-            _LOG.warning("%s: there is no open alert %s to acknowledge", self._machine, command.event_id or "")
+            which = "is open that could be" if command.event_id is None else f"{command.event_id} is open to be"
+            _LOG.warning("%s: no alert %s acknowledged", self._machine, which)
         else:
             self._silence = self._silence.acknowledging(alert.event_id)
         self._remember()
@@ -217,7 +226,10 @@ class MachineAlerts:
         """Publish an event unless it is withheld; what the alarm knows is kept with it in any case."""
         changes = self._explanation.changes
         words = f": {change_text(changes)}" if changes is not None else ""
-        _LOG.info("%s: alert %s, score %.4g of %.4g%s", self._machine, event.kind, event.score, event.threshold, words)
+        _LOG.info(
+            "%s: alert %s, score %s%s",
+            *(self._machine, _HAPPENS[event.kind], score_of(event.score, event.threshold), words),
+        )
         if event.kind is AlertKind.OPEN:
             self._counters.add(opened=1)
             self._silence = self._silence.when_opened(event.at)

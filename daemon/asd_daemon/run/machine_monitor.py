@@ -25,11 +25,12 @@ from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.run.window_judging import Learner, WindowJudging
 from asd_daemon.tell.commands import Command
-from asd_daemon.tell.payloads import Condition, MachineState
+from asd_daemon.tell.payloads import AboveThreshold, Condition, MachineState
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.watch.counters import Counters
 from asd_daemon.watch.live_sound import LiveSound
+from asd_daemon.watch.log import speak_of
 from asd_daemon.waveform import WINDOW_SAMPLES
 
 
@@ -128,6 +129,7 @@ class MachineMonitor:
             for name, work in (("hear", self._hear), ("judge", self._judge))
         ]
         self._may_listen, self._judge_is_open = threading.Event(), threading.Event()
+        self._judge_is_opened = False  # unlike the event, not by a stop
 
     @property
     def state(self) -> MachineState:
@@ -138,6 +140,11 @@ class MachineMonitor:
     def alarm_rule(self) -> AlarmRule:
         """By which rule its windows become alerts."""
         return self._alerts.alarm_rule
+
+    @property
+    def above(self) -> AboveThreshold | None:
+        """How near an alert is."""
+        return self._alerts.above
 
     @property
     def source_health(self) -> SourceHealth:
@@ -173,6 +180,13 @@ class MachineMonitor:
         self._windows.in_progress.abandon()
         return False
 
+    @property
+    def what_keeps_it(self) -> str:
+        """Why it has not ended yet, in words."""
+        if self._threads[0].is_alive():
+            return "its source does not let go"
+        return "is still judging a window" if self._judge_is_opened else "what judges it is still being opened"
+
     def command(self, command: Command) -> None:
         """Do what people ask for, soon; from any thread."""
         self._queue.put(command, may_wait=False)
@@ -187,6 +201,7 @@ class MachineMonitor:
         self._status.change(Condition.STOPPED, None, self._now())
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        speak_of(self.machine)
         try:
             work()
         except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, the service must hear of it
@@ -201,6 +216,7 @@ class MachineMonitor:
     def _judge(self) -> None:
         try:
             judge = self._open_judge()
+            self._judge_is_opened = True
         finally:
             self._judge_is_open.set()
         if self._hearing.wait_for_first_event():

@@ -13,6 +13,7 @@ from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
 from asd_daemon.judge.thresholds.tail_memory import TailMemory
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule, Threshold
+from asd_daemon.wording import score_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ class MachineThreshold:
             return self.state
         if not enrolled.threshold > enrolled.centre:
             _LOG.warning(
-                "%s: half of the normal windows exceed the threshold %.4g: it can't be learned; lower alarm.open_after",
-                *(self._machine, enrolled.threshold),
+                "%s: half of the normal windows exceed the threshold %s: it can't be learned; lower alarm.open_after",
+                *(self._machine, score_text(enrolled.threshold)),
             )
             return self.state
         self._learned = LearnedThreshold(self._rule.learning, enrolled, self._memory)
@@ -112,4 +113,4 @@ class MachineThreshold:
     def _log(self, changed: Threshold) -> None:
         before = self.state
         if before is None or (before.value, before.state, before.held) != (changed.value, changed.state, changed.held):
-            _LOG.info("%s: threshold %.4g, %s", self._machine, changed.value, changed.words)
+            _LOG.info("%s: threshold %s, %s", self._machine, score_text(changed.value), changed.words)

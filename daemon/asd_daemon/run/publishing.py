@@ -1,4 +1,4 @@
-"""Whoever publishes: the broker where one is configured, else JSON lines on standard output."""
+"""Whoever publishes: the broker where one is configured, else standard output, as JSON lines or as people read it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from asd_daemon.tell.mqtt.connection import BrokerAddress
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
     from asd_daemon.tell.mqtt.topics import Topics
-    from asd_daemon.tell.publisher import JsonLinesPublisher
+    from asd_daemon.tell.publisher import PrintingPublisher
     from asd_daemon.tell.storage.retained_topics import Ownership
+    from asd_daemon.watch.live_view import LiveView
 
-    ProcessPublisher = MqttPublisher | JsonLinesPublisher
+    ProcessPublisher = MqttPublisher | PrintingPublisher
 
 
 def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "") -> BrokerAddress:
@@ -53,22 +54,28 @@ def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "
     )
 
 
-def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False) -> ProcessPublisher:
+def make_publisher(
+    plan: Plan, stores: Stores, *, wait_for_broker: bool = False, view: LiveView | None = None
+) -> ProcessPublisher:
     """Whoever tells people: the broker, or lines on standard output where none is configured.
 
     Args:
         plan: what shall run.
         stores: where alerts wait.
         wait_for_broker: whether a broker that refuses us at the start is waited for.
+        view: shows it to people where there is no broker; None: JSON lines.
 
     Raises:
         SettingsError, BrokerError: password or certificate files that can't be used.
     """
     mqtt, machines = plan.settings.mqtt, list(plan.machines)
     if mqtt is None:
-        from asd_daemon.tell.publisher import JsonLinesPublisher
+        from asd_daemon.tell.publisher import PrintingPublisher
 
-        return JsonLinesPublisher(sys.stdout, plan.settings.node, stores.outbox)
+        if view is None:
+            return PrintingPublisher(sys.stdout, plan.settings.node, stores.outbox)
+        view.expect(machines)
+        return PrintingPublisher(sys.stdout, plan.settings.node, stores.outbox, view.lines)
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
     from asd_daemon.tell.storage.retained_topics import RetainedTopics
 
@@ -79,9 +86,9 @@ def make_publisher(plan: Plan, stores: Stores, *, wait_for_broker: bool = False)
 
 def change_topics(publisher: ProcessPublisher, plan: Plan) -> None:
     """Have a publisher speak of the machines of another plan, whose broker, node and prefix are the same."""
-    from asd_daemon.tell.publisher import JsonLinesPublisher
+    from asd_daemon.tell.publisher import PrintingPublisher
 
-    if isinstance(publisher, JsonLinesPublisher):  # which has no topics
+    if isinstance(publisher, PrintingPublisher):  # which has no topics
         return
     publisher.change_topics(topics_of(plan), topics_owner(plan, publisher.broker_status.broker or ""))
 

@@ -80,7 +80,7 @@ class RunningMonitors:
             monitor.stop()
         for monitor in monitors:
             if not monitor.join(max(0.0, deadline_s - time.monotonic())):
-                _LOG.error("%s: does not stop in %g s; left behind", monitor.machine, STOP_S)
+                _LOG.warning("%s: %s; not waited for", monitor.machine, monitor.what_keeps_it)
             with contextlib.suppress(
                 BrokenPipeError
             ):  # nobody reads what is printed; the rest stops in order all the same

@@ -25,6 +25,7 @@ from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.report import HealthReporter, MachineReport
 from asd_daemon.watch.systemd import SystemdNotifier
+from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 _PUBLISHER_STOP_S, _STORES_STOP_S = 2.0, 0.5  # the monitors have had 2.2
@@ -107,7 +108,7 @@ class Service:
 
     def reports(self) -> dict[str, MachineReport]:
         """How each machine and the way to it are now; from any thread."""
-        return {s.machine: MachineReport(s.state, s.counters.now, s.source_health) for s in self.monitors}
+        return {m.machine: MachineReport(m.state, m.counters.now, m.source_health, m.above) for m in self.monitors}
 
     def stop(self, why: str = "asked to") -> None:
         """End `run` soon; from any thread."""
@@ -223,8 +224,9 @@ class Service:
     def _sum_up(self) -> None:
         counts = self.counts
         _LOG.info(
-            "stopped: %d windows heard, %d scored, %d unusable, %d dropped, %d alerts, %d losses of sound",
-            *(counts.heard, counts.scored, counts.unusable, counts.dropped, counts.opened, counts.losses),
+            "stopped: %s heard, %d scored, %d unusable, %d dropped, %s, %s of sound",
+            *(counted(counts.heard, "window"), counts.scored, counts.unusable, counts.dropped),
+            *(counted(counts.opened, "alert"), counted(counts.losses, "loss", "losses")),
         )
 
     def _on_running(self, machine: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from asd_daemon.run.machine_monitor import MachineMonitor
 from asd_daemon.watch.counters import Counts
+from asd_daemon.wording import counted, score_of
 
 
 def status_line(monitors: Sequence[MachineMonitor], counts: Counts) -> str:
@@ -13,7 +14,13 @@ def status_line(monitors: Sequence[MachineMonitor], counts: Counts) -> str:
     parts = []
     for monitor in monitors:
         state = monitor.state
-        score = "" if state.score is None else f" (score {state.score:.4g} of {state.threshold:.4g})"
+        score = "" if state.score is None else f" ({_score_words(monitor)})"
         reason = "" if state.reason is None else f": {state.reason}"
         parts.append(f"{monitor.machine} {state.condition.value}{reason}{score}")
-    return f"{'; '.join(parts)}; {counts.heard} windows heard"
+    return f"{'; '.join(parts)}; {counted(counts.heard, 'window')} heard"
+
+
+def _score_words(monitor: MachineMonitor) -> str:
+    state, above = monitor.state, monitor.above
+    score = f"score {score_of(state.score or 0.0, state.threshold or 0.0)}"
+    return f"{score}, {above.windows} of {above.opens_at} above" if above else score

@@ -87,6 +87,18 @@ class MachineState:
 
 
 @dataclass(frozen=True)
+class AboveThreshold:
+    """Windows above the threshold that make no alert yet."""
+
+    windows: int
+    """So many …"""
+    opens_at: int
+    """… of those that it takes …"""
+    of: int
+    """… among so many."""
+
+
+@dataclass(frozen=True)
 class Drift:
     """A slow change of the normal level; no alert."""
 

@@ -1,9 +1,9 @@
-"""Whoever tells people: the interface, and the one that prints JSON lines where there is no broker."""
+"""Whoever tells people: the interface, and the one that prints where there is no broker."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
@@ -81,11 +81,27 @@ class Publisher(Protocol):
         """Say that we stop, and try to get rid of what waits within the time."""
 
 
-class JsonLinesPublisher:
-    """Prints one JSON object a line, with the topic it would have gone to."""
+Form = Callable[[str, dict[str, Any]], Iterable[str]]
+"""What kind of message, and its payload → the lines to print."""
 
-    def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None) -> None:
-        self._out, self._node, self._outbox = out, node, outbox
+
+def json_line(what: str, payload: dict[str, Any]) -> Iterable[str]:
+    """One JSON object, with the topic that it would have gone to."""
+    yield to_json({"topic": what, **payload}).decode()
+
+
+class PrintingPublisher:
+    """Prints what is told, from any thread, a message at a time.
+
+    Args:
+        out: where.
+        node: this box's name.
+        outbox: keeps what alarms know.
+        form: makes lines of a message.
+    """
+
+    def __init__(self, out: TextIO, node: str, outbox: Outbox | None = None, form: Form = json_line) -> None:
+        self._out, self._node, self._outbox, self._form = out, node, outbox, form
         self._lock, self._is_read = threading.Lock(), True
         self.on_command: Callable[[str, Command], None] = lambda *_: None  # nobody speaks to a printer
         self.broker_status = BrokerStatus()
@@ -117,11 +133,11 @@ class JsonLinesPublisher:
         """Nothing waits here, so there is nothing to spend the time on."""
 
     def _print(self, what: str, payload: dict[str, Any]) -> None:
-        line = to_json({"topic": what, **payload}).decode()
         with self._lock:
             if self._is_read:
                 try:
-                    print(line, file=self._out, flush=True)
+                    for line in self._form(what, payload):
+                        print(line, file=self._out, flush=True)
                 except OSError as e:  # a pipe that is closed, a terminal that is gone: said once, so that the rest still stops in order
                     self._is_read = False
                     raise BrokenPipeError(e.errno, "nobody reads what is printed any more") from e

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from asd_daemon.redaction import redact, redact_all
@@ -13,6 +16,30 @@ from asd_daemon.redaction import redact, redact_all
 _MOST_SUBJECTS = 1000  # of log lines whose repeats are counted
 ANSWER = {"is_answer": True}
 """`extra` of a line that answers what somebody has asked for just now: it is written however often."""
+
+
+_MACHINE: ContextVar[str | None] = ContextVar("machine", default=None)
+
+
+def speak_of(machine: str) -> None:
+    """All that this thread logs from now on is of a machine."""
+    _MACHINE.set(machine)
+
+
+_KNOW_NO_MACHINE = ("asd_daemon.hear", "asd_daemon.waveform")
+
+
+class MachineNamed(logging.Filter):
+    """Names the machine at the beginning of a line that is of one and can't say which: whoever hears knows no machine."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True; the line may be another one."""
+        machine = _MACHINE.get() if record.name.startswith(_KNOW_NO_MACHINE) else None
+        if machine is not None and not record.getMessage().startswith(f"{machine}: "):
+            args = record.args if isinstance(record.args, tuple) else ()
+            message = str(record.msg) if args else record.getMessage().replace("%", "%%")
+            record.msg, record.args = f"%s: {message}", (machine, *args)
+        return True
 
 
 class RepeatLimit(logging.Filter):
@@ -49,12 +76,30 @@ def subject_of(record: logging.LogRecord) -> str | None:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z warning: message`."""
+    """`2026-01-31T12:00:00.000Z warning: message`; without the time where whoever keeps the log knows it."""
+
+    def __init__(self, *, with_time: bool = True) -> None:
+        super().__init__()
+        self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and a traceback where there is one."""
-        line = f"{_at(record)} {record.levelname.lower()}: {record.getMessage()}"
+        level = "" if record.levelno == logging.INFO and not self._with_time else f"{record.levelname.lower()}: "
+        line = f"{f'{_at(record)} ' if self._with_time else ''}{level}{record.getMessage()}"
         return redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+
+
+class WrappedFormatter(TextFormatter):
+    """Lines for a terminal, without the time, wrapped at its width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(with_time=False)
+        self._width = width
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As many lines as the words need; a traceback stays as it is."""
+        text = super().format(record)
+        return text if record.exc_info else "\n".join(textwrap.wrap(text, self._width, subsequent_indent=" " * 10))
 
 
 class JsonFormatter(logging.Formatter):
@@ -76,10 +121,45 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(redact_all(content), ensure_ascii=False)
 
 
-def log_to_stderr(*, as_json: bool, verbose: bool) -> None:
-    """Send the log to standard error; journald keeps it, we write no file."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+class JournalFormatter(logging.Formatter):
+    """What another formatter makes, with the priority at the beginning of every line, as journald reads it (sd-daemon(3))."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`<4>…` of a warning; a traceback has as many priorities as lines."""
+        priority = next(p for level, p in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in self._inner.format(record).splitlines())
+
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+
+def is_the_journal(descriptor: int, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a file descriptor leads to journald: systemd says of which it is, and a redirected one is another (systemd.exec(5))."""
+    device, _, inode = environment.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def log_to_stderr(*, as_json: bool, verbose: bool, view_width: int | None = None) -> None:
+    """Send the log to standard error; journald keeps it, we write no file.
+
+    Args:
+        as_json: one JSON object a line.
+        verbose: what is usually of no interest too.
+        view_width: columns of a terminal on which people read it among the lines of the live view, which have the times.
+    """
+    handler, is_journal = logging.StreamHandler(), is_the_journal(2)
+    plain = TextFormatter(with_time=not is_journal) if view_width is None else WrappedFormatter(view_width)
+    formatter = JsonFormatter() if as_json else plain
+    handler.setFormatter(JournalFormatter(formatter) if is_journal else formatter)
+    handler.addFilter(MachineNamed())  # first, so that repeats are counted for each machine
     handler.addFilter(RepeatLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]

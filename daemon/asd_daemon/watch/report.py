@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asd_daemon.hear.source import SourceHealth
-from asd_daemon.tell.payloads import MachineState
+from asd_daemon.tell.payloads import AboveThreshold, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
 
@@ -19,6 +19,8 @@ class MachineReport:
     state: MachineState
     counts: Counts
     source_health: SourceHealth
+    above: AboveThreshold | None = None
+    """How near an alert is."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.private_files import make_private_file, make_private_folder
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.payloads import state_payload, time_text
@@ -41,8 +40,15 @@ class StatusFile:
     """Writes the file as windows go by, at most once a second unless a state has changed, and removes it at the end."""
 
     def __init__(
-        self, file: Path, *, node: str, version: str, delivery_report: DeliveryReports = DeliveryReport
+        self,
+        file: Path,
+        *,
+        node: str,
+        version: str,
+        delivery_report: DeliveryReports = DeliveryReport,
+        state_folder: Path = Path(),
     ) -> None:
+        self._state_folder = state_folder.absolute()
         self._file, self._node, self._version, self._delivery_report = file, node, version, delivery_report
         self._started_at = datetime.now(UTC)
         self._reports: Reports | None = None
@@ -86,7 +92,7 @@ class StatusFile:
         """What is worth writing at once."""
         reports = self._reports() if self._reports else {}
         states: list[tuple[str, object]] = [
-            (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles))
+            (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles, r.above))
             for name, r in reports.items()
         ]
         broker_status = self._delivery_report().broker_status
@@ -101,6 +107,7 @@ class StatusFile:
             "node": self._node,
             "version": self._version,
             "pid": os.getpid(),
+            "state_folder": str(self._state_folder),
             "started_at": time_text(self._started_at),
             "updated_at": time_text(datetime.now(UTC)),
             "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
@@ -172,7 +179,12 @@ def _is_ours(folder: Path) -> bool:
 
 def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
     state = {k: v for k, v in state_payload(node, name, report.state).items() if k not in ("schema", "node", "machine")}
-    return {**state, "counts": asdict(report.counts), "source": asdict(report.source_health)}
+    return {
+        **state,
+        "counts": asdict(report.counts),
+        "source": asdict(report.source_health),
+        "above": report.above and asdict(report.above),
+    }
 
 
 def status_folder(state_folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -202,6 +214,8 @@ class DaemonStatus:
     content: Mapping[str, Any]
     trouble: str | None
     """Why the file can't be trusted: its daemon is gone, or has made no progress for a minute."""
+    is_running: bool = True
+    """Whether there is a process that may write it again."""
 
     @property
     def well(self) -> bool:
@@ -210,50 +224,6 @@ class DaemonStatus:
         are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
         broker = self.content.get("broker", {})
         return self.trouble is None and are_well and not (broker.get("trouble") or broker.get("troubles"))
-
-
-def status_lines(status: DaemonStatus) -> Iterator[str]:
-    """Lines for people."""
-    content = status.content
-    yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
-    broker, waiting = content.get("broker", {}), content.get("kept", {}).get("alerts_waiting", 0)
-    if broker.get("broker"):
-        how = broker["trouble"] or (
-            f"broker {broker['broker']}: " + ("connected" if broker["connected"] else "connecting")
-        )
-        yield f"  {how}, {waiting} alerts wait"
-        for trouble in broker.get("troubles", ()):
-            yield f"    {trouble}"
-    if waiting and not content.get("kept", {}).get("alerts_durable", True):
-        yield f"  {waiting} alerts are in memory only: a restart would lose them"
-    shared = _shared_troubles(content)
-    for trouble in shared:
-        yield f"  {trouble}"
-    for name, machine in content.get("machines", {}).items():
-        score = "" if machine["score"] is None else f"  score {machine['score']:.4g} of {machine['threshold']:.4g}"
-        reason = f" ({machine['reason']})" if machine["reason"] else ""
-        state = ", ".join(dict.fromkeys(filter(None, (machine["state"], machine.get("operating_state")))))
-        yield f"  {name}: {state}{reason} since {machine['since']}{score}"
-        yield "    " + ", ".join(f"{count} {what}" for what, count in machine["counts"].items() if count)
-        if text := machine.get("text"):
-            yield f"    {text}"
-        calibration = machine.get("calibration")
-        if calibration and machine["threshold"] is not None:
-            yield f"    threshold {Threshold(machine['threshold'], **calibration).words}"
-        if machine["muted_until"]:
-            yield f"    muted until {machine['muted_until']}"
-        if machine["drift"]:
-            fraction, since = machine["drift"]["fraction"], machine["drift"]["since"]
-            yield f"    normal scores have drifted {fraction:.0%} of the way to the threshold, since {since}"
-        for trouble in machine["troubles"]:
-            if trouble not in shared:
-                yield f"    {trouble}"
-
-
-def _shared_troubles(content: Mapping[str, Any]) -> list[str]:
-    """What all of several machines say, which is of the daemon."""
-    said = [machine["troubles"] for machine in content.get("machines", {}).values()]
-    return [trouble for trouble in said[0] if all(trouble in other for other in said)] if len(said) > 1 else []
 
 
 def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:
@@ -291,11 +261,13 @@ def _read(file: Path, now_s: float) -> DaemonStatus:
         age_s = now_s - float(content["updated_monotonic_s"])
         process_id = int(content["pid"])
     except (OSError, ValueError, KeyError, TypeError) as e:
-        return DaemonStatus(file, {}, f"can't be read: {e}")
+        return DaemonStatus(file, {}, f"can't be read: {e}", is_running=False)
     if not _is_running(process_id):
-        return DaemonStatus(file, content, f"the daemon (process {process_id}) is gone; it did not stop in order")
+        gone = f"the daemon (process {process_id}) is gone; it did not stop in order"
+        return DaemonStatus(file, content, gone, is_running=False)
     if age_s < -SLACK_S:
-        return DaemonStatus(file, content, "is of a daemon that ran before this box was started anew")
+        earlier = "is of a daemon that ran before this box was started anew"
+        return DaemonStatus(file, content, earlier, is_running=False)
     if age_s > STALE_S:
         return DaemonStatus(file, content, f"no progress for {age_s:.0f} s")
     return DaemonStatus(file, content, None)

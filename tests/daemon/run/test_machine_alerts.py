@@ -268,7 +268,7 @@ def test_alert_says_in_words_what_has_changed(tmp_path: Path, caplog: pytest.Log
     assert changes is not None
     assert change_text(changes) == "A new tone at 3000 Hz"
     assert desk.state.changes == changes, "as long as it is open"
-    assert "alert open, score 0.95 of 0.5: A new tone at 3000 Hz" in caplog.text
+    assert "alert opens, score 0.95 of 0.5: A new tone at 3000 Hz" in caplog.text
     desk.hear(0.6, 0.1, 0.1)
     assert desk.kinds[-1] == "close"
     assert desk.publisher.details[-1].changes == changes, "the worst window's, to the end"
@@ -328,7 +328,7 @@ def test_alerts_that_had_to_be_given_up_are_counted_in_the_state(tmp_path: Path)
     desk = Desk(tmp_path, keep=KeepSettings(clips="none", alerts_waiting=10))
     for number in range(12):
         desk.stores.outbox.put("fan", "t", b"", kind=AlertKind.OPEN, event_id=str(number))
-    assert desk.state.troubles == ("2 messages were given up: too many waited for the broker",)
+    assert desk.state.troubles == ("2 messages given up: too many waited for the broker",)
 
 
 def test_lasting_steady_change_is_told_once_as_an_unknown_state_and_not_again_after_a_restart(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.watch.counters import Counters, Counts
-from asd_daemon.watch.log import JsonFormatter, RepeatLimit, TextFormatter
+from asd_daemon.watch.log import (
+    JournalFormatter,
+    JsonFormatter,
+    MachineNamed,
+    RepeatLimit,
+    TextFormatter,
+    is_the_journal,
+    speak_of,
+)
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.waiting import PATIENT_S
 
@@ -83,8 +92,8 @@ def test_counters_from_many_threads_lose_nothing() -> None:
     assert counters.now + Counts(heard=1, opened=2) == Counts(heard=4001, gap_samples=12_000, opened=2)
 
 
-def record(message: str, *arguments: object, level: int = logging.WARNING) -> logging.LogRecord:
-    return logging.LogRecord("asd", level, "file", 1, message, arguments, None)
+def record(message: str, *arguments: object, level: int = logging.WARNING, name: str = "asd") -> logging.LogRecord:
+    return logging.LogRecord(name, level, "file", 1, message, arguments, None)
 
 
 def test_repeat_limit_lets_a_few_through_and_then_counts() -> None:
@@ -124,3 +133,70 @@ def test_forms_of_the_log_are_one_line_with_utc_time() -> None:
         "subject": "fan",
         "template": "%s: lost",
     }
+
+
+SOURCE = "asd_daemon.hear.sources.microphone"
+
+
+def named(machine: str, line: logging.LogRecord) -> logging.LogRecord:
+    """The line as a thread that speaks of a machine logs it."""
+
+    def work() -> None:
+        speak_of(machine)
+        MachineNamed().filter(line)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return line
+
+
+def test_line_of_a_source_says_of_which_machine_it_is_and_is_counted_for_it() -> None:
+    limit = RepeatLimit(most=2, period_s=60, clock=lambda: 0.0)
+    lines = [named(machine, record("%s: sound is back after %.1f s", "mic", 2.0, name=SOURCE)) for machine in "aaab"]
+    assert [limit.filter(line) for line in lines] == [True, True, False, True]
+    assert lines[0].getMessage() == "a: mic: sound is back after 2.0 s"
+    assert json.loads(JsonFormatter().format(lines[3]))["subject"] == "b"
+
+
+def test_line_that_names_its_machine_or_is_of_none_stays_as_it_is() -> None:
+    assert named("fan", record("%s: lost", "fan", name=SOURCE)).getMessage() == "fan: lost"
+    assert named("fan", record("usual level 100 %", name=SOURCE)).getMessage() == "fan: usual level 100 %"
+    of_none = record("%s: lost", "mic", name=SOURCE)
+    MachineNamed().filter(of_none)
+    assert of_none.getMessage() == "mic: lost"
+    assert named("fan", record("listening to fan, mill")).getMessage() == "listening to fan, mill", "of all of them"
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (logging.DEBUG, "<7>debug: lost"),
+        (logging.INFO, "<6>lost"),
+        (logging.WARNING, "<4>warning: lost"),
+        (logging.ERROR, "<3>error: lost"),
+        (logging.CRITICAL, "<2>critical: lost"),
+    ],
+)
+def test_line_for_the_journal_begins_with_its_priority(level: int, said: str) -> None:
+    assert JournalFormatter(TextFormatter(with_time=False)).format(record("lost", level=level)) == said
+
+
+def test_every_line_of_a_traceback_has_the_priority() -> None:
+    line = record("broke", level=logging.ERROR)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        line.exc_info = sys.exc_info()
+    told = JournalFormatter(TextFormatter(with_time=False)).format(line).splitlines()
+    assert len(told) > 3
+    assert all(one.startswith("<3>") for one in told)
+
+
+def test_journal_is_known_by_the_file_that_systemd_names(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("w") as stream, (tmp_path / "other").open("w") as other:
+        found = os.fstat(stream.fileno())
+        environment = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert is_the_journal(stream.fileno(), environment)
+        assert not is_the_journal(other.fileno(), environment), "the log goes elsewhere"
+        assert not is_the_journal(stream.fileno(), {})

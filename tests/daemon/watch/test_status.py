@@ -21,14 +21,15 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.hear.source import SourceHealth
 from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.thresholds.threshold import Threshold
-from asd_daemon.tell.payloads import Condition, Drift, MachineState
+from asd_daemon.tell.payloads import AboveThreshold, Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch import status as status_module
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.dead_man_ping import DeadManPing
 from asd_daemon.watch.metrics import MachineCollector, MetricsServer
 from asd_daemon.watch.report import DeliveryReport, MachineReport, StoreReport
-from asd_daemon.watch.status import StatusFile, read_statuses, status_file, status_folder, status_lines
+from asd_daemon.watch.status import StatusFile, read_statuses, status_file, status_folder
+from asd_daemon.watch.status_words import status_lines
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.daemon import RunningDaemon, ask
 from rig.disk import make_read_only, small_disk
@@ -49,6 +50,31 @@ def status_of(folder: Path, **machines: MachineReport) -> StatusFile:
     status = StatusFile(status_file(folder, machines), node="box", version="1")
     status.start(lambda: machines)
     return status
+
+
+@pytest.mark.parametrize(
+    ("above", "words"),
+    [
+        (
+            AboveThreshold(1, 2, 3),
+            "score 2.437 of 1.271; 1 of the 2 windows above the threshold, among 3, that open an alert",
+        ),
+        (
+            AboveThreshold(3, 2, 3),
+            "score 2.437 of 1.271; 3 windows above the threshold so soon after an alert: a new one waits",
+        ),
+        (None, "score 2.437 of 1.271"),
+    ],
+)
+def test_normal_machine_above_its_threshold_says_why_there_is_no_alert(
+    tmp_path: Path, above: AboveThreshold | None, words: str
+) -> None:
+    state = MachineState(Condition.NORMAL, AT, score=2.437, threshold=1.271)
+    status_of(tmp_path, fan=MachineReport(state, Counts(heard=1, losses=1), SourceHealth(), above))
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    lines = list(status_lines(found))
+    assert lines[1].endswith(words)
+    assert lines[2] == "    1 window heard, 1 loss of sound"
 
 
 def test_status_that_is_written_is_read_back_and_gone_after_a_clean_end(tmp_path: Path) -> None:

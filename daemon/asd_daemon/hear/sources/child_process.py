@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 DELAY_VARIABLE = "ASD_CHILD_DELAY_S"  # how long a child that speaks first shall wait before it touches its device
 _CHUNK_BYTES = 1 << 16
 _REAP_S = 1.0
+_WORTH_SAYING_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ class SupervisedChild:
         if self._sound_since_start_s == 0.0 and self._last_end_s is not None:
             away_s = max(0.0, sound.ended_s - length_s - self._last_end_s)  # what it sends at once had been waiting
             gap = max(1, round(away_s * SAMPLE_RATE_HZ))
-            _LOG.warning("%s: sound is back after %.1f s", self.name, away_s)
+            after = f" after {away_s:.1f} s" if away_s >= _WORTH_SAYING_S else ""
+            _LOG.warning("%s: sound is back%s", self.name, after)
         self._sound_since_start_s += length_s
         self._last_end_s = sound.ended_s
         if gap or self._sound_since_start_s == length_s:

@@ -22,6 +22,7 @@ from asd_daemon.hear.sources.devices import Device, NoSuchDeviceError, card_fact
 from asd_daemon.hear.sources.pulse_route import PulseRoute
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.resampling import Resampler
+from asd_daemon.wording import counted
 
 FIRST_BLOCK_S = 0.1  # that there is sound again shall be known soon
 BLOCK_S = 0.5
@@ -119,7 +120,7 @@ def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:
     channel = max(map(int, request["channels"]))
     if channel >= device.channels:
         raise NoSuchDeviceError(
-            f"microphone {device.name!r} has {device.channels} channel(s), no channel {channel} (from 0)"
+            f"microphone {device.name!r} has {counted(device.channels, 'channel')}, no channel {channel} (counted from 0)"
         )
 
     def accepts(rate_hz: float, channels: int = channel + 1) -> bool:

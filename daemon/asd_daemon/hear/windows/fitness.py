@@ -122,4 +122,4 @@ class WindowFitness:
         if len(self._levels_dbfs) == _LEARN_WINDOWS:
             memory.keep_level(round(statistics.median(self._levels_dbfs), 2))
             self._levels_dbfs.clear()
-            _LOG.info("the usual level is %.1f dBFS", memory.level_dbfs)
+            _LOG.info("usual level %.1f dBFS", memory.level_dbfs)

@@ -169,6 +169,11 @@ class Alarm:
         return self._open
 
     @property
+    def above(self) -> int:
+        """How many of the last windows lie above the threshold although no alert is open."""
+        return 0 if self._open is not None else sum(window.anomalous for window in self._recent)
+
+    @property
     def memory(self) -> AlarmMemory:
         """All it knows, to go on from later."""
         return AlarmMemory(

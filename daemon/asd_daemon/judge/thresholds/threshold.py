@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from asd_daemon.wording import counted, score_text
+
 State = Literal["provisional", "calibrated", "fixed"]
 Held = Literal["rise", "fall", "limit", "drift"]
 
@@ -45,8 +47,16 @@ class Threshold:
         """How sure it is, for people."""
         if self.state == "fixed":
             return "fixed by alarm.threshold"
-        learned = f"from {self.windows} windows on {self.days} days" if self.windows else "by enrolment alone"
-        held = "" if self.held is None or self.wanted is None else f"; it would be {self.wanted:.4g} but {self._why}"
+        learned = (
+            f"from {counted(self.windows, 'window')} on {counted(self.days, 'day')}"
+            if self.windows
+            else "by enrolment alone"
+        )
+        held = (
+            ""
+            if self.held is None or self.wanted is None
+            else f"; it would be {score_text(self.wanted)} but {self._why}"
+        )
         return f"{self.state}, {learned}{held}"
 
     @property

@@ -47,6 +47,7 @@ from asd_daemon.tell.payloads import (
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.retained_topics import Ownership, RetainedTopics
+from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 _TEND_EVERY_S = 30.0
@@ -196,20 +197,16 @@ class MqttPublisher:
         if self._node_availability is not None:
             self._node_availability.close()
         self._link.close(timeout_s)
-        if len(self.outbox):
-            _LOG.warning(
-                "%d alerts were not confirmed by broker %s; %s",
-                *(len(self.outbox), self._address),
-                "they wait on disk for the next start" if self.outbox.is_durable else "they are lost",
-            )
+        if left := len(self.outbox):
+            fate = "kept on disk for the next start" if self.outbox.is_durable else "lost"
+            _LOG.warning("%s not confirmed by broker %s: %s", counted(left, "alert"), self._address, fate)
 
     # What the link asks for, from its thread
 
     def accepted(self, session: Session, limits: Limits) -> None:
         """Begin with what waits."""
-        _LOG.info(
-            "connected to broker %s by MQTT %s, %d alerts wait", self._address, self._link.protocol, len(self.outbox)
-        )
+        waiting = counted(len(self.outbox), "alert")
+        _LOG.info("connected to broker %s by MQTT %s, %s waiting", self._address, self._link.protocol, waiting)
         self._scores.clear()
         self._subscriptions.ask(session)
         self._tend()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from asd_daemon.private_files import make_private_file, make_private_folder
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from asd_daemon.waveform import SAMPLE_RATE_HZ
+from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 I16 = NDArray[np.int16]
@@ -198,7 +199,7 @@ class ClipStore:
             path.unlink(missing_ok=True)
         if paths:
             names = ", ".join(f"{p.parent.name}/{p.name}" for p in paths[:3]) + (", …" if len(paths) > 3 else "")
-            _LOG.info("%d clips are deleted, %s: %s", len(paths), why, names)
+            _LOG.info("deleted, %s: %s, %s", why, counted(len(paths), "clip"), names)
 
     def _make_room(self, needed_bytes: int) -> None:
         """Delete the oldest clips until there is room for another.

@@ -18,6 +18,7 @@ from asd_daemon.tell.storage.clip_recorder import ClipRecorder
 from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
+from asd_daemon.wording import counted
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class MachineRecords:
         stores = (self.outbox, self.scores, self.clips.store if self.clips else None, self.history)
         found = [store.write_error for store in stores if store is not None and store.write_error is not None]
         if self.outbox is not None and self.outbox.dropped:
-            found.append(f"{self.outbox.dropped} messages were given up: too many waited for the broker")
+            found.append(f"{counted(self.outbox.dropped, 'message')} given up: too many waited for the broker")
         refused = () if self.outbox is None else self.outbox.refusals_of(self.machine)
         return (*found, *(f"alerts wait that the broker refuses: {why}" for why in refused))
 

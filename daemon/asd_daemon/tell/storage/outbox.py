@@ -23,6 +23,7 @@ from asd_daemon.tell.storage import alert_rows
 from asd_daemon.tell.storage.alert_rows import WaitingAlert
 from asd_daemon.tell.storage.database import is_broken, set_aside
 from asd_daemon.tell.storage.refusals import Refusals
+from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,8 +106,7 @@ class Outbox:
             self._next_key, self._alerts[alert.key] = self._next_key + 1, alert
             self._unsaved.add(alert.key)
             if memory is not None:
-                self._memories[machine] = memory
-                self._unsaved_memories.add(machine)
+                self._memories[machine], self._unsaved_memories = memory, self._unsaved_memories | {machine}
             if len(self._alerts) > self._limit:
                 self._drop_one()
             self._save()
@@ -263,7 +263,7 @@ class Outbox:
         """Take over what an earlier run has left; it goes before what came while the disk could not be read."""
         self._take_over(self._open(), self._machines)
         for machine, count in alert_rows.count_others(self._open(), self._machines):
-            _LOG.info("%d alerts of machine %s wait for a daemon that hears it", count, machine)
+            _LOG.info("%s: %s waiting for a daemon that hears it", machine, counted(count, "alert"))
         self._is_loaded = True
 
     def _take_over(self, database: sqlite3.Connection, machines: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from asd_daemon.errors import UsageError
 from asd_daemon.tell.storage.database import is_broken, open_database, set_aside
 from asd_daemon.tell.storage.plausible_clock import EARLIEST_S, PlausibleClock
+from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -202,7 +203,7 @@ class ScoreLog:
         gone = database.execute(f"delete from score where number < ?3 and {undated}", bounds).rowcount  # noqa: S608
         gone += database.execute(f"delete from score where {old}", bounds).rowcount  # noqa: S608
         if gone:
-            _LOG.info("%d scores older than %g days are deleted", gone, self._days)
+            _LOG.info("deleted: %s older than %s", counted(gone, "score"), f"{self._days:g} days")
 
 
 def read_scores(file: Path, machine: str, since: datetime | None = None) -> Iterator[LoggedScore]:

@@ -19,7 +19,7 @@ from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
 from asd_daemon.tell.payloads import MachineState
-from asd_daemon.tell.publisher import JsonLinesPublisher
+from asd_daemon.tell.publisher import PrintingPublisher
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.waiting import PATIENT_S, wait_until
 
@@ -51,7 +51,7 @@ class SlowJudge:
         return Calm()
 
 
-class States(JsonLinesPublisher):
+class States(PrintingPublisher):
     """Keeps the states, in order, and wakes who waits for one."""
 
     def __init__(self) -> None:
