@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asd_daemon.cli.service_limits import with_limits
 from asd_daemon.cli.service_visibility import check_visibility
 from asd_daemon.errors import CannotStartError, UsageError
 from asd_daemon.settings.file import SYSTEM_FILE, load_settings
@@ -59,7 +60,7 @@ def install(prefix: Path, program: Path) -> Iterator[Change]:
     settings = load_settings(configuration)
     unit = with_credential(template("asd-daemon@.service").replace(_TEMPLATE_PROGRAM, quoted(program)), settings)
     yield _write(_below(prefix, UNIT), unit)
-    yield _write(_below(prefix, WHOLE_UNIT), whole_unit(unit))
+    yield _write(_below(prefix, WHOLE_UNIT), with_limits(whole_unit(unit), settings.machines))
     page_unit = template("asd-daemon-web.service").replace(_TEMPLATE_PROGRAM, quoted(program))
     yield _write(_below(prefix, PAGE_UNIT), page_unit)
     rules = template("90-asd-daemon.rules") + udev_rules(settings)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 
 from asd_daemon.hear.source import Source
 from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.sources.computing_turns import ComputingTurns
 
 
-def open_source(
-    spec: SourceSpec, *, wait: bool = False, computing: AbstractContextManager[object] | None = None
-) -> Source:
+def open_source(spec: SourceSpec, *, wait: bool = False, computing: ComputingTurns | None = None) -> Source:
     """Make a source ready to be heard.
 
     Args:
         spec: which one.
         wait: keep trying when a device or command isn't there at the start, rather than fail.
-        computing: held by one simulated machine at a time.
+        computing: turns of the simulated machines of the process.
 
     Raises:
         UsageError: options out of range.
@@ -57,5 +54,5 @@ def open_sources(
         from asd_daemon.hear.sources.shared_microphone import open_microphones
 
         opened = open_microphones(devices, wait=wait, device_checks=device_checks)
-    computing = threading.Lock()
+    computing = ComputingTurns()
     return {name: opened.get(name) or open_source(spec, wait=wait, computing=computing) for name, spec in specs.items()}

@@ -18,6 +18,7 @@ import yaml
 
 from asd_daemon.cli.program import cli
 from asd_daemon.cli.service_installation import RULES, UNIT, WHOLE_UNIT, template, udev_rules, whole_unit
+from asd_daemon.cli.service_limits import limits
 from asd_daemon.hear.source import SourceHealth
 from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.settings.file import SYSTEM_FILE, parse_settings
@@ -147,6 +148,41 @@ def instructions(file: Path) -> list[tuple[str, str]]:
     text = re.sub(r"\\\n", " ", file.read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def limits_of(unit: str) -> tuple[int, int]:
+    memory, tasks = re.search(r"^MemoryMax=(\d+)M$", unit, re.M), re.search(r"^TasksMax=(\d+)$", unit, re.M)
+    assert memory is not None
+    assert tasks is not None
+    return int(memory[1]), int(tasks[1])
+
+
+def test_unit_of_all_machines_may_take_what_so_many_need(tmp_path: Path) -> None:
+    """Measured with 200 simulated machines: two threads and 3.4 MB each; a recorder has a process of 60 MB."""
+    root, one = tmp_path / "root", limits_of(template(UNIT.name))
+    many = {"machines": {f"m{n}": {"source": {"simulate": "fan"}} for n in range(200)}}
+    below(root, SYSTEM_FILE).parent.mkdir(parents=True)
+    for content, (least_mb, least_tasks) in (
+        (many, (4 * 200 + one[0], 2 * 200 + one[1])),
+        ({"machines": {f"m{n}": {"source": {"device": f"usb-path:1-1.{n}"}} for n in range(8)}}, (8 * 100, 8 * 10)),
+    ):
+        below(root, SYSTEM_FILE).write_text(json.dumps(content))
+        assert (
+            ask("service", "install", "--prefix", root, "--program", "/opt/x/asd-daemon", home=tmp_path).returncode == 0
+        )
+        memory_mb, tasks = limits_of(below(root, WHOLE_UNIT).read_text())
+        assert memory_mb >= least_mb
+        assert tasks >= least_tasks
+        assert limits_of(below(root, UNIT).read_text()) == one, "a process for one machine stays as it was"
+
+
+def test_unit_whose_machines_share_a_device_counts_it_once() -> None:
+    shared = parse_settings(
+        '{"machines": {"a": {"source": {"device": "x", "channel": 0}}, "b": {"source": {"device": "x", "channel": 1}}}}',
+        "c",
+    )
+    apart = parse_settings('{"machines": {"a": {"source": {"device": "x"}}, "b": {"source": {"device": "y"}}}}', "c")
+    assert limits(shared.machines) < limits(apart.machines)
 
 
 def test_every_how_to_page_that_is_promised_exists() -> None:

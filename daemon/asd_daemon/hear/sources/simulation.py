@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SIMULATION_OPTIONS, SourceSpec
+from asd_daemon.hear.sources.computing_turns import ComputingTurns
 from asd_daemon.hear.sources.recordings import PlaybackClock
 from asd_daemon.hear.sources.work_cycle import WorkCycle, parse_cycle
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -51,7 +51,7 @@ class SimulationSource:
         stream: SceneStream,
         timetable: FailureTimetable,
         speed: float,
-        computing: AbstractContextManager[object] | None = None,
+        computing: ComputingTurns | None = None,
     ) -> None:
         """Put a machine on its timetable.
 
@@ -60,14 +60,13 @@ class SimulationSource:
             stream: its sound.
             timetable: when it fails and is repaired.
             speed: how much faster than real time it runs.
-            computing: held while it computes its sound, one machine of a process at a time: hundreds would only take Python from each
-                other, operation by operation.
+            computing: turns of the machines of a process at computing their sound.
 
         Raises:
             UsageError: a failure or severity that the machine does not have.
         """
         self._name, self._stream, self._timetable, self._speed = name, stream, timetable, speed
-        self._clock, self._computing = PlaybackClock(speed), computing or nullcontext()
+        self._clock, self._computing = PlaybackClock(speed), computing or ComputingTurns()
         if timetable.failure is not None:  # refuse a wrong name now, not in an hour
             stream.fail(timetable.failure, timetable.severity)
             stream.repair()
@@ -82,7 +81,7 @@ class SimulationSource:
             _LOG.info("the simulated %s runs faster than real time: %s", self._name, how)
         second = 0
         while second < self._timetable.end_after_s:
-            with self._computing:
+            with self._computing.turn(second):
                 if self._clock.is_stopped:
                     return
                 self._change(second)
@@ -113,7 +112,7 @@ class SimulationSource:
             _LOG.info("the simulated %s is repaired after %d s", self._name, second)
 
 
-def open_simulation(spec: SourceSpec, computing: AbstractContextManager[object] | None = None) -> SimulationSource:
+def open_simulation(spec: SourceSpec, computing: ComputingTurns | None = None) -> SimulationSource:
     """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), cycle, domain, noise, snr (dB), speed, seed,
     serial. `cycle=load=0:600,off:300` runs ten minutes at that load, stands still for five, and so on (work_cycle.py).
 
