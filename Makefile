@@ -41,7 +41,7 @@ bench: $(VENV)/.bench               ## the tables of figures, measured on this m
 
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations; about an hour
 	@deploy/system-packages.sh broker nats rabbitmq microphone
-	for proof in microphone day alerts brokers configuration; do \
+	for proof in microphone day alerts brokers configuration home_assistant; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound (an hour; goes on where it stopped)
