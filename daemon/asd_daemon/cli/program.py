@@ -35,7 +35,21 @@ def cli() -> None:
     """Listen to machines and tell when one goes wrong."""
 
 
-for command in (run, score, devices, check, status, watch, web, replay, sample_config, enroll, machines, bundle, service):
+for command in (
+    run,
+    score,
+    devices,
+    check,
+    status,
+    watch,
+    web,
+    replay,
+    sample_config,
+    enroll,
+    machines,
+    bundle,
+    service,
+):
     cli.add_command(command)
 
 

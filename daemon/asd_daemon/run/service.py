@@ -239,8 +239,8 @@ class Service:
             _LOG.info("listening to %s", ", ".join(monitor.machine for monitor in self.monitors))
 
     def _on_progress(self, machine: str) -> None:
-        self._notifier.progressed(machine)
         self._on_change(machine)
+        self._notifier.progressed(machine)
 
     def _on_change(self, _machine: str) -> None:
         self._notifier.status(self._status())

@@ -366,6 +366,8 @@ def test_every_command_and_option_has_help() -> None:
         "devices",
         "check",
         "status",
+        "watch",
+        "web",
         "replay",
         "service install",
         "service uninstall",

@@ -57,7 +57,7 @@ def test_install_then_uninstall_leaves_the_configuration_alone(tmp_path: Path) -
         "service", "install", "--prefix", root, "--machine", "fan", "--program", "/opt/x/asd-daemon", home=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written ") == 4
+    assert done.stdout.count("written ") == 5
     assert "sudo systemctl enable --now asd-daemon@fan\n" in done.stdout
     assert "ExecStart=/opt/x/asd-daemon run --machine %i" in below(root, UNIT).read_text()
     below(root, SYSTEM_FILE).write_text(TWO)
