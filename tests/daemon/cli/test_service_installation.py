@@ -67,9 +67,9 @@ def test_install_then_uninstall_leaves_the_configuration_alone(tmp_path: Path) -
     assert below(root, SYSTEM_FILE).read_text() == TWO
     assert 'ATTR{id}="fan"' in below(root, RULES).read_text()
     gone = ask("service", "uninstall", "--prefix", root, home=tmp_path)
-    assert gone.stdout.count("removed ") == 3
+    assert gone.stdout.count("removed ") == 4
     assert [p.relative_to(root) for p in root.rglob("*") if p.is_file()] == [SYSTEM_FILE.relative_to("/")]
-    assert ask("service", "uninstall", "--prefix", root, home=tmp_path).stdout.count("missing ") == 3
+    assert ask("service", "uninstall", "--prefix", root, home=tmp_path).stdout.count("missing ") == 4
 
 
 def test_install_of_a_program_that_the_service_could_not_see_is_refused(tmp_path: Path) -> None:
