@@ -184,7 +184,7 @@ def test_a_table_that_contradicts_names_is_named_and_the_names_are_used(tmp_path
     table = read_dataset([tmp_path])
     assert [c.attributes for c in table.clips] == [(("ac", "0.10"),), (("ac", "0.20"),), (("ac", "0.30"),)]
     assert "disagrees with the names of 2 train file(s)" in reasons(table)["attributes_00.csv"]
-    assert table.report().startswith("1 contradiction(s); the clips are used:\n")
+    assert table.report().startswith("1 doubt(s); the clips are used:\n")
 
 
 def test_withheld_attributes_stay_withheld(tmp_path: Path) -> None:
@@ -241,6 +241,27 @@ def test_normal_and_anomalous_folders_of_a_plain_machine_are_its_test(tmp_path: 
         ],
         key=str,
     )
+
+
+def test_unfit_clips_that_are_judged_or_of_the_place_alone_stay_and_are_named(tmp_path: Path) -> None:
+    lay(
+        tmp_path, "fan/train/section_00_source_train_normal_0000.wav", "fan/test/section_00_source_test_normal_0001.wav"
+    )
+    lay(tmp_path, "press/a.wav")
+    silent = [
+        tmp_path / "fan/test/section_00_source_test_normal_0002.wav",
+        tmp_path / "fan/supplemental/section_00_noise_0003.wav",
+        tmp_path / "press/b.wav",
+    ]
+    silent[1].parent.mkdir()
+    for path in silent:
+        soundfile.write(path, np.zeros(160_000), 16_000)
+    table = read_dataset([tmp_path])
+    assert {clip.path for clip in table.clips} >= set(silent), "each clip of a test split has a score"
+    assert {(problem.path, problem.reason, problem.used) for problem in table.problems} == {
+        (path, "is not usable: silence", True) for path in silent
+    }
+    assert table.report().startswith("3 doubt(s); the clips are used:\n")
 
 
 def test_what_cannot_be_used_is_named_with_its_reason_and_the_rest_is_listed(tmp_path: Path) -> None:
@@ -416,7 +437,9 @@ def test_realbench_is_listed_completely() -> None:
     if not root.is_dir():
         pytest.skip("no real recordings in ../shared/realbench")
     table = read_dataset([root])
-    assert not table.problems, table.report()
+    assert all(problem.used and problem.reason == "is not usable: silence" for problem in table.problems), (
+        table.report()
+    )
     counts = Counter((c.machine, c.split, c.domain if c.split == "train" else c.label) for c in table.clips)
     assert [counts["lathe", "train", d] for d in ("source", "target")] == [18, 4]
     assert [counts["lathe", "test", label] for label in ("normal", "anomaly")] == [14, 30]

@@ -78,7 +78,7 @@ class ClipTable:
         lines: list[str] = []
         for used, heading in (
             (False, "file(s) or folder(s) can't be used"),
-            (True, "contradiction(s); the clips are used"),
+            (True, "doubt(s); the clips are used"),
         ):
             reasons = [
                 f"  {printable(problem.path)}: {problem.reason}" for problem in self.problems if problem.used == used

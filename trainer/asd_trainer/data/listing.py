@@ -80,13 +80,17 @@ class Listing:
             )
 
     def checked_clips(self) -> list[Clip]:
-        """The clips whose files can be read and are fit to be learned or judged; the others become problems."""
+        """The clips whose files can be read and are fit to be learned; the others become problems.
+
+        Clips that are to be judged, or that hold the place alone, stay though they are unfit (a test split has a score for each of its
+        clips), and are named too.
+        """
         chunks = [self._clips[i : i + _HEADERS_AT_ONCE] for i in range(0, len(self._clips), _HEADERS_AT_ONCE)]
         with ThreadPoolExecutor(thread_name_prefix="headers") as pool:
-            reasons = [reason for chunk in pool.map(_unfit, chunks) for reason in chunk]
-        pairs = list(zip(self._clips, reasons, strict=True))
-        self.problems.extend(Problem(clip.path, reason) for clip, reason in pairs if reason)
-        return [clip for clip, reason in pairs if not reason]
+            found = [problem for chunk in pool.map(_problems, chunks) for problem in chunk]
+        self.problems.extend(problem for problem in found if problem is not None)
+        pairs = zip(self._clips, found, strict=True)
+        return [clip for clip, problem in pairs if problem is None or problem.used]
 
     def _walk(self, folder: Path) -> None:
         if not self._enter(folder):
@@ -227,24 +231,25 @@ class Listing:
         return [*sounds, *(path for sub in folders for path in self._sounds_below(sub))]
 
 
-def _unfit(clips: Sequence[Clip]) -> list[str]:
-    return [_unfit_reason(clip) for clip in clips]
+def _problems(clips: Sequence[Clip]) -> list[Problem | None]:
+    return [_problem(clip) for clip in clips]
 
 
-def _unfit_reason(clip: Clip) -> str:
-    """Why a file can't be a clip; empty where it can."""
+def _problem(clip: Clip) -> Problem | None:
+    """Why a file can't be a clip, or is none that should be trusted; None where it is well."""
     try:
         with SoundFile(clip.path) as file:
             refuse_low_rate(file)
             seconds = (file.promised_samples or 0) / file.rate_hz
         if 0 < seconds < LEAST_S:
-            return f"too short: {seconds:.2g} s; at least {LEAST_S:g} s are needed"
-        if clip.split != "train" or (clip.section == _PLAIN_SECTION and clip.domain is None):
-            return ""
+            return Problem(clip.path, f"too short: {seconds:.2g} s; at least {LEAST_S:g} s are needed")
         unfit = unfit_reason(read_waveform(clip.path)[:WINDOW_SAMPLES])
     except RecordingError as e:
-        return str(e).removeprefix(f"{printable(clip.path)}: ")
-    return f"is not usable: {unfit.value}" if unfit else ""
+        return Problem(clip.path, str(e).removeprefix(f"{printable(clip.path)}: "))
+    if unfit is None:
+        return None
+    is_learned = clip.split == "train" and not (clip.section == _PLAIN_SECTION and clip.domain is None)
+    return Problem(clip.path, f"is not usable: {unfit.value}", used=not is_learned)
 
 
 def _is_dangling(path: Path) -> bool:
