@@ -22,6 +22,7 @@ _MOST_WITH_BARS = 8
 _SUM_UP_EVERY_S = 10.0
 _TEXT_COLUMN = 10  # behind the time
 _MOST_NAMES = 3
+_ORDINARY = ("starting", "normal", "off", "stopped")
 
 
 @dataclass
@@ -108,8 +109,8 @@ class LiveView:
         shown, state, reason = self._of(machine), str(content["state"]), content["reason"]
         troubles = tuple(content.get("troubles", ()))
         is_new = (state, reason) != (shown.state, shown.reason)
-        is_ordinary = self._is_crowd and reason is None and state in ("starting", "normal", "stopped")
-        was_ordinary = shown.state in ("", "starting", "normal")
+        is_ordinary = self._is_crowd and reason is None and state in _ORDINARY
+        was_ordinary = shown.state in ("", *_ORDINARY)
         new_troubles = [trouble for trouble in troubles if trouble not in shown.troubles]
         shown.state, shown.reason, shown.event_id, shown.troubles = state, reason, content["event_id"], troubles
         shown.at = max(shown.at, str(content.get("said_at") or content["since"]))  # some seconds may be simulated ones
@@ -139,7 +140,7 @@ class LiveView:
         for state, count in states.most_common():
             names = [name for name, shown in self._shown.items() if (shown.state or "starting") == state]
             more = ", …" if count > _MOST_NAMES else ""
-            named = "" if state in ("normal", "starting") else f" ({', '.join(names[:_MOST_NAMES])}{more})"
+            named = "" if state in _ORDINARY else f" ({', '.join(names[:_MOST_NAMES])}{more})"
             parts.append(f"{count} {state}{named}")
         highest, shown = max(self._shown.items(), key=lambda item: item[1].share)
         said = f"; highest {highest} {score_of(shown.score, shown.threshold)}" if shown.threshold else ""

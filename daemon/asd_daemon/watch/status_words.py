@@ -61,6 +61,7 @@ _COUNTED = {
     "heard": ("window heard", "windows heard"),
     "scored": ("scored", "scored"),
     "unusable": ("unusable", "unusable"),
+    "off": ("off", "off"),
     "dropped": ("dropped", "dropped"),
     "refused": ("recording refused", "recordings refused"),
     "gaps": ("gap", "gaps"),

@@ -97,6 +97,20 @@ def test_score_of_mp3_of_128_kbit_is_that_of_the_original(ear: Ear, rate_hz: int
         assert difference < MOST, (view, difference)
 
 
+@pytest.mark.parametrize("loudness", [0.3, 1.0, 3.0])
+def test_score_of_one_of_two_channels_in_mp3_of_256_kbit_is_that_of_it_alone(
+    ear: Ear, loudness: float, tmp_path: Path
+) -> None:
+    """128 kbit for two different channels is 64 for each, which single views hear (up to 30 % of a threshold, decision 15)."""
+    file, rms = tmp_path / "lossy.mp3", float(np.sqrt(np.mean(np.square(ear.test))))
+    other = np.random.default_rng(0).normal(0, loudness * rms, WINDOW_SAMPLES).astype(np.float32)
+    pair = np.stack([by_soxr(ear.test, 44_100), np.clip(by_soxr(other, 44_100), -1, 1)], axis=1)
+    level = (320 - 256) / (320 - 32)
+    soundfile.write(file, pair, 44_100, compression_level=level, bitrate_mode="CONSTANT")
+    for view, difference in compare(ear, read_waveform(file, 0)[:WINDOW_SAMPLES]):
+        assert difference < MOST, (view, difference)
+
+
 def test_score_of_what_is_low_passed_at_7_khz_is_that_of_the_original(ear: Ear) -> None:
     spectrum, hz = np.fft.rfft(ear.test), np.fft.rfftfreq(WINDOW_SAMPLES, 1 / 16_000)
     heard = np.asarray(np.fft.irfft(spectrum * (hz < 7_000), WINDOW_SAMPLES), np.float32)
