@@ -60,6 +60,7 @@ class _Note(BaseModel):
     microphone: str | None = None
     begun_at: datetime | None = None
     """UTC time of the first window, where they are spread."""
+    unattended: bool = False
 
 
 class CollectedWindows:
@@ -70,6 +71,7 @@ class CollectedWindows:
         key: what they are for.
         earlier: what becomes of those that are there.
         keeps_sound: whether the windows themselves are kept.
+        unattended: whether a daemon collects, and goes on by itself after a restart.
         now: UTC time.
 
     Raises:
@@ -84,10 +86,11 @@ class CollectedWindows:
         *,
         earlier: Earlier = "ask",
         keeps_sound: bool = False,
+        unattended: bool = False,
         now: datetime | None = None,
     ) -> None:
         self.folder, self._key, self._earlier, self._keeps_sound = folder, key, earlier, keeps_sound
-        self._now = now or datetime.now(UTC)
+        self._now, self._unattended = now or datetime.now(UTC), unattended
         self.forgotten = 0
         """Windows that were there and are not gone on with."""
         self._files = sorted(folder.glob("window-*.npz"))
@@ -159,8 +162,8 @@ class CollectedWindows:
                     f"heard by {note.microphone or 'an unknown microphone'}, now {microphone or 'an unknown one'}"
                 )
                 self._begin()
-            begun_at = self._note.begun_at if self._note else None
-            self._write(_Note(key=self._key, microphone=microphone, begun_at=begun_at))
+            note = self._note or note
+            self._write(note.model_copy(update={"microphone": microphone}))
         except OSError as e:
             raise EnrolmentError(f"{self.folder}: can't be written: {e}") from e
 
@@ -276,7 +279,7 @@ class CollectedWindows:
         self.forgotten, self._files = len(self._files), []
         shutil.rmtree(self.folder, ignore_errors=True)
         make_private_folder(self.folder)
-        self._write(_Note(key=self._key))
+        self._write(_Note(key=self._key, unattended=self._unattended))
 
     def _write(self, note: _Note) -> None:
         write_private(self.folder / NOTE, note.model_dump_json())
@@ -284,9 +287,10 @@ class CollectedWindows:
 
 
 def unfinished_collection(home: Path) -> CollectionKey | None:
-    """What windows of a machine are spread over time for, where that was interrupted; None where there is nothing to go on with."""
+    """What a daemon has collected windows of a machine for, spread over time, when it was stopped; None where there is no such thing."""
     try:
-        key = _Note.model_validate_json((home / COLLECTING / NOTE).read_bytes()).key
+        note = _Note.model_validate_json((home / COLLECTING / NOTE).read_bytes())
     except (OSError, ValidationError):
         return None
-    return key if key.over_s is not None and key.windows is not None else None
+    key = note.key
+    return key if note.unattended and key.over_s is not None and key.windows is not None else None

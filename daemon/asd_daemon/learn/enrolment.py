@@ -50,6 +50,8 @@ class EnrolmentRequest:
     """Whether the windows may be kept as sound, so that another version can hear them again."""
     over_s: float | None = None
     """Over how long the windows are spread; None: one after the other."""
+    unattended: bool = False
+    """Whether a daemon learns, which goes on by itself after a restart."""
     off_below_dbfs: float | None = None
     """Up to which level the machine is off, where somebody says so; None: that is looked for."""
     state: str | None = None
@@ -110,7 +112,11 @@ def enrol(
             windows=None if request.over_s is None else request.windows,
         )
         collection = CollectedWindows(
-            root / request.machine / COLLECTING, key, earlier=request.earlier, keeps_sound=request.keeps_sound
+            root / request.machine / COLLECTING,
+            key,
+            earlier=request.earlier,
+            keeps_sound=request.keeps_sound,
+            unattended=request.unattended,
         )
         if collection.forgotten:
             reporter.message(f"{collection.forgotten} windows that an earlier call collected are forgotten")

@@ -160,6 +160,7 @@ class LearningJudge:
             relearn=relearn,
             earlier="forget" if relearn else "forget other",  # there is nobody to ask
             keeps_sound=self._target.keeps_sound,
+            unattended=True,
             off_below_dbfs=self._target.off_below_dbfs,
             over_s=over_s,
             state=command.state,
@@ -181,6 +182,7 @@ class LearningJudge:
             relearn=key.mode == "relearn",
             earlier="resume",
             keeps_sound=self._target.keeps_sound,
+            unattended=True,
             off_below_dbfs=self._target.off_below_dbfs,
             over_s=key.over_s,
             state=key.state,

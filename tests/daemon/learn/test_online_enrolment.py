@@ -246,3 +246,35 @@ def test_settings_enrolment_needs_commands() -> None:
     with pytest.raises(ValidationError, match="enrolment needs commands: true"):
         MqttSettings(host="broker", enrolment=True)
     assert MqttSettings(host="broker", commands=True, enrolment=True).enrolment
+
+
+def test_learning_that_is_spread_over_time_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:
+    one = learning_judge(bundle, tmp_path)
+    asked_spread = Command.model_validate({"command": "enroll", "over": "1d", "windows": 16, "state": "product B"})
+    assert one.enrol(asked_spread) is None
+    assert len(hears(one, 2)) == 2
+    one.close()
+    wait_for_learning()
+    again = learning_judge(bundle, tmp_path)
+    assert again.is_learning
+    assert "of 16 windows heard" in (again.status_message() or "")
+    again.close()
+    wait_for_learning()
+    (tmp_path / "pump" / "collecting" / "note.json").unlink()
+    assert not learning_judge(bundle, tmp_path).is_learning
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ({"over": "3x"}, "must be a time"),
+        ({"over": "60d"}, "must be a time"),
+        ({"over": "1m"}, "do not fit"),
+        ({"windows": 50}, "with over only"),
+        ({"over": "3d", "minutes": 5}, "minutes, or over"),
+        ({"state": "\n"}, "state"),
+    ],
+)
+def test_command_that_spreads_what_can_not_be_spread_is_refused(words: dict[str, object], wrong: str) -> None:
+    with pytest.raises(ValidationError, match=wrong):
+        Command.model_validate({"command": "enroll", **words})
