@@ -10,6 +10,7 @@ from importlib import metadata
 
 import click
 
+from asd_daemon.cli.alerts import alerts
 from asd_daemon.cli.bundle import bundle
 from asd_daemon.cli.check import check
 from asd_daemon.cli.console import CommandGroup, use_one_thread
@@ -47,6 +48,7 @@ for command in (
     sample_config,
     enroll,
     machines,
+    alerts,
     bundle,
     service,
 ):

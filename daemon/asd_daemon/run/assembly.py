@@ -5,13 +5,15 @@ Owns how the parts are put together. Nothing is opened here that the service doe
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import metadata
 
+from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.monitor_assembly import MonitorAssembly
-from asd_daemon.run.publishing import make_publisher
+from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
@@ -66,7 +68,11 @@ def make_service(
     )
     reporters = [*health.reporters, live_socket]
     service = Service(publisher, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
-    publisher.on_command = service.command
+    inbox = CommandInbox(stores.spool, lambda machine, asked: service.command(machine, asked.command, asked.reply))
+    service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
+    publisher.on_command = lambda machine, command: service.command(
+        machine, command, partial(publish_answer, publisher, plan.settings.node, machine, command)
+    )
     if options is not None:
         service.on_reload = Reloading(plan, options, service, assembly, publisher, stores, health, troubles).reload
     return service

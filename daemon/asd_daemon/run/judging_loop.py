@@ -18,7 +18,7 @@ from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.window_judging import Learner, WindowJudging
-from asd_daemon.tell.commands import Command, CommandKind
+from asd_daemon.tell.commands import AskedCommand, Command, CommandKind
 from asd_daemon.tell.payloads import Condition
 from asd_daemon.watch.counters import Counters
 
@@ -71,7 +71,7 @@ class JudgingLoop:
         while (item := self._queue.get()) is not None:
             if isinstance(item, Window):
                 self._judge_in_turn(judge, item)
-            elif isinstance(item, Command):
+            elif isinstance(item, AskedCommand):
                 self._handle_command(item)
             elif isinstance(item, MachineRules):
                 judge = self._take_on(item, judge)
@@ -122,13 +122,19 @@ class JudgingLoop:
             self._counters.add(refused=1)
             _LOG.error("%s: %s", self._machine, event.reason)
 
-    def _handle_command(self, command: Command) -> None:
+    def _handle_command(self, asked: AskedCommand) -> None:
+        command = asked.command
         if command.command is CommandKind.ENROLL:
             self._enrol(command)
             return
-        at = self._command_time()
-        self._alerts.handle_command(command, at)
-        self._status.change(self._status.state.condition, self._status.state.reason, at)
+        at, condition = self._command_time(), self._status.state.condition
+        if command.is_word:
+            asked.reply(self._alerts.handle_word(command, at))
+            if condition is Condition.ALERT and self._alerts.open_alert is None:
+                condition = Condition.NORMAL
+        else:
+            self._alerts.handle_command(command, at)
+        self._status.change(condition, self._status.state.reason, at)
 
     def _enrol(self, command: Command) -> None:
         """Begin to learn the machine, or say why that can't be."""

@@ -12,9 +12,9 @@ from collections import deque
 from asd_daemon.hear.source import DeadMicrophone, SoundReturned, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.run.machine_rules import MachineRules
-from asd_daemon.tell.commands import Command
+from asd_daemon.tell.commands import AskedCommand
 
-QueueItem = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | Command | MachineRules
+QueueItem = Window | SourceLost | SoundReturned | UnreadableRecording | DeadMicrophone | AskedCommand | MachineRules
 
 
 class JudgingQueue:

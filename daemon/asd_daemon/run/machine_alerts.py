@@ -15,13 +15,13 @@ from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
 from asd_daemon.judge.alarm.lasting_change import LastingChange
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
-from asd_daemon.judge.scoring.verdict import Verdict
+from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict
 from asd_daemon.run.alert_explanation import AlertExplanation
+from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.machine_threshold import MachineThreshold, ThresholdRule
 from asd_daemon.run.score_drift_watch import ScoreDriftWatch
-from asd_daemon.tell.change_words import change_text
-from asd_daemon.tell.commands import Command, CommandKind
-from asd_daemon.tell.payloads import AboveThreshold, AlertDetails, MachineState
+from asd_daemon.tell.commands import Answer, Command, CommandKind
+from asd_daemon.tell.payloads import AboveThreshold, AlertDetails, MachineState, alert_text
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_memory import MachineMemory
 from asd_daemon.tell.storage.machine_records import MachineRecords
@@ -57,6 +57,7 @@ class MachineAlerts:
         publisher: whom alerts are given to.
         records: what is kept; its memory is taken up where the run before ended, if `resumes`.
         counters: where opened alerts are counted.
+        teaching: what people say of its alerts; None: nothing can be said.
         resumes: whether the sound is the same machine's as in the run before, which recordings need not be; if not, nothing is remembered.
     """
 
@@ -68,14 +69,18 @@ class MachineAlerts:
         records: MachineRecords | None = None,
         counters: Counters | None = None,
         *,
+        teaching: AlertTeaching | None = None,
         resumes: bool = False,
     ) -> None:
         self._machine, self._rules, self._publisher = machine, rules, publisher
+        self._teaching = teaching or AlertTeaching(machine, None)
+        self._like: Likeness | None = None  # of the worst window of the alert that is open
         self._records = records or MachineRecords(machine)
         self._counters = counters or Counters()
         self._resumes = resumes
         memory = self._records.memory() if resumes else MachineMemory()
         self._alarm = Alarm(rules.alarm, memory=memory.alarm)
+        self._teaching.resume(self._alarm.open_alert)
         self._silence, self._drift = memory.silence, ScoreDriftWatch(machine, rules.drift, memory.level)
         learning = rules.threshold.learning if resumes else None
         self._threshold = MachineThreshold(machine, replace(rules.threshold, learning=learning), memory.tail)
@@ -137,8 +142,9 @@ class MachineAlerts:
             muted_until=silence.muted_until(now),
             drift=self._drift.drift,
             calibration=self._threshold.state,
-            troubles=self._records.write_errors,
+            troubles=(*self._records.write_errors, *filter(None, [self._teaching.write_error])),
             changes=self._explanation.changes if alert else None,
+            like=self._like if alert else None,
         )
 
     def record_sound(self, window: Window) -> None:
@@ -178,10 +184,13 @@ class MachineAlerts:
         self._records.log_score(at, verdict.score, verdict.threshold)
         is_worth_keeping = self._drift.update(verdict.score, self._threshold.unmoved(verdict), at)
         self._end_expired_silence(at)
+        self._teaching.hear(verdict, at, alert_open=self.open_alert is not None)
         event = self._alarm.update(verdict.score, verdict.threshold, at)
         alert = self.open_alert
         event = self._with_unknown_state(event, verdict, at)
         is_worth_keeping |= self._threshold.hear(verdict.score, at, alert_open=alert is not None)
+        if alert is not None and verdict.score == alert.peak_score:
+            self._like = verdict.like if isinstance(verdict, DescribedVerdict) else None
         if event is not None and event.kind is AlertKind.OPEN:
             self._explanation.begin(window.samples)
         elif alert is not None and verdict.score == alert.peak_score:  # what is told is how the worst window differs
@@ -208,6 +217,16 @@ class MachineAlerts:
             return None
         return event
 
+    def handle_word(self, command: Command, now: datetime) -> Answer:
+        """Take somebody's word for an alert: that it was normal, which closes it, or a fault."""
+        alert = self.open_alert
+        answer, accepted = self._teaching.say(command, alert.event_id if alert else None, now)
+        event = self._alarm.accept(now) if alert is not None and accepted == alert.event_id else None
+        if event is not None:
+            self._threshold.drop_alert()
+            self._handle_event(event)
+        return answer
+
     def handle_command(self, command: Command, now: datetime) -> None:
         """Mute, unmute or acknowledge, as people ask."""
         alert = self.open_alert
@@ -224,8 +243,8 @@ class MachineAlerts:
 
     def _handle_event(self, event: AlertEvent) -> None:
         """Publish an event unless it is withheld; what the alarm knows is kept with it in any case."""
-        changes = self._explanation.changes
-        words = f": {change_text(changes)}" if changes is not None else ""
+        text = alert_text(self._explanation.changes, self._like)
+        words = f": {text}" if text is not None else ""
         _LOG.info(
             "%s: alert %s, score %s%s",
             *(self._machine, _HAPPENS[event.kind], score_of(event.score, event.threshold), words),
@@ -234,6 +253,7 @@ class MachineAlerts:
             self._counters.add(opened=1)
             self._silence = self._silence.when_opened(event.at)
             self._clip = self._records.begin_clip(event)
+        self._teaching.follow(event, text, self._clip)
         is_withheld = self._silence.withholds(event)
         if event.kind is AlertKind.CLOSE:
             self._silence = self._silence.when_closed()
@@ -253,7 +273,7 @@ class MachineAlerts:
     def _details(self) -> AlertDetails:
         alert = self.open_alert
         is_unknown = alert is not None and alert.event_id == self._unknown_told
-        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip, is_unknown)
+        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip, is_unknown, self._like)
 
     def _end_expired_silence(self, now: datetime) -> None:
         if self._silence.has_expired(now):

@@ -15,6 +15,7 @@ from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.hear.windows.window import WindowCutter
 from asd_daemon.judge.alarm.alarm import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.hearing_loop import HearingLoop
 from asd_daemon.run.judging_loop import JudgingLoop
 from asd_daemon.run.judging_queue import JudgingQueue
@@ -24,7 +25,7 @@ from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.run.window_judging import Learner, WindowJudging
-from asd_daemon.tell.commands import Command
+from asd_daemon.tell.commands import Answer, AskedCommand, Command
 from asd_daemon.tell.payloads import AboveThreshold, Condition, MachineState
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_records import MachineRecords
@@ -66,6 +67,7 @@ class MachineMonitor:
         records: what is kept of it; None keeps nothing.
         fitness: whether its windows can be judged.
         learner: where it can be learned while it is heard; None where it can't.
+        teaching: what people say of its alerts, known to its judge too; None: nothing can be said.
         hop_samples: from the start of one window to the start of the next.
         resumes: whether the sound is the same machine's as in the run before; None: where it is live.
         troubles: what is wrong with the daemon as a whole, in words; part of the machine's state.
@@ -87,6 +89,7 @@ class MachineMonitor:
         records: MachineRecords | None = None,
         fitness: WindowFitness | None = None,
         learner: Learner | None = None,
+        teaching: AlertTeaching | None = None,
         hop_samples: int = WINDOW_SAMPLES,
         resumes: bool | None = None,
         troubles: Callable[[], tuple[str, ...]] = tuple,
@@ -101,7 +104,9 @@ class MachineMonitor:
         self._learner, self._now = learner, now
         resumes = source.live if resumes is None else resumes
         rules = AlertRules(rule, threshold=threshold or ThresholdRule(), hop_samples=hop_samples)
-        self._alerts = MachineAlerts(machine, rules, publisher, records, self.counters, resumes=resumes)
+        self._alerts = MachineAlerts(
+            machine, rules, publisher, records, self.counters, teaching=teaching, resumes=resumes
+        )
         fitness = fitness or WindowFitness()
         self._queue = JudgingQueue()
         cutter = WindowCutter(live=source.live, hop_samples=hop_samples, now=now)
@@ -187,9 +192,9 @@ class MachineMonitor:
             return "its source does not let go"
         return "is still judging a window" if self._judge_is_opened else "what judges it is still being opened"
 
-    def command(self, command: Command) -> None:
+    def command(self, command: Command, reply: Callable[[Answer], None] = lambda _: None) -> None:
         """Do what people ask for, soon; from any thread."""
-        self._queue.put(command, may_wait=False)
+        self._queue.put(AskedCommand(command, reply), may_wait=False)
 
     def change_rules(self, rules: MachineRules) -> None:
         """Judge by other rules from the next window on, without missing one; from any thread."""

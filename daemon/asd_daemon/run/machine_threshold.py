@@ -6,10 +6,14 @@ Owns which of them it is. How a threshold is learned is judge/thresholds/learned
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from asd_daemon.judge.scoring.verdict import Verdict
+import numpy as np
+from numpy.typing import NDArray
+
+from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict
 from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
 from asd_daemon.judge.thresholds.tail_memory import TailMemory
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule, Threshold
@@ -38,6 +42,10 @@ class Judgement:
     enrolled: EnrolledThreshold | None
     operating_state: str | None = None
     is_off: bool = False
+    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
+    """view → (1, D), of a judge that tells them."""
+    like: Likeness | None = None
+    """The named example that the window resembles."""
 
 
 class MachineThreshold:
@@ -66,9 +74,12 @@ class MachineThreshold:
         """A verdict by the threshold that holds."""
         value = self.take_up(verdict.threshold, verdict.enrolled).value
         anomalous = verdict.score > value and not verdict.is_off
-        return Judgement(
+        judgement = Judgement(
             verdict.score, value, anomalous, verdict.enrolled, verdict.operating_state, is_off=verdict.is_off
         )
+        if isinstance(verdict, DescribedVerdict):
+            return replace(judgement, vectors=verdict.vectors, like=verdict.like)
+        return judgement
 
     def take_up(self, threshold: float, enrolled: EnrolledThreshold | None) -> Threshold:
         """The threshold that holds where the judge has this one; learning begins anew where the machine was enrolled anew."""

@@ -14,6 +14,7 @@ from asd_daemon.hear.source import Source
 from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
 
 def judge_opener(
-    plan: Plan, name: str, shared_bundle: SharedBundle, callbacks: MonitorCallbacks, *, is_taught: bool = False
+    plan: Plan,
+    name: str,
+    shared_bundle: SharedBundle,
+    callbacks: MonitorCallbacks,
+    teaching: AlertTeaching,
+    *,
+    is_taught: bool = False,
 ) -> Callable[[], Judge]:
     """What opens the scorer of a machine, or learns it anew from what was kept, or tries again.
 
@@ -39,14 +46,16 @@ def judge_opener(
         name: the machine's.
         shared_bundle: the bundle.
         callbacks: who is told of a machine that can't be judged.
+        teaching: what people have said of its alerts.
         is_taught: whether the machine can be learned while it is listened to: then there is hope as long as the daemon runs.
     """
     from asd_daemon.learn.recovering_judge import RecoveringJudge
+    from asd_daemon.run.taught_judge import TaughtJudge
 
     machine, model = plan.machines[name], plan.model_of(name)
     judge = RecoveringJudge(
         name,
-        lambda: shared_bundle.scorer(model, machine.alarm, machine.hop_s),
+        lambda: TaughtJudge(name, shared_bundle.scorer(model, machine.alarm, machine.hop_s), teaching),
         lambda told: shared_bundle.relearn(model, told),
         (lambda _: None) if is_taught else (lambda error: callbacks.unjudged(name, error)),
         waits_for_lesson=is_taught,
@@ -55,7 +64,12 @@ def judge_opener(
 
 
 def make_learning_judge(
-    plan: Plan, name: str, shared_bundle: SharedBundle, source: Source, callbacks: MonitorCallbacks
+    plan: Plan,
+    name: str,
+    shared_bundle: SharedBundle,
+    source: Source,
+    callbacks: MonitorCallbacks,
+    teaching: AlertTeaching,
 ) -> LearningJudge:
     """A machine's judge that can learn it while it listens."""
     from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
@@ -68,7 +82,7 @@ def make_learning_judge(
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
         off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
     )
-    known = judge_opener(plan, name, shared_bundle, callbacks, is_taught=True)
+    known = judge_opener(plan, name, shared_bundle, callbacks, teaching, is_taught=True)
     return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
 
 
@@ -94,6 +108,7 @@ class MonitorAssembly:
         self._live_sound = live_sound
         self._shared_bundle, self._publisher, self._stores, self._troubles = shared_bundle, publisher, stores, troubles
         self._turns = JudgingTurns()
+        self._teaching: dict[str, AlertTeaching] = {}
 
     def open_sources(self, plan: Plan, names: Collection[str], *, waits: bool) -> dict[str, OpenedSource]:
         """The sources of some machines of a plan; nothing is heard yet.
@@ -119,12 +134,15 @@ class MonitorAssembly:
 
     def judge_opener(self, plan: Plan, name: str, callbacks: MonitorCallbacks) -> Callable[[], Judge]:
         """What opens a machine's judge; one that can be taught waits for its lesson."""
-        return judge_opener(plan, name, self._shared_bundle, callbacks, is_taught=_is_taught(plan))
+        teaching = self._teaching[name]
+        return judge_opener(plan, name, self._shared_bundle, callbacks, teaching, is_taught=_is_taught(plan))
 
     def _monitor(self, plan: Plan, name: str, opened: OpenedSource, callbacks: MonitorCallbacks) -> MachineMonitor:
         machine, learner = plan.machines[name], None
+        teaching = AlertTeaching(name, self._stores.archive(name) if plan.goes_on_with(name) else None)
+        self._teaching[name] = teaching
         if _is_taught(plan):
-            learner = make_learning_judge(plan, name, self._shared_bundle, opened.source, callbacks)
+            learner = make_learning_judge(plan, name, self._shared_bundle, opened.source, callbacks, teaching)
         return MachineMonitor(
             name,
             opened.source,
@@ -132,6 +150,7 @@ class MonitorAssembly:
             self._publisher,
             callbacks,
             learner=learner,
+            teaching=teaching,
             rule=alarm_rule(machine.alarm),
             threshold=threshold_rule(machine),
             records=self._stores.records(name),

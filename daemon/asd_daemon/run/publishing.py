@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from asd_daemon.errors import SettingsError
@@ -14,6 +15,7 @@ from asd_daemon.settings.plan import Plan
 from asd_daemon.tell.storage.machine_locks import is_heard
 
 if TYPE_CHECKING:
+    from asd_daemon.tell.commands import Answer, Command
     from asd_daemon.tell.mqtt.connection import BrokerAddress
     from asd_daemon.tell.mqtt.publisher import MqttPublisher
     from asd_daemon.tell.mqtt.topics import Topics
@@ -82,6 +84,15 @@ def make_publisher(
     address, topics = broker_address(plan.settings, machines), topics_of(plan)
     retained = RetainedTopics(outbox_file(state_folder()), topics_owner(plan, str(address)))
     return MqttPublisher(address, topics, outbox=stores.outbox, retained=retained, wait_for_broker=wait_for_broker)
+
+
+def publish_answer(publisher: ProcessPublisher, node: str, machine: str, command: Command, answer: Answer) -> None:
+    """Say what came of a command that was given by MQTT."""
+    from asd_daemon.tell.payloads import answer_payload, to_json
+    from asd_daemon.tell.publisher import JsonLinesPublisher
+
+    if not isinstance(publisher, JsonLinesPublisher):  # which nobody gives commands
+        publisher.publish_answer(machine, to_json(answer_payload(node, machine, command, answer, datetime.now(UTC))))
 
 
 def change_topics(publisher: ProcessPublisher, plan: Plan) -> None:

@@ -20,7 +20,7 @@ from asd_daemon.run.status_line import status_line
 from asd_daemon.run.stop_signals import StopSignals
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.thread_failures import ThreadFailures
-from asd_daemon.tell.commands import Command
+from asd_daemon.tell.commands import Answer, Command
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.report import HealthReporter, MachineReport
@@ -73,6 +73,8 @@ class Service:
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
         self._events: queue.SimpleQueue[_Ended | _Stop | _Reload | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._reporters, self._stores = publisher, notifier, health_reporters, stores
+        self.on_tick: Callable[[], None] = lambda: None
+        """Called by `run` again and again, some times a second."""
         self.on_reload: Callable[[], None] = lambda: _LOG.warning("there is no configuration to be read anew")
         """Called, from `run`'s thread, when the configuration shall be read anew."""
         callbacks = MonitorCallbacks(
@@ -100,11 +102,11 @@ class Service:
         """What all monitors have counted, those that are gone too."""
         return self._monitors.counts
 
-    def command(self, machine: str, command: Command) -> None:
+    def command(self, machine: str, command: Command, reply: Callable[[Answer], None] = lambda _: None) -> None:
         """Pass on what people ask a machine's alarm for; from any thread."""
         for monitor in self.monitors:
             if monitor.machine == machine:
-                monitor.command(command)
+                monitor.command(command, reply)
 
     def reports(self) -> dict[str, MachineReport]:
         """How each machine and the way to it are now; from any thread."""
@@ -181,6 +183,7 @@ class Service:
     def _wait(self) -> None:
         """Wait for the end of all monitors, a request to stop, or a failure, which is raised."""
         while self._left:
+            self.on_tick()
             try:
                 item = self._events.get(timeout=_SIGNAL_POLL_S)
             except queue.Empty:

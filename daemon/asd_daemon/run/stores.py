@@ -3,7 +3,9 @@
     alerts.sqlite     alerts that wait for the broker, and what the alarms know
     scores.sqlite     every window's score
     history.sqlite    every alert that opened, and how it ended
+    alerts/MACHINE/   alerts of the past, and what was said of them
     clips/MACHINE/    sound around alerts
+    commands/MACHINE/ what other programs of this box ask for
     locks/            one file a machine, locked by the process that hears it
 
 Owns which of them there are, by the settings. What lies in them is their own business.
@@ -16,9 +18,11 @@ from pathlib import Path
 
 from asd_daemon.private_files import tighten
 from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.tell.storage.alert_archive import AlertArchive
 from asd_daemon.tell.storage.alert_history import AlertHistory
 from asd_daemon.tell.storage.clip_recorder import ClipRecorder, ClipSpan
 from asd_daemon.tell.storage.clips import ClipBudget, ClipStore
+from asd_daemon.tell.storage.command_spool import CommandSpool
 from asd_daemon.tell.storage.machine_locks import MachineLocks
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
@@ -26,7 +30,7 @@ from asd_daemon.tell.storage.plausible_clock import PlausibleClock, newest_chang
 from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.report import StoreReport
 
-STATE = ("*.sqlite*", "clips", "enrolled", "locks", "machines", "status")
+STATE = ("*.sqlite*", "alerts", "clips", "commands", "enrolled", "locks", "machines", "status")
 """What a state folder holds that is nobody else's business; bundles may be shared by several services."""
 SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 
@@ -46,6 +50,16 @@ def outbox_file(folder: Path) -> Path:
     return folder / "alerts.sqlite"
 
 
+def alerts_folder(folder: Path) -> Path:
+    """Where alerts of the past lie below a state folder."""
+    return folder / "alerts"
+
+
+def commands_folder(folder: Path) -> Path:
+    """Where commands are left below a state folder."""
+    return folder / "commands"
+
+
 class Stores:
     """All of them.
 
@@ -59,6 +73,7 @@ class Stores:
         self._keep = keep
         self._folder, self._machines = folder, list(machines)
         self._locks: MachineLocks | None = None
+        self.spool = CommandSpool(commands_folder(folder))
         alive_until_s = newest_change_s(folder, SIGNS_OF_LIFE)  # before anything is opened
         clock = PlausibleClock(alive_until_s=alive_until_s)
         tighten(folder, STATE)
@@ -97,6 +112,10 @@ class Stores:
         span = ClipSpan(self._keep.clip_before_s, self._keep.clip_after_s)
         recorder = ClipRecorder(self._clip_store, machine, span, self._keep.normal_clips) if self._clip_store else None
         return MachineRecords(machine, self.outbox, self.scores, recorder, self._history)
+
+    def archive(self, machine: str) -> AlertArchive:
+        """The past alerts of one machine."""
+        return AlertArchive(alerts_folder(self._folder), machine)
 
     @property
     def store_report(self) -> StoreReport:

@@ -1,10 +1,12 @@
-"""What people may ask for by MQTT: mute, unmute, acknowledge a machine's alarm; learn the machine.
+"""What people may ask for, by MQTT or on the command line: silence, a word for an alert, learning the machine.
 
 Owns the form of a command. What it does is the monitor's business.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -31,6 +33,10 @@ class CommandKind(StrEnum):
     """Somebody looks after the alert that is open: nothing but its close is told."""
     ENROLL = "enroll"
     """Learn the machine from what is heard now; where the configuration allows that too."""
+    NORMAL = "normal"
+    """An alert was normal: its windows are, from now on."""
+    FAULT = "fault"
+    """An alert was a fault: it is kept as an example with a name."""
 
 
 class Command(BaseModel):
@@ -51,6 +57,23 @@ class Command(BaseModel):
     """In which state the machine is now: its sound becomes one normal of its own."""
     event_id: str | None = Field(None, max_length=100)
     """The alert that is meant; None for the one that is open."""
+    name: str | None = Field(None, min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """What a fault is called."""
+    undo: bool = Field(False, strict=True)
+    """Take back what was said of an alert."""
+    id: str | None = Field(None, max_length=100)
+    """Given back with the answer."""
+
+    @model_validator(mode="after")
+    def _names_a_fault(self) -> Self:
+        if self.command is CommandKind.FAULT and not self.undo and self.name is None:
+            raise ValueError("name: a fault needs a name, such as bearing")
+        return self
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it says what an alert was, which is answered."""
+        return self.command in (CommandKind.NORMAL, CommandKind.FAULT)
 
     @field_validator("over")
     @classmethod
@@ -109,3 +132,20 @@ def parse_command(payload: bytes, *, retained: bool = False) -> Command:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{where + ': ' if where else ''}{first['msg']}") from e
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a command."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class AskedCommand:
+    """A command, and whom to answer."""
+
+    command: Command
+    reply: Callable[[Answer], None] = lambda _: None
+    """Called from the machine's judging thread, where the command is one that is answered."""

@@ -14,9 +14,11 @@ from typing import Any
 from asd_daemon.judge.alarm.alarm import AlertEvent
 from asd_daemon.judge.features.change import Change
 from asd_daemon.judge.features.spectral_difference import Difference
+from asd_daemon.judge.scoring.verdict import Likeness
 from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.change_words import change_text
+from asd_daemon.tell.commands import Answer, Command
 
 SCHEMA = 1
 
@@ -79,6 +81,8 @@ class MachineState:
     """In which of the states that were learned the machine is; None where none were, or that is not known."""
     changes: tuple[Change, ...] | None = None
     """What has changed in the sound since the alert that is open; None where none is, or nothing is known of it."""
+    like: Likeness | None = None
+    """The named example that this alert resembles; None where there is none."""
 
     @property
     def listening(self) -> bool:
@@ -120,6 +124,8 @@ class AlertDetails:
     """The file of its sound, below the state folder; it is complete some seconds after the alert has opened."""
     unknown_state: bool = False
     """Whether it may be a state of the machine that was never heard."""
+    like: Likeness | None = None
+    """The named example that its worst window resembles; None where there is none."""
 
 
 NO_DETAILS = AlertDetails()
@@ -172,7 +178,7 @@ def state_payload(node: str, machine: str, state: MachineState) -> dict[str, Any
         else None,
         "calibration": _calibration(state.calibration),
         "troubles": list(state.troubles),
-        "text": _text(state.changes),
+        "text": alert_text(state.changes, state.like),
         "operating_state": state.operating_state,
     }
 
@@ -226,8 +232,9 @@ def alert_payload(
         "outcome": event.outcome.value if event.outcome else None,
         "bands": [asdict(band) for band in difference.bands] if difference else [],
         "seconds": list(difference.seconds) if difference else [],
-        "text": _text(details.changes),
+        "text": alert_text(details.changes, details.like),
         "changes": [_change(change) for change in details.changes or ()],
+        "like": {"name": details.like.name, "on": details.like.on.isoformat()} if details.like else None,
         "clip": details.clip,
         "unknown_state": details.unknown_state,
         "repeated": repeated,
@@ -239,8 +246,26 @@ def to_json(payload: dict[str, Any]) -> bytes:
     return json.dumps(redact_all(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _text(changes: tuple[Change, ...] | None) -> str | None:
-    return None if changes is None else change_text(changes)
+def answer_payload(node: str, machine: str, command: Command, answer: Answer, at: datetime) -> dict[str, Any]:
+    """The machine's answer topic, one message a command that is answered."""
+    return {
+        "schema": SCHEMA,
+        "node": node,
+        "machine": machine,
+        "at": time_text(at),
+        "id": command.id,
+        "command": command.command.value,
+        "event_id": command.event_id,
+        "ok": answer.ok,
+        "text": answer.text,
+    }
+
+
+def alert_text(changes: tuple[Change, ...] | None, like: Likeness | None) -> str | None:
+    """What is said of an alert in one line; None where nothing is known."""
+    words = [] if changes is None else [change_text(changes)]
+    words += [] if like is None else [f"like {like.name}, {like.on.isoformat()}"]
+    return "; ".join(words) or None
 
 
 def _change(change: Change) -> dict[str, Any]:

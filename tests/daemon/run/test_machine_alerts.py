@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ class Desk:
             else:
                 self.alerts.handle_verdict(window, Scored(score))
 
-    def ask(self, kind: CommandKind, **more: float | str) -> None:
+    def ask(self, kind: CommandKind, **more: Any) -> None:
         self.alerts.handle_command(Command(command=kind, **more), self.at)
 
     @property

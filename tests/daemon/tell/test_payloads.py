@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
+from asd_daemon.judge.scoring.verdict import Likeness
 from asd_daemon.judge.thresholds.threshold import Threshold
-from asd_daemon.tell.commands import Command, CommandKind, parse_command
+from asd_daemon.tell.commands import Answer, Command, CommandKind, parse_command
 from asd_daemon.tell.mqtt.discovery import describes, device_id, discoveries, former_topics
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import (
@@ -26,6 +27,7 @@ from asd_daemon.tell.payloads import (
     MachineState,
     PublishedScore,
     alert_payload,
+    answer_payload,
     score_payload,
     state_payload,
     to_json,
@@ -114,6 +116,31 @@ def test_changes_that_are_not_known_are_no_words_and_none_that_has_a_name_says_s
     assert (nameless["text"], nameless["changes"]) == ("Sounds different, in no way that has a name", [])
 
 
+def test_an_alert_that_resembles_a_named_one_says_so_in_words_and_in_figures() -> None:
+    like = Likeness("bearing", date(2026, 5, 3))
+    told = sent(alert_payload("box", "fan", EVENT, replace(DETAILS, like=like)))
+    schema("alert").validate(told)
+    assert told["like"] == {"name": "bearing", "on": "2026-05-03"}
+    assert told["text"].endswith("; like bearing, 2026-05-03")
+    state = sent(state_payload("box", "fan", replace(STATES[-1], like=like)))
+    schema("state").validate(state)
+    assert state["text"] == "like bearing, 2026-05-03"
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_answer_fits_its_schema(ok: bool) -> None:
+    command = Command(command=CommandKind.NORMAL, event_id="e", id="7")
+    told = sent(answer_payload("box", "fan", command, Answer(ok, "why"), AT))
+    schema("answer").validate(told)
+    assert (told["id"], told["ok"], told["text"]) == ("7", ok, "why")
+
+
+def test_an_alert_that_was_accepted_says_so() -> None:
+    told = sent(alert_payload("box", "fan", replace(EVENT, kind=AlertKind.CLOSE, accepted=True), DETAILS))
+    schema("alert").validate(told)
+    assert told["outcome"] == "accepted"
+
+
 def test_schemas_know_every_word_of_ours_and_no_other() -> None:
     state = schema("state").schema["properties"]["state"]["enum"]
     assert set(state) == {c.value for c in Condition}
@@ -144,6 +171,16 @@ def test_schema_refuses_what_is_missing_or_unknown(name: str) -> None:
         {"command": "mute", "minutes": 5},
         {"command": "unmute"},
         {"command": "acknowledge", "event_id": "e"},
+        {"command": "normal"},
+        {"command": "normal", "event_id": "e", "undo": True, "id": "7"},
+        {"command": "fault", "name": "bearing"},
+        {"command": "fault", "undo": True},
+        {"command": "fault"},
+        {"command": "fault", "name": None},
+        {"command": "fault", "name": ""},
+        {"command": "fault", "name": "two\nlines"},
+        {"command": "fault", "name": "x" * 61},
+        {"command": "normal", "undo": "perhaps"},
         {"command": "explode"},
         {"command": "mute", "minutes": 0},
         {"command": "mute", "minutes": 1e9},
@@ -244,7 +281,11 @@ def test_description_of_another_machine_is_known_as_such() -> None:
 def test_discovery_buttons_send_commands_that_are_understood() -> None:
     ((_, payload),) = discoveries(Topics("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True))
     pressed = [c["payload_press"] for c in payload["components"].values() if c["platform"] == "button"]
-    assert {parse_command(p.encode()).command for p in pressed} == set(CommandKind) - {CommandKind.ENROLL}
+    assert {parse_command(p.encode()).command for p in pressed} == set(CommandKind) - {
+        CommandKind.ENROLL,
+        CommandKind.NORMAL,
+        CommandKind.FAULT,
+    }
 
 
 def test_discovery_that_is_not_wanted_is_not_there() -> None:

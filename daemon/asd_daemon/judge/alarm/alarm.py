@@ -38,6 +38,8 @@ class AlertOutcome(StrEnum):
     """The machine has been quiet for long enough."""
     UNKNOWN = "unknown"
     """It could not be judged any more."""
+    ACCEPTED = "accepted"
+    """Somebody said that this is normal."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,16 @@ class AlertEvent:
     """How many of them were anomalous."""
     unjudged_since: datetime | None = None
     """UTC time from which on the machine can't be judged; None where the last window was."""
+    accepted: bool = False
+    """Whether somebody said that this is normal."""
 
     @property
     def outcome(self) -> AlertOutcome | None:
         """How it ended; None where it has not."""
         if self.kind is not AlertKind.CLOSE:
             return None
+        if self.accepted:
+            return AlertOutcome.ACCEPTED
         return AlertOutcome.UNKNOWN if self.unjudged_since else AlertOutcome.NORMAL
 
     @property
@@ -214,8 +220,7 @@ class Alarm:
             at: UTC time of the window, or now.
             is_deaf: whether nothing is heard at all, which an open alert says at once.
         """
-        alert = self._open
-        if alert is None:
+        if (alert := self._open) is None:
             return None
         since = alert.unjudged_since
         if since is None or at < since:  # it begins now, or the clock was set back
@@ -235,6 +240,14 @@ class Alarm:
         self._said_unjudged = True
         self._open, self._told_at = alert, at
         return alert
+
+    def accept(self, at: datetime) -> AlertEvent | None:
+        """Somebody says that the open alert is normal: its close; None where none is open."""
+        if (alert := self._open) is None:
+            return None
+        self._open, self._closed_at, self._quiet_in_a_row, self._relapses = None, at, 0, 0
+        self._recent.clear()
+        return replace(alert, kind=AlertKind.CLOSE, at=at, accepted=True)
 
     def _open_if_due(self, judged: JudgedWindow, threshold: float) -> AlertEvent | None:
         """Open an alert when enough of the last windows are anomalous."""

@@ -27,6 +27,7 @@ Scale = Literal["log", "ratio"]
 SPREADS = 4.0  # of held-out normal windows: so far above their median lies a score of 2
 CONSTANTS_BEFORE_0_3, CONSTANTS = (3,), (6,)
 MOST_FAMILIES = 8
+MOST_IN_HALF_PRECISION = 1e4
 LEAST_SPREAD = 1e-3  # of logarithms of distances
 NEAR_COPIES = (
     3.0  # spreads below the median: a window that lies nearer to another is its copy, and says nothing of the spread
@@ -90,6 +91,10 @@ class FittedView:
         """D of the vectors it scores."""
         return int(self.bank.shape[1])
 
+    def in_metric(self, vectors: F32) -> F32:
+        """(Q, D) → (Q, D), as its references are kept."""
+        return _metric(self.whitening, vectors)
+
     @classmethod
     def _fit(cls, candidate: Candidate, vectors: F32, domains: I64) -> FittedView:
         whole = vectors[:, 0]
@@ -102,7 +107,7 @@ class FittedView:
         return cls(candidate.view, whitening, bank, density, 0.0, 1.0, candidate.scale)
 
     def _distances(self, vectors: F32) -> F32:
-        return euclidean(_metric(self.whitening, vectors), self.bank)
+        return euclidean(self.in_metric(vectors), self.bank)
 
     def _scaled(self, vectors: F32) -> F32:
         raw = self.density.score(self._distances(vectors))
@@ -248,10 +253,16 @@ def _fitted_view(name: str, own: Mapping[str, NDArray[np.floating]]) -> tuple[Fi
 
 
 def write_fusion(fusion: Fusion, file: Path) -> None:
-    """Write a fusion's arrays as float32 in an uncompressed .npz; its names are kept elsewhere."""
-    arrays = {name: np.asarray(array, np.float32) for name, array in fusion.arrays().items()}
+    """Write a fusion's arrays in an uncompressed .npz, matrices in half precision where they fit; its names are kept elsewhere."""
+    arrays = {name: _compact(array) for name, array in fusion.arrays().items()}
     with file.open("wb") as f:
         np.savez(f, **arrays)  # type: ignore[arg-type]
+
+
+def _compact(array: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Half precision for matrices, which changes a score by 1e-4; single for the rest, and for what is too large."""
+    is_small = array.ndim == 2 and array.size and float(np.abs(array).max()) < MOST_IN_HALF_PRECISION
+    return np.asarray(array, np.float16 if is_small else np.float32)
 
 
 def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:

@@ -7,7 +7,7 @@ it scores lowest. Owns that choice. How states are found is learn/states.py's bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from asd_daemon.judge.bundle.bundle import MAX_FUSION_BYTES, Bundle
 from asd_daemon.judge.bundle.manifest import FUSION, OffLevel
 from asd_daemon.judge.distances.fusion import Fusion, read_fusion
+from asd_daemon.judge.distances.taught_references import with_references
 from asd_daemon.waveform import rms_level_dbfs
 
 F32 = NDArray[np.float32]
@@ -61,6 +62,17 @@ class RunningStates:
                 for state in states.running
             }
         )
+
+    def with_references(self, accepted: Sequence[Mapping[str, F32]]) -> RunningStates:
+        """The same, each of which takes these windows for normal too, view → (K, D) for each event.
+
+        Raises:
+            ValueError: they are of other views.
+        """
+        fusions = dict(self.fusions)
+        for vectors in accepted:
+            fusions = {name: with_references(fusion, vectors) for name, fusion in fusions.items()}
+        return RunningStates(fusions)
 
     def judge(self, vectors: Mapping[str, F32]) -> StateScore:
         """Score the vectors (1, D) of one window by the state in which it is most normal."""

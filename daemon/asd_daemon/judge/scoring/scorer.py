@@ -7,8 +7,9 @@ history; whether a score is an alarm is `alarm`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,11 @@ from asd_daemon.judge.bundle.onnx_sessions import (
     window_features,
 )
 from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
+from asd_daemon.judge.distances.taught_references import likeness, with_references
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.scoring.operating_states import RunningStates, is_off
-from asd_daemon.judge.scoring.verdict import OFF, RUNNING
+from asd_daemon.judge.scoring.verdict import OFF, RUNNING, Likeness
 from asd_daemon.judge.thresholds.calibration import provisional_exceedance
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
@@ -65,6 +67,10 @@ class WindowScore:
     """In which of the states that were learned the machine is; None where none were."""
     is_off: bool = False
     """Whether it stands still; its score is 0 then."""
+    vectors: Mapping[str, F32] = field(default_factory=dict, repr=False, compare=False)
+    """view → (1, D), what it was scored by."""
+    like: Likeness | None = None
+    """The named example that it resembles; None where there is none."""
 
 
 class FeatureExtractor:
@@ -165,7 +171,40 @@ class Scorer:
             return WindowScore(
                 0.0, self.threshold, False, None, enrolled=self.enrolled, operating_state=OFF, is_off=True
             )
-        return self.judge(self._extractor.vectors(waveform, self.views))
+        vectors = self._extractor.vectors(waveform, self.views)
+        return replace(self.judge(vectors), vectors=vectors)
+
+    @property
+    def can_be_taught(self) -> bool:
+        """Whether windows can be added to what it takes for normal: where views are fused."""
+        return self._fusion is not None
+
+    def taught(self, accepted: Sequence[Mapping[str, F32]]) -> Scorer:
+        """Another one, that takes these windows for normal too, view → (K, D) for each event; the rest is shared.
+
+        Raises:
+            ValueError: it can't be taught, or by other views.
+        """
+        if self._fusion is None:
+            raise ValueError(f"{self.machine} is scored by the nearest neighbour and can't be taught")
+        fusion = self._fusion
+        for vectors in accepted:
+            fusion = with_references(fusion, vectors)
+        other = copy(self)
+        other._fusion = fusion
+        if self._states is not None:
+            other._states = self._states.with_references(accepted)
+        return other
+
+    def likeness(self, example: Mapping[str, F32], vectors: Mapping[str, F32]) -> float:
+        """What a window, view → (1, D), would score were an example's windows, view → (K, D), the only normal ones.
+
+        Raises:
+            ValueError: as `taught`.
+        """
+        if self._fusion is None:
+            raise ValueError(f"{self.machine} is scored by the nearest neighbour and knows no examples")
+        return float(likeness(self._fusion, example, vectors)[0])
 
     def judge(self, vectors: Mapping[str, F32]) -> WindowScore:
         """Score the vectors (1, D) of one window, which hold at least the machine's `views`."""
@@ -203,7 +242,9 @@ class Scorer:
 
 def _check_sizes(bundle: Bundle, machine: str, sizes: dict[str, int]) -> None:
     """Refuse a fusion of views that this program does not have, or has in another size."""
-    known = {**view_sizes(), HEARD: bundle.manifest.embedder.dim, SEPARATED: bundle.manifest.embedder.dim}
+    known: dict[str, int] = dict(view_sizes())
+    if bundle.manifest.embedder is not None:
+        known |= {HEARD: bundle.manifest.embedding_size, SEPARATED: bundle.manifest.embedding_size}
     for view, size in sizes.items():
         if known.get(view) != size:
             has = f"has {known[view]}" if view in known else f"knows {', '.join(known)} only"

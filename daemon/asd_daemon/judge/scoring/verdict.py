@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +42,28 @@ class Verdict(Protocol):
     @property
     def is_off(self) -> bool:
         """Whether the machine stands still, so that there is nothing to judge."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A named example that a window resembles."""
+
+    name: str
+    on: date
+    """When the example was heard, UTC."""
+
+
+@runtime_checkable
+class DescribedVerdict(Protocol):
+    """A verdict that says what it was made of."""
+
+    @property
+    def vectors(self) -> Mapping[str, NDArray[np.float32]]:
+        """By view, (1, D)."""
+
+    @property
+    def like(self) -> Likeness | None:
+        """The named example that the window resembles most; None for none."""
 
 
 class Judge(Protocol):

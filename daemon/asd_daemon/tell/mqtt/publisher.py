@@ -5,7 +5,7 @@
     <prefix>/<node>/<machine>/state         retained
     <prefix>/<node>/<machine>/score         QoS 0, every window
     <prefix>/<node>/<machine>/alert         QoS 1, in order, one in flight
-    <prefix>/<node>/<machine>/command       what people ask for, where the configuration allows it
+    <prefix>/<node>/<machine>/command       what people ask for, where the configuration allows it; …/answer says what came of it
     homeassistant/device/<id>/config        discovery, retained
 
 A broker's word is not for ever (a killed mosquitto forgets retained messages), so availability, discovery and every state are sent
@@ -80,9 +80,7 @@ class MqttPublisher:
             BrokerError: a certificate file that can't be used.
         """
         self._address, self._topics, self._node, self._base = address, topics, topics.node, topics.base
-        self.on_command: Callable[[str, Command], None] = lambda machine, _: _LOG.warning(
-            "%s: takes no commands", machine
-        )
+        self.on_command: Callable[[str, Command], None] = lambda m, _: _LOG.warning("%s: takes no commands", m)
         """Called, from the connection's thread, with what people ask for."""
         self.outbox = outbox if outbox is not None else Outbox(machines=topics.machines)
         self._retained = retained or RetainedTopics(None, Ownership(str(address), tuple(topics.machines)))
@@ -183,6 +181,11 @@ class MqttPublisher:
         topic = f"{self._base}/{machine}/alert"
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
         self._open_alerts.note(machine, event, details)
+        self._link.ring()
+
+    def publish_answer(self, machine: str, payload: bytes) -> None:
+        """Say what came of a command, if we are connected."""
+        self._deliveries.repeat([Message(Kind.REPEATED, f"{self._base}/{machine}/answer", payload, machine)])
         self._link.ring()
 
     def republish_alert(self, machine: str, event: AlertEvent) -> None:

@@ -1,4 +1,4 @@
-"""What the stores hold under a machine's name: its scores, its clips, the memory of its alarm, alerts that wait.
+"""What the stores hold under a machine's name: its scores, its clips, its alerts of the past, the memory of its alarm, alerts that wait.
 
 Owns moving all of it to another name and deleting it. Tables are found by their column, so that a store may have more of them. What brokers
 keep is under the name that it was published by, and stays until it is cleared there (tell/mqtt/clearing.py).
@@ -16,6 +16,8 @@ from pathlib import Path
 from asd_daemon.errors import UsageError
 
 ALERTS, HISTORY, SCORES, CLIPS = "alerts.sqlite", "history.sqlite", "scores.sqlite", "clips"
+PAST_ALERTS, COMMANDS = "alerts", "commands"
+_FOLDERS = (CLIPS, PAST_ALERTS, COMMANDS)  # each with one below it for each machine
 _AT_BROKERS = "retained"
 _BUSY_S = 5.0
 
@@ -55,7 +57,7 @@ def traced_machines(folder: Path) -> set[str]:
     Raises:
         UsageError: a store can't be read.
     """
-    names = {f.name for f in (folder / CLIPS).glob("*") if f.is_dir()}
+    names = {f.name for kept in (CLIPS, PAST_ALERTS) for f in (folder / kept).glob("*") if f.is_dir()}
     with _opened(folder / SCORES) as database:
         if database is not None:
             names |= {str(row[0]) for row in database.execute("select name from machine")}
@@ -85,8 +87,9 @@ def rename_traces(folder: Path, machine: str, new: str) -> None:
                 continue
             for table in _tables_by_machine(database):
                 database.execute(f"update {table} set machine = ? where machine = ?", (new, machine))  # noqa: S608
-    if (folder / CLIPS / machine).is_dir():
-        (folder / CLIPS / machine).rename(folder / CLIPS / new)
+    for kept in _FOLDERS:
+        if (folder / kept / machine).is_dir():
+            (folder / kept / machine).rename(folder / kept / new)
 
 
 def remove_traces(folder: Path, machine: str) -> None:
@@ -106,7 +109,8 @@ def remove_traces(folder: Path, machine: str) -> None:
                 continue
             for table in _tables_by_machine(database):
                 database.execute(f"delete from {table} where machine = ?", (machine,))  # noqa: S608
-    shutil.rmtree(folder / CLIPS / machine, ignore_errors=True)
+    for kept in _FOLDERS:
+        shutil.rmtree(folder / kept / machine, ignore_errors=True)
 
 
 def _count(database: sqlite3.Connection, query: str, machine: str) -> int:
