@@ -26,7 +26,9 @@ from asd_daemon.judge.bundle.bundle import (
     SCHEMA,
     Bundle,
     Manifest,
+    ModelEntry,
     ReferenceEntry,
+    SeparatorEntry,
     file_entry,
     load_bundle,
 )
@@ -48,6 +50,7 @@ from asd_trainer.networks.separator import Separator
 F32 = NDArray[np.float32]
 
 CHECKED_CLIPS = 48  # clips on which ONNX is compared with torch, and int8 calibrated and measured
+SCHEMA_WITH_MODELS = 1  # which version 0.2 reads too
 REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
 REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
 
@@ -66,14 +69,14 @@ class ExportReport:
     """What was made, for the one who made it."""
 
     bundle: Bundle
-    embedder: MeasuredModel
+    embedder: MeasuredModel | None
     separator: MeasuredModel | None
     machines: Mapping[str, KnownMachine]
     unread: tuple[str, ...]
 
 
 def export_run(
-    embedder: Embedder,
+    embedder: Embedder | None,
     table: ClipTable,
     target: Path,
     *,
@@ -90,7 +93,7 @@ def export_run(
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
     Args:
-        embedder: in evaluation mode.
+        embedder: in evaluation mode; None: a bundle without models, whose machines are judged by views.
         table: its normal training clips become the machines' banks.
         target: the bundle's folder; an older bundle there is replaced, anything else is left alone.
         label: name, version and licence of the bundle.
@@ -105,8 +108,11 @@ def export_run(
 
     Raises:
         BundleError: the key can't be used.
+        ValueError: no embedder, and machines that are scored by one.
         ExportError: ONNX differs from torch, int8 misses its budget, a machine has no two normal clips, or `target` is something else.
     """
+    if embedder is None and (scoring != "views" or separator is not None):
+        raise ValueError("without an embedder machines are judged by views alone")
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ExportError(f"{target}: exists and is no bundle; name another folder")
     banks = {machine: table.select(split="train", machine=machine, label="normal") for machine in table.machines}
@@ -131,6 +137,19 @@ def export_run(
 
 
 @dataclass(frozen=True)
+class _Models:
+    """The models of a bundle, written and open; nothing where it has none."""
+
+    entry: ModelEntry | None = None
+    twin: ModelEntry | None = None
+    separator: SeparatorEntry | None = None
+    session: EmbedderSession | None = None
+    separating: SeparatorSession | None = None
+    embedder_tried: MeasuredModel | None = None
+    separator_tried: MeasuredModel | None = None
+
+
+@dataclass(frozen=True)
 class _Making:
     """One bundle being made."""
 
@@ -145,57 +164,71 @@ class _Making:
     split: TestSplit | None
     learning: Learning | None
 
-    def build(self, embedder: Embedder, separator: Separator | None) -> ExportReport:
+    def build(self, embedder: Embedder | None, separator: Separator | None) -> ExportReport:
         """Write everything into the folder, and verify it."""
         unread: list[str] = []
-        windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
-        workshop = ModelExporter(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
-        entry, fp32_entry, embedder_tried = workshop.embedder(embedder, windows)
-        session = EmbedderSession(self.folder / entry.file, entry)
-        separator_entry, separator_tried = workshop.separator(separator, windows, session)
-        separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
+        made = self._models(embedder, separator, unread) if embedder is not None else _Models()
         sounds = _write_reference_sounds(self.folder)
+        heard = [read_waveform(file) for file in sounds]
         machines = write_machines(
-            FeatureExtractor(session, separating),
+            FeatureExtractor(made.session, made.separating),
             self.table,
-            session.embed_waveforms([read_waveform(file) for file in sounds]),
+            np.empty((0, 0), np.float32) if made.session is None else made.session.embed_waveforms(heard),
             self.folder,
             scoring=self.scoring,
-            separates=separating is not None,
+            embeds=made.session is not None,
+            separates=made.separating is not None,
             unread=unread,
             progress=self.progress,
         )
-        manifest = Manifest(
-            schema=SCHEMA,
-            name=self.label.name,
-            version=self.label.version,
-            created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            licence=self.label.licence,
-            made_with={package: _version(package) for package in ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")},
-            feature=FEATURE,
-            window_samples=WINDOW_SAMPLES,
-            embedder=entry,
-            embedder_fp32=None if self.fp32 else fp32_entry,
-            separator=separator_entry,
-            machines={name: known.entry for name, known in machines.items()},
-            files={},
-            figures={
-                **embedder_tried.figures(),
-                "thresholds": {name: known.threshold for name, known in machines.items()},
-                "views": {name: dict(known.weights) for name, known in machines.items() if known.weights},
-                "separator": separator_tried.figures() if separator_tried else None,
-            },
-        )
-        write_card(self.folder, manifest, embedder_tried, separator_tried, self.learning)
-        reference = _reference(sounds, Bundle(self.folder, manifest), session, separating)
+        manifest = self._manifest(made, machines)
+        write_card(self.folder, manifest, made.embedder_tried, made.separator_tried, self.learning)
+        reference = _reference(sounds, Bundle(self.folder, manifest), made.session, made.separating)
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         entries = {p.relative_to(self.folder).as_posix(): file_entry(p) for p in files}
         manifest = manifest.model_copy(update={"reference": reference, "files": entries})
         text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
         (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        bundle = load_bundle(self.folder)
-        self_test(bundle)
-        return ExportReport(bundle, embedder_tried, separator_tried, machines, tuple(dict.fromkeys(unread)))
+        self_test(bundle := load_bundle(self.folder))
+        return ExportReport(bundle, made.embedder_tried, made.separator_tried, machines, tuple(dict.fromkeys(unread)))
+
+    def _models(self, embedder: Embedder, separator: Separator | None, unread: list[str]) -> _Models:
+        """Write the models into the folder, and open them."""
+        workshop = ModelExporter(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
+        windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
+        entry, fp32_entry, embedder_tried = workshop.embedder(embedder, windows)
+        session = EmbedderSession(self.folder / entry.file, entry)
+        separator_entry, separator_tried = workshop.separator(separator, windows, session)
+        separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
+        twin = None if self.fp32 else fp32_entry
+        return _Models(entry, twin, separator_entry, session, separating, embedder_tried, separator_tried)
+
+    def _manifest(self, made: _Models, machines: Mapping[str, KnownMachine]) -> Manifest:
+        """What the bundle is; its files and reference scores are added when they are written."""
+        packages = (
+            ("asd-edge", "numpy") if made.entry is None else ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")
+        )
+        return Manifest(
+            schema=SCHEMA if made.entry is None else SCHEMA_WITH_MODELS,
+            name=self.label.name,
+            version=self.label.version,
+            created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            licence=self.label.licence,
+            made_with={package: _version(package) for package in packages},
+            feature=FEATURE,
+            window_samples=WINDOW_SAMPLES,
+            embedder=made.entry,
+            embedder_fp32=made.twin,
+            separator=made.separator,
+            machines={name: known.entry for name, known in machines.items()},
+            files={},
+            figures={
+                **(made.embedder_tried.figures() if made.embedder_tried else {}),
+                "thresholds": {name: known.threshold for name, known in machines.items()},
+                "views": {name: dict(known.weights) for name, known in machines.items() if known.weights},
+                "separator": made.separator_tried.figures() if made.separator_tried else None,
+            },
+        )
 
 
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
@@ -236,7 +269,7 @@ def _write_reference_sounds(folder: Path) -> list[Path]:
 
 
 def _reference(
-    sounds: Sequence[Path], bundle: Bundle, session: EmbedderSession, separator: SeparatorSession | None
+    sounds: Sequence[Path], bundle: Bundle, session: EmbedderSession | None, separator: SeparatorSession | None
 ) -> tuple[ReferenceEntry, ...]:
     """The score of each sound for each machine, by the files that were just written."""
     scorers = {m: Scorer(bundle, m, session=session, separator=separator) for m in bundle.machines}

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from asd_trainer.networks.separator import Separator
 
 
+NO_RUN = "-"
+
+
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="asd-edge", prog_name="asd-export")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -95,15 +98,17 @@ def main(
     key: Path | None,
     as_json: bool,
 ) -> None:
-    """Write BUNDLE, a folder that asd-daemon listens with, from the trained RUN.
+    """Write BUNDLE, a folder that asd-daemon listens with, from the trained RUN, or from recordings alone where RUN is -.
 
     The ONNX graph is compared with torch, the int8 model with fp32; what differs too much is refused and an older BUNDLE stays.
     With --data, machines that the run never heard get their banks from it: the embedder is the run's, normal sound is theirs.
+    Without a run the bundle has no model: its machines are judged by views of their steady sound and movement.
 
     \b
     Examples:
       asd-export runs/smoke bundle
       asd-export runs/smoke bundle --data recordings/press-3
+      asd-export - bundle --data recordings/press-3 --score views
 
     \b
     Exit codes: 0 well; 1 a comparison or budget failed; 2 wrong usage, run or data.
@@ -114,7 +119,10 @@ def main(
     from asd_trainer.cli.options import read_table, remembered_data
     from asd_trainer.networks.embedder import load_embedder
 
-    embedder = load_embedder(run)
+    has_run = str(run) != NO_RUN
+    if not has_run and (not roots or scoring != "views"):
+        raise UsageError("without a run (-) a bundle needs --data and --score views: there is no model to score with")
+    embedder = load_embedder(run) if has_run else None
     table = read_table(roots or remembered_data(run))
     if machines:
         table = _of_machines(table, machines)
@@ -130,10 +138,10 @@ def main(
             budget=Budget(score_error=score_error, omega_points=omega_loss),
             progress=progress,
             key=key,
-            separator=None if no_separator else _separator_of(run),
+            separator=_separator_of(run) if has_run and not no_separator else None,
             scoring=scoring,
             measures_omega=not no_test,
-            learning=Learning.of(run),
+            learning=Learning.of(run) if has_run else None,
         )
     _show(report, as_json=as_json)
 
@@ -204,7 +212,7 @@ def _described(report: ExportReport) -> dict[str, object]:
         "bundle": str(report.bundle.path),
         "name": manifest.name,
         "version": manifest.version,
-        "embedder": manifest.embedder.model_dump(),
+        "embedder": manifest.embedder.model_dump() if manifest.embedder is not None else None,
         "figures": manifest.figures,
         "machines": {name: entry.model_dump() for name, entry in manifest.machines.items()},
     }
@@ -230,7 +238,10 @@ def _print_model(name: str, tried: MeasuredModel) -> None:
 
 def _print(report: ExportReport) -> None:
     manifest = report.bundle.manifest
-    _print_model("embedder", report.embedder)
+    if report.embedder is not None:
+        _print_model("embedder", report.embedder)
+    else:
+        click.echo("no model: machines are judged by views that need none")
     if report.separator is not None:
         _print_model("separator", report.separator)
     click.echo(f"\n{'machine':<16}{'clips':>6}{'threshold':>11}   scored by")

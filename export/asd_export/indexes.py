@@ -49,6 +49,7 @@ def write_machines(
     folder: Path,
     *,
     scoring: Scoring,
+    embeds: bool = True,
     separates: bool,
     unread: list[str],
     progress: Progress,
@@ -61,6 +62,7 @@ def write_machines(
         strangers: embeddings (S, D) of sounds that are no machine's: the search must find their exact neighbour too.
         folder: the bundle's.
         scoring: the nearest neighbour, or views of its steady sound and movement.
+        embeds: whether there is an embedder; views do without.
         separates: whether there is a separator; whether a machine is scored with it is found by its normal clips alone.
         unread: clips that can't be read are added here.
         progress: told of each clip.
@@ -72,7 +74,7 @@ def write_machines(
     sounds = {}
     for machine in table.machines:
         clips = table.select(split="train", machine=machine, label="normal")
-        sounds[machine] = _heard(hearing, machine, clips, scoring, separates, unread, progress)
+        sounds[machine] = _heard(hearing, machine, clips, _views(scoring, embeds, separates), scoring, unread, progress)
     queries = _queries(hearing, table, sounds, strangers, unread, progress) if scoring == "nearest" else strangers
     known = {}
     for machine, sound in sounds.items():
@@ -84,7 +86,7 @@ def write_machines(
                     " are needed; export with --score nearest"
                 )
             learned = learn(sound)
-        bank = sound.vectors[HEARD][:, 0]
+        bank = sound.vectors[HEARD][:, 0] if embeds else None
         separated = _separated_bank(sound, learned, separates)
         relative = f"machines/{machine}"
         entry, calibration = write_machine(
@@ -95,23 +97,28 @@ def write_machines(
     return known
 
 
+def _views(scoring: Scoring, embeds: bool, separates: bool) -> tuple[str, ...]:
+    """What is taken of each clip."""
+    wanted = {HEARD: embeds, SEPARATED: separates, **dict.fromkeys(VIEW_NAMES, scoring == "views")}
+    return tuple(view for view, is_wanted in wanted.items() if is_wanted)
+
+
 def _heard(
     hearing: FeatureExtractor,
     machine: str,
     clips: Sequence[Clip],
+    views: Sequence[str],
     scoring: Scoring,
-    separates: bool,
     unread: list[str],
     progress: Progress,
 ) -> NormalSound:
     """Vectors of a machine's clips, and of changed copies where something is decided by them."""
-    views = (HEARD, *((SEPARATED,) if separates else ()), *(VIEW_NAMES if scoring == "views" else ()))
     try:
         return normal_sound(
             hearing,
             clips,
             views,
-            changes=separates and scoring == "nearest",
+            changes=SEPARATED in views and scoring == "nearest",
             unread=unread,
             progress=lambda done: progress(machine, done, len(clips)),
         )

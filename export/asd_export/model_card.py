@@ -18,6 +18,7 @@ from asd_trainer.run.stages import stages_of
 from asd_trainer.training.run_folder import read_run_recipe
 
 CARD = "MODEL_CARD.md"
+NO_MODELS = "None: its machines are judged by views of their sound that need no model and were not trained."
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Learning:
 def write_card(
     folder: Path,
     manifest: Manifest,
-    embedder: MeasuredModel,
+    embedder: MeasuredModel | None,
     separator: MeasuredModel | None,
     learning: Learning | None,
 ) -> None:
@@ -62,7 +63,7 @@ def write_card(
         f"**Licence.** {manifest.licence}",
         *_learned(learning),
         "## Models",
-        *_models("embedder", embedder),
+        *(_models("embedder", embedder) if embedder is not None else (NO_MODELS,)),
         *(_models("separator", separator) if separator is not None else ()),
         "## Machines",
         *_machines(manifest),

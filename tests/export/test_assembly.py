@@ -65,6 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Bundle]:
 def test_export_bundle_holds_every_machine_with_its_normal_clips(made: tuple[Path, Path, Bundle]) -> None:
     run, _, bundle = made
     assert bundle.machines == ("fan", "press-3")
+    assert bundle.manifest.embedder is not None
     assert bundle.manifest.embedder.precision == "int8"
     table = read_dataset([Path(json.loads((run / "data.json").read_text())["roots"][0])])
     clips = table.select(split="train", machine="fan")
@@ -141,6 +142,7 @@ def test_export_recordings_the_run_never_heard_become_machines_in_fp32(
     assert result.exit_code == 0, result.output
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.machines == ("lathe",)
+    assert bundle.manifest.embedder is not None
     assert bundle.manifest.embedder.precision == "fp32"
     assert "asd-daemon run --bundle" in result.stdout
 

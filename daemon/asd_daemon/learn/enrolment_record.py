@@ -156,6 +156,8 @@ def _view_change(record: EnrolmentRecord, view: str) -> str | None:
 def _model_objection(record: EnrolmentRecord, view: str, bundle: Bundle) -> str | None:
     if view == SEPARATED and bundle.manifest.separator is None:
         return f"needs a separator, which {bundle.name} {bundle.version} does not have"
+    if bundle.manifest.embedder is None:
+        return f"needs the models that it was learned with, and {bundle.name} {bundle.version} has none"
     if record.models == models_hash(bundle):
         return None
     return f"needs its models, and {bundle.name} {bundle.version} has others"

@@ -1,7 +1,7 @@
 """THE contract between exporter and edge: a folder with a manifest, models, and one folder of normal sound a machine.
 
     manifest.json                        what manifest.py's `Manifest` says; every other file with its SHA-256 and size
-    embedder.onnx [embedder.fp32.onnx]   the model that listens, and its unquantised twin
+    embedder.onnx [embedder.fp32.onnx]   the model that listens, and its unquantised twin; optional: views need none
     machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length; optional beside fusion.npz
     machines/<name>/index.hnsw           the same as hnswlib's graph
     machines/<name>/calibration.json     the tail of normal scores
@@ -143,7 +143,7 @@ class Bundle:
 
     def _array(self, machine: str, name: str) -> NDArray[np.float32]:
         path = self.folder(machine) / name
-        expected = (self.machine(machine).vectors, self.manifest.embedder.dim)
+        expected = (self.machine(machine).vectors, self.manifest.embedding_size)
         try:
             size = path.stat().st_size
             if not 0 <= size - 4 * expected[0] * expected[1] <= NPY_HEADER_BYTES:
@@ -161,7 +161,7 @@ class Bundle:
         entry = self.machine(machine)
         if entry.search == "hnsw" and HnswIndex.available():
             file = self.folder(machine) / INDEX
-            return HnswIndex.load(file, size=entry.vectors, dim=self.manifest.embedder.dim, ef=entry.ef)
+            return HnswIndex.load(file, size=entry.vectors, dim=self.manifest.embedding_size, ef=entry.ef)
         return ExactIndex(self.bank(machine))
 
     def separated_index(self, machine: str) -> NeighbourIndex:

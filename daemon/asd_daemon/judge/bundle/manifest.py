@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.features.log_mel import FeatureSpec
 
-SCHEMA = 1
+SCHEMA = 2  # since 0.3; 2 may do without models, and is written only then, so that older programs read the others
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
 BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
@@ -141,7 +141,7 @@ class ReferenceEntry(_Part):
 class Manifest(_Part):
     """`manifest.json`."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1, 2] = Field(alias="schema")
     name: str = Field(min_length=1, max_length=100)
     version: str = Field(min_length=1, max_length=100)
     created: str
@@ -149,13 +149,37 @@ class Manifest(_Part):
     made_with: dict[str, str]
     feature: FeatureSpec
     window_samples: int
-    embedder: ModelEntry
+    embedder: ModelEntry | None = Field(None, description="null: its machines are judged by views that need no model")
     embedder_fp32: ModelEntry | None = None
     separator: SeparatorEntry | None = None
     machines: dict[MachineName, MachineEntry] = Field(min_length=1)
     reference: tuple[ReferenceEntry, ...] = ()
     files: dict[BundlePath, FileEntry]
     figures: dict[str, Any] = Field(default_factory=dict, description="what was measured when the bundle was made")
+
+    @property
+    def embedding_size(self) -> int:
+        """D of its embeddings.
+
+        Raises:
+            BundleError: it has no embedder.
+        """
+        if self.embedder is None:
+            raise BundleError(f"{self.name} {self.version} has no embedder; its machines are judged by views alone")
+        return self.embedder.dim
+
+    @model_validator(mode="after")
+    def _has_the_models_it_needs(self) -> Self:
+        if self.embedder is not None:
+            return self
+        if self.schema_version == 1:
+            raise ValueError("embedder: is missing; only schema 2 may do without")
+        if self.separator is not None or self.embedder_fp32 is not None:
+            raise ValueError("embedder: is missing, but the bundle has a separator or an unquantised twin")
+        for name, machine in self.machines.items():
+            if machine.views is None or machine.separated:
+                raise ValueError(f"machines.{name}: needs an embedder, and the bundle has none")
+        return self
 
     @classmethod
     def parse(cls, text: bytes, path: Path) -> Manifest:

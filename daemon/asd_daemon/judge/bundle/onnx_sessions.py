@@ -74,9 +74,12 @@ def open_embedder(bundle: Bundle) -> EmbedderSession:
     """The bundle's embedder, ready to run.
 
     Raises:
-        BundleError: it can't be loaded, or takes or gives something else.
+        BundleError: there is none, it can't be loaded, or takes or gives something else.
     """
-    return EmbedderSession(bundle.path / bundle.manifest.embedder.file, bundle.manifest.embedder)
+    entry = bundle.manifest.embedder
+    if entry is None:
+        raise BundleError(f"{bundle.path}: has no embedder")
+    return EmbedderSession(bundle.path / entry.file, entry)
 
 
 def open_separator(bundle: Bundle) -> SeparatorSession:

@@ -45,7 +45,7 @@ class ResourceBounds:
     @classmethod
     def of(cls, manifest: Manifest) -> ResourceBounds:
         """What its manifest says, or the usual."""
-        most = 0
+        most = USUAL_MB * 2**20 if not _models(manifest) else 0
         for entry in _models(manifest):
             usual = USUAL_MB * 2**20 + USUAL_FILES * manifest.files[entry.file].bytes
             most = max(most, usual if entry.memory_mb is None else entry.memory_mb * 2**20)
@@ -57,6 +57,8 @@ def step_seconds(manifest: Manifest, entry: ModelEntry | SeparatorEntry | None, 
     entries = _models(manifest) if entry is None else [entry]
     if what == "load":
         return sum(USUAL_LOAD_S if e.load_s is None else e.load_s for e in entries)
+    if not entries:  # views alone
+        return USUAL_WINDOW_S
     factor = 2 if entry is None else 1  # with a separator, two embeddings
     return factor * sum(USUAL_WINDOW_S if e.window_s is None else e.window_s for e in entries)
 

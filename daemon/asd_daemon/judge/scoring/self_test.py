@@ -52,11 +52,12 @@ def self_test(bundle: Bundle, step: Step = lambda *_: None, *, with_twin: bool =
         step(entry, "window")
         _embedding(bundle, entry, twin, _noise())
         del twin
-    step(manifest.embedder, "load")
-    session = open_embedder(bundle)
-    step(manifest.embedder, "window")
-    _embedding(bundle, manifest.embedder, session, _noise())
-    separator = None
+    session = separator = None
+    if manifest.embedder is not None:
+        step(manifest.embedder, "load")
+        session = open_embedder(bundle)
+        step(manifest.embedder, "window")
+        _embedding(bundle, manifest.embedder, session, _noise())
     if manifest.separator is not None:
         step(manifest.separator, "load")
         separator = open_separator(bundle)
@@ -90,7 +91,7 @@ def _run(bundle: Bundle, entry: ModelEntry | SeparatorEntry, work: Callable[[], 
         raise BundleError(f"{bundle.path / entry.file}: this model can't be run: {first}") from e
 
 
-def _compare(bundle: Bundle, session: EmbedderSession, separator: SeparatorSession | None, step: Step) -> int:
+def _compare(bundle: Bundle, session: EmbedderSession | None, separator: SeparatorSession | None, step: Step) -> int:
     """Score the reference sounds; how many scores were compared."""
     hearing = FeatureExtractor(session, separator)
     whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
