@@ -44,13 +44,10 @@ soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sou
 	for proof in microphone day alerts brokers configuration home_assistant; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
-bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound (an hour; goes on where it stopped)
-	$(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 4 --test 0 --supplemental 3 --seed 1
+bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound: views, no model (minutes)
 	$(BIN)/asd-train simulate build/default/data --small
-	$(BIN)/asd-train run default --data build/default/units --data build/default/data --out build/default/run
-	$(BIN)/asd-train evaluate build/default/run --data build/default/data
-	$(BIN)/asd-export build/default/run daemon/asd_daemon/bundles/default --data build/default/data --name asd-edge-default \
-		--score views --bundle-version 0.2.0 --licence "Apache-2.0; trained on simulated sound only"
+	$(BIN)/asd-export - daemon/asd_daemon/bundles/default --data build/default/data --name asd-edge-default \
+		--score views --bundle-version 0.3.0 --licence "Apache-2.0; made of simulated sound only"
 
 clean:                              ## the virtual environment and everything built
 	rm -rf $(VENV) build dist

@@ -169,11 +169,13 @@ class _Making:
         unread: list[str] = []
         made = self._models(embedder, separator, unread) if embedder is not None else _Models()
         sounds = _write_reference_sounds(self.folder)
-        heard = [read_waveform(file) for file in sounds]
+        strangers = np.empty((0, 0), np.float32)
+        if made.session is not None:
+            strangers = made.session.embed_waveforms([read_waveform(file) for file in sounds])
         machines = write_machines(
             FeatureExtractor(made.session, made.separating),
             self.table,
-            np.empty((0, 0), np.float32) if made.session is None else made.session.embed_waveforms(heard),
+            strangers,
             self.folder,
             scoring=self.scoring,
             embeds=made.session is not None,
@@ -187,8 +189,8 @@ class _Making:
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         entries = {p.relative_to(self.folder).as_posix(): file_entry(p) for p in files}
         manifest = manifest.model_copy(update={"reference": reference, "files": entries})
-        text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False)
-        (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
         self_test(bundle := load_bundle(self.folder))
         return ExportReport(bundle, made.embedder_tried, made.separator_tried, machines, tuple(dict.fromkeys(unread)))
 
@@ -196,12 +198,11 @@ class _Making:
         """Write the models into the folder, and open them."""
         workshop = ModelExporter(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
         windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
-        entry, fp32_entry, embedder_tried = workshop.embedder(embedder, windows)
+        entry, twin, tried = workshop.embedder(embedder, windows)
         session = EmbedderSession(self.folder / entry.file, entry)
         separator_entry, separator_tried = workshop.separator(separator, windows, session)
         separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
-        twin = None if self.fp32 else fp32_entry
-        return _Models(entry, twin, separator_entry, session, separating, embedder_tried, separator_tried)
+        return _Models(entry, None if self.fp32 else twin, separator_entry, session, separating, tried, separator_tried)
 
     def _manifest(self, made: _Models, machines: Mapping[str, KnownMachine]) -> Manifest:
         """What the bundle is; its files and reference scores are added when they are written."""
@@ -234,11 +235,9 @@ class _Making:
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
     """About `count` clips, evenly from every machine."""
     each = max(2, count // len(banks))
-    spread: list[Clip] = []
-    for clips in banks.values():
-        places = np.linspace(0, len(clips) - 1, min(each, len(clips)))
-        spread += [clips[int(place)] for place in places]
-    return spread
+    return [
+        clips[int(place)] for clips in banks.values() for place in np.linspace(0, len(clips) - 1, min(each, len(clips)))
+    ]
 
 
 def _read(clips: Sequence[Clip], unread: list[str], progress: Progress) -> list[F32]:

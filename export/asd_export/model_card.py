@@ -117,4 +117,5 @@ def _machines(manifest: Manifest) -> list[str]:
         by = ", ".join(f"{view} {weight:.0%}" for view, weight in chosen.items())
         plain = "nearest normal neighbour, heard and separated" if entry.separated else "nearest normal neighbour"
         rows.append(f"| {name} | {entry.vectors} | {thresholds.get(name, 0):.4f} | {by or plain} |")
-    return ["Thresholds are for one false alarm a week with two of three windows.", "\n".join(rows)]
+    words = "Thresholds are the provisional ones of a daemon that is to keep to one false alarm a week, two of three windows."
+    return [words, "\n".join(rows)]

@@ -86,14 +86,19 @@ def test_edge_dependencies_name_no_training_library(library: str) -> None:
 
 def test_opening_a_model_leaves_nothing_in_the_users_cache(tmp_path: Path) -> None:
     """onnxruntime's telemetry is off: no device number, no database, nothing to send."""
+    from rig.bundles import write_tiny_bundle
+
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "home").mkdir()
     code = (
-        "from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle; from asd_daemon.judge.scoring.scorer import open_embedder;"
-        "open_embedder(load_bundle(default_bundle()))"
+        "import sys; from pathlib import Path; from asd_daemon.judge.bundle.bundle import load_bundle;"
+        "from asd_daemon.judge.scoring.scorer import open_embedder; open_embedder(load_bundle(Path(sys.argv[1])))"
     )
     unset = {"CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}  # each of the first two would switch it off
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, check=True)
-    assert list(tmp_path.rglob("*")) == []
+    words = [sys.executable, "-c", code, str(tmp_path / "bundle")]
+    subprocess.run(words, env={**environment, "HOME": str(tmp_path / "home")}, check=True)
+    assert list((tmp_path / "home").rglob("*")) == []
 
 
 def test_commands_compute_on_one_thread_unless_told_otherwise() -> None:

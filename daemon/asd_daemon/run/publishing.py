@@ -89,9 +89,9 @@ def make_publisher(
 def publish_answer(publisher: ProcessPublisher, node: str, machine: str, command: Command, answer: Answer) -> None:
     """Say what came of a command that was given by MQTT."""
     from asd_daemon.tell.payloads import answer_payload, to_json
-    from asd_daemon.tell.publisher import JsonLinesPublisher
+    from asd_daemon.tell.publisher import PrintingPublisher
 
-    if not isinstance(publisher, JsonLinesPublisher):  # which nobody gives commands
+    if not isinstance(publisher, PrintingPublisher):  # which nobody gives commands
         publisher.publish_answer(machine, to_json(answer_payload(node, machine, command, answer, datetime.now(UTC))))
 
 

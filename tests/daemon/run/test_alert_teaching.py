@@ -26,6 +26,8 @@ class Described:
     threshold: float = 1.5
     enrolled: None = None
     like: Likeness | None = None
+    operating_state: None = None
+    is_off: bool = False
 
     @property
     def anomalous(self) -> bool:

@@ -12,23 +12,41 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import yaml
 
 from asd_daemon.hear.source import Block, ScriptedSource
 from asd_daemon.judge.bundle.bundle import Bundle, default_bundle, file_entry, load_bundle
 from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
-from rig.bundles import healthy_noise, read_manifest, write_manifest
+from rig.bundles import DIM, healthy_noise, read_manifest, write_manifest, write_tiny_model
 from rig.daemon import RunningDaemon, ask
 from rig.earlier_enrolment import write_earlier_enrolment
 from rig.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundle of this package with an embedder of other bytes, as a later version has it."""
-    folder = tmp_path_factory.mktemp("upgrade") / "later"
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of version 0.2: its machines are judged by views, and it carries an embedder beside."""
+    folder = tmp_path_factory.mktemp("landed") / "bundle"
     shutil.copytree(default_bundle(), folder)
+    write_tiny_model(folder / "embedder.onnx")
+    manifest: dict[str, Any] = read_manifest(folder)
+    manifest |= {
+        "schema": 1,
+        "version": "0.2.0",
+        "embedder": {"file": "embedder.onnx", "precision": "fp32", "dim": DIM},
+    }
+    manifest["files"]["embedder.onnx"] = file_entry(folder / "embedder.onnx").model_dump(mode="json")
+    write_manifest(folder, manifest)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def other(landed: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an embedder of other bytes, as a later version has it."""
+    folder = tmp_path_factory.mktemp("upgrade") / "later"
+    shutil.copytree(landed.path, folder)
     model = onnx.load_model(str(folder / "embedder.onnx"))
     model.producer_name = "a later exporter"
     onnx.save_model(model, str(folder / "embedder.onnx"))
@@ -47,7 +65,7 @@ def enrolled(root: Path, machine: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(landed: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ear` is of a version that computed a view otherwise, with its sound; `lost` of one that judged by the embedder, without."""
     home = tmp_path_factory.mktemp("home")
     root = home / "state" / "enrolled"
@@ -56,7 +74,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = json.loads(file.read_text())
     record["views"]["steady-mean"]["sums"][0] += 9.0
     file.write_text(json.dumps(record))
-    write_earlier_enrolment(load_bundle(default_bundle()), root, "lost")
+    write_earlier_enrolment(landed, root, "lost")
     return home
 
 
@@ -101,9 +119,9 @@ def unusable(told: list[dict[str, Any]], machine: str) -> list[str]:
 
 
 def test_another_version_and_another_embedder_leave_no_machine_deaf_and_none_stops_another(
-    home: Path, other: Bundle
+    home: Path, other: Bundle, landed: Bundle
 ) -> None:
-    for bundle in (other.path, default_bundle()):
+    for bundle in (other.path, landed.path, default_bundle(), landed.path):
         file = configured(home, "ear", "lost", "fan")
         with RunningDaemon("run", "--config", file, "--bundle", bundle, "--no-mqtt", home=home) as daemon:
             told = wait_for(
@@ -116,6 +134,10 @@ def test_another_version_and_another_embedder_leave_no_machine_deaf_and_none_sto
             # Learning of sixteen windows may be over between two looks at the state; the log always has it.
             assert any(" ear: " in line and "learned anew from what was kept" in line for line in daemon.log)
             assert all(r is not None and r.startswith("is learned anew from what was kept") for r in reasons)
+            assert "learn it anew with `asd-daemon enroll --machine lost --relearn`" in unusable(told, "lost")[0]
+        elif bundle == default_bundle():
+            assert not reasons
+            assert any(" lost: " in line and "0.3.0 has none" in line for line in daemon.log)
             assert "learn it anew with `asd-daemon enroll --machine lost --relearn`" in unusable(told, "lost")[0]
         else:
             assert not reasons
@@ -163,6 +185,32 @@ def test_install_says_before_what_it_means_does_it_and_goes_back(home: Path, oth
     assert "ear: learned anew from 16 kept windows" in anew.stdout, anew.stderr
     assert ask("machines", "relearn", home=home).returncode == 0
     assert ask("check", "--machine", "ear", "--source", "simulate:fan?speed=max", home=home).returncode == 0
+
+
+def test_to_the_bundle_without_models_and_back(home: Path, landed: Bundle) -> None:
+    """The package's own bundle needs no model; one of version 0.2 with its embedder is installed over it, and taken back."""
+    shutil.rmtree(home / "state" / "enrolled")
+    heard = home / "heard.wav"
+    soundfile.write(heard, healthy_noise(np.random.default_rng(1)), 16_000)
+
+    def scores() -> tuple[str, float]:
+        done = ask("score", heard, "--machine", "fan", "--json", home=home)
+        assert done.returncode in (0, 1), done.stderr
+        current = home / "state" / "bundles" / "current"
+        verified = ask("bundle", "verify", current if current.exists() else default_bundle(), home=home)
+        assert verified.returncode == 0, verified.stderr
+        return verified.stdout, float(json.loads(done.stdout.splitlines()[0])["score"])
+
+    own, score = scores()
+    assert "0.3.0" in own
+    installed = ask("bundle", "install", landed.path, home=home)
+    assert installed.returncode == 0, installed.stderr
+    with_models, again = scores()
+    assert "0.2.0" in with_models
+    assert again == pytest.approx(score, rel=1e-6)
+    assert ask("bundle", "install", default_bundle(), home=home).returncode == 0
+    assert "0.2.0 is current now" in ask("bundle", "rollback", home=home).stdout
+    assert scores()[1] == pytest.approx(score, rel=1e-6)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")

@@ -70,7 +70,9 @@ def test_fusion_file_is_read_as_it_was_written(rng: np.random.Generator, tmp_pat
     write_fusion(fusion, tmp_path / "fusion.npz")
     again = read_fusion(tmp_path / "fusion.npz", fusion.names(), 10**6)
     others = {"a": _vectors(rng, 5)[:, 0]}
-    np.testing.assert_allclose(again.score(others), fusion.score(others), rtol=1e-4)
+    np.testing.assert_allclose(
+        again.score(others), fusion.score(others), rtol=5e-3, atol=1e-3
+    )  # matrices in half precision
 
 
 @pytest.mark.parametrize("damage", ["bytes", "large", "compressed", "pickle", "names"])
