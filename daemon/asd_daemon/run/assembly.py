@@ -5,6 +5,7 @@ Owns how the parts are put together. Nothing is opened here that the service doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 
@@ -20,6 +21,7 @@ from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
+from asd_daemon.tell.commands import Answer, Command
 from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.live_view import LiveView
@@ -58,11 +60,16 @@ def make_service(
         return DeliveryReport(publisher.broker_status, stores.store_report)
 
     health = HealthReporting(plan, delivery_report)
+
+    def give(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+        service.command(machine, command, reply)
+
     live_socket = LiveSocket(
         status_folder(state_folder()),
         live_sound,
         stores.scores,
         lambda: {monitor.machine: monitor.alarm_rule for monitor in service.monitors},
+        give,
         node=plan.settings.node,
         version=metadata.version("asd-edge"),
     )

@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from asd_daemon.hear.source import SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.tell.commands import Answer, Command, CommandKind
 from asd_daemon.tell.payloads import Condition, MachineState
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
 from asd_daemon.watch.counters import Counts
@@ -91,11 +93,18 @@ class _Reader:
         self.connection.close()
 
 
+Give = Callable[[str, Command, Callable[[Answer], None]], None]
+
+
+def ignore(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+    raise AssertionError(f"{machine} was asked to {command}")
+
+
 @contextmanager
-def serving(folder: Path, sound: LiveSound) -> Iterator[tuple[Path, ScoreLog]]:
+def serving(folder: Path, sound: LiveSound, given: Give = ignore) -> Iterator[tuple[Path, ScoreLog]]:
     scores = ScoreLog(folder / "scores.sqlite", every_s=3600, days=1)
     live = LiveSocket(
-        folder / "status", sound, scores, lambda: {"fan": AlarmRule(open_after=3)}, node="line-3", version="1"
+        folder / "status", sound, scores, lambda: {"fan": AlarmRule(open_after=3)}, given, node="line-3", version="1"
     )
     state = MachineState(Condition.NORMAL, AT, score=0.5, threshold=1.0, reason="rtsp://user:hunter2@camera")
     live.start(lambda: {"fan": MachineReport(state, Counts(heard=7), SourceHealth())})
@@ -179,3 +188,36 @@ def test_a_socket_that_cannot_be_made_costs_the_view_alone(tmp_path: Path) -> No
     with serving(tmp_path, LiveSound()) as (file, scores):
         assert not file.exists()
         scores.add(LoggedScore("fan", AT, 0.5, 1.0))
+
+
+def test_commands_are_passed_on_and_answered_and_others_are_refused_in_words(tmp_path: Path) -> None:
+    asked: list[tuple[str, Command]] = []
+
+    def give(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+        asked.append((machine, command))
+        if command.is_word:
+            threading.Thread(target=reply, args=(Answer(True, "3 windows are taken for normal"),)).start()
+
+    with serving(tmp_path, LiveSound(), give) as (file, _):
+        reader, other = _Reader(file), _Reader(file)
+
+        def answer(machine: str, **wish: object) -> tuple[bool, str]:
+            reader.connection.sendall(json.dumps({"machine": machine, "command": wish}).encode() + b"\n")
+            said = reader.next("answer")
+            assert said["id"] == wish.get("id")
+            return said["ok"], said["text"]
+
+        assert answer("fan", command="normal", event_id="e", id="1") == (True, "3 windows are taken for normal")
+        assert answer("fan", command="mute", minutes=60, id="2") == (True, "fan: mute is passed on")
+        assert [(machine, c.command, c.minutes) for machine, c in asked] == [
+            ("fan", CommandKind.NORMAL, 60.0),
+            ("fan", CommandKind.MUTE, 60.0),
+        ]
+        assert answer("pump", command="mute") == (False, "pump is not heard by this daemon")
+        assert answer("fan", command="explode")[0] is False
+        assert "enroll" in answer("fan", command="enroll", minutes=1)[1]
+        assert "a fault needs a name" in answer("fan", command="fault", event_id="e")[1]
+        assert len(asked) == 2
+        assert other.next("machines")["machines"]  # and hears of no answer that is another's
+        reader.close()
+        other.close()
