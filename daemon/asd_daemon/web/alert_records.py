@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asd_daemon.web.places import CLIPS, HISTORY
+from asd_daemon.web.places import ARCHIVE, CLIPS, HISTORY
 from asd_daemon.web.score_tables import open_read_only
 
 EVENT_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
@@ -35,6 +35,26 @@ class AlertRecord:
     opened: dict[str, Any]
     """As it was told when it opened (docs/mqtt.md)."""
     latest: dict[str, Any]
+
+    @property
+    def word(self) -> str | None:
+        """What somebody has said of it: normal, fault, or nothing yet."""
+        word = self._said().get("word")
+        return word if word in ("normal", "fault") else None
+
+    @property
+    def name(self) -> str | None:
+        """What the fault is called."""
+        name = self._said().get("name")
+        return name if isinstance(name, str) else None
+
+    def _said(self) -> dict[str, Any]:
+        """The daemon's own file of the alert, where one is kept."""
+        try:
+            said = json.loads((self.folder / ARCHIVE / self.machine / f"{self.event_id}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
 
     @property
     def outcome(self) -> str:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from asd_daemon.web.access import Access, safe_next
+from asd_daemon.web.actions import Actions
 from asd_daemon.web.alert_records import read_alerts
 from asd_daemon.web.guards import Guards
 from asd_daemon.web.live_hub import LiveHub
@@ -56,12 +57,16 @@ class Application:
 
     def asgi(self) -> ASGIApp:
         """What the server calls."""
-        pages = self._pages
+        pages, actions = self._pages, Actions(self._access, self.hub, self._pages)
         routes = [
             Route("/", pages.now),
             Route("/history", pages.history),
             Route("/alerts", pages.alerts),
             Route("/alerts/{event_id}", pages.alert),
+            Route("/alerts/{event_id}/say", actions.say, methods=["POST"]),
+            Route("/alerts/{event_id}/acknowledge", actions.acknowledge, methods=["POST"]),
+            Route("/mute", actions.mute, methods=["POST"]),
+            Route("/machines", pages.machines_page),
             Route("/system", pages.system),
             Route("/system/support.zip", self._support),
             Route("/login", self._login_page, methods=["GET"]),

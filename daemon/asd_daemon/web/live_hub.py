@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ _LOOK_EVERY_S = 1.0
 _MOST_LINE_BYTES = 4_000_000
 _MOST_RECENT = 4000  # windows of one machine that a daemon may not have written yet
 _MOST_PIECES = 64
+_ANSWER_WITHIN_S = 25.0
 MOST_WATCHERS = 200
 
 
@@ -52,6 +54,8 @@ class _Daemon:
     machines: dict[str, dict[str, Any]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     said_s: float = 0.0
+    said: asyncio.Condition = field(default_factory=asyncio.Condition)
+    times_said: int = 0
 
 
 class LiveHub:
@@ -61,6 +65,7 @@ class LiveHub:
         self._places = places
         self._daemons: dict[Path, _Daemon] = {}
         self._recent: dict[str, deque[Row]] = {}
+        self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._watchers: set[Watcher] = set()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -116,6 +121,34 @@ class LiveHub:
         """Whether no further browser is let in."""
         return len(self._watchers) >= MOST_WATCHERS
 
+    async def command(self, machine: str, wish: Mapping[str, object]) -> tuple[bool, str]:
+        """Ask the daemon that hears a machine for something (docs/mqtt.md, commands); whether it was done, and its words."""
+        daemon = next((d for d in self._daemons.values() if machine in d.machines and not d.writer.is_closing()), None)
+        if daemon is None:
+            return False, f"Nobody listens to {machine} now; start its daemon, or use asd-daemon alerts on the box."
+        asked = secrets.token_hex(8)
+        answer = self._asked[asked] = asyncio.get_running_loop().create_future()
+        try:
+            daemon.writer.write(json.dumps({"machine": machine, "command": {**wish, "id": asked}}).encode() + b"\n")
+            said = await asyncio.wait_for(answer, _ANSWER_WITHIN_S)
+        except (OSError, TimeoutError):
+            return False, "The daemon has not answered yet; it takes the word when it judges the next window."
+        finally:
+            self._asked.pop(asked, None)
+        await self._hear_twice(daemon)
+        return bool(said["ok"]), str(said["text"])
+
+    async def _hear_twice(self, daemon: _Daemon) -> None:
+        """Wait until the machines' states are of after an answer, so that the next page shows what has become of it."""
+        until = daemon.times_said + 2
+
+        async def wait() -> None:
+            async with daemon.said:
+                await daemon.said.wait_for(lambda: daemon.times_said >= until)
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wait(), STALE_S)
+
     async def _connect(self, file: Path) -> None:
         folder = os.open(file.parent, os.O_PATH | os.O_DIRECTORY)  # a path may be longer than a socket's address
         try:
@@ -137,6 +170,8 @@ class LiveHub:
         try:
             while line := await reader.readline():
                 self._take(daemon, json.loads(line))
+                async with daemon.said:
+                    daemon.said.notify_all()
         except (OSError, ValueError):  # cut off, or no line of a daemon's: it is connected to anew
             pass
         finally:
@@ -147,12 +182,19 @@ class LiveHub:
     def _take(self, daemon: _Daemon, said: dict[str, Any]) -> None:
         if said["kind"] == "machines":
             daemon.machines, daemon.said_s = said["machines"], time.monotonic()
+            daemon.times_said += 1
             daemon.about = {key: said[key] for key in ("node", "version", "pid")}
         elif said["kind"] == "scores":
             for machine, at, *rest in said["scores"]:
                 at_ms = round(datetime.fromisoformat(at).timestamp() * 1000)
-                self._recent.setdefault(machine, deque(maxlen=_MOST_RECENT)).append((at_ms, *rest))
+                recent = self._recent.setdefault(machine, deque(maxlen=_MOST_RECENT))
+                if not recent or recent[-1][0] < at_ms:  # after a new connection all that is remembered comes again
+                    recent.append((at_ms, *rest))
             self._tell(said)
+        elif said["kind"] == "answer":
+            waiting = self._asked.pop(str(said["id"]), None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(said)
         else:
             kind = "sound" if said["kind"] == "sound" else "listen"
             for watcher in self._watchers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from asd_daemon.web.access import Access, Visitor
 from asd_daemon.web.alert_records import AlertRecord, alike, read_alert, read_alerts
 from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
 from asd_daemon.web.places import SCORES, Places
 from asd_daemon.web.score_tables import stored_machines
 from asd_daemon.web.static_files import StaticFiles
@@ -22,14 +24,34 @@ from asd_daemon.web.system_report import SystemReport
 from asd_daemon.web.words import OUTCOMES, iso, of_limit, span_words, state_words, utc
 
 _WEEK_MS = 7 * 86_400_000
-OFF: Mapping[str, Any] = dict.fromkeys(("since", "text", "reason", "score", "threshold", "event_id")) | {
-    "state": "off",
+_MOST_NOTICES = 1000
+_KEYS = ("since", "text", "reason", "score", "threshold", "event_id", "muted_until", "operating_state", "rule", "drift")
+NOT_RUNNING: Mapping[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
+    "state": "not_running",
     "listening": False,
     "troubles": [],
+    "acknowledged": False,
 }
 """What a machine is like whose daemon does not run."""
 MOST_LIVE = 8
 """So many machines are shown with live sound."""
+
+
+class Notices:
+    """What came of a form, for the page that is shown after it, once."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[str, tuple[bool, str]] = OrderedDict()
+
+    def leave(self, cookie: str, done: bool, text: str) -> None:
+        """Keep it for who holds this cookie."""
+        self._left[cookie] = (done, text)
+        while len(self._left) > _MOST_NOTICES:
+            self._left.popitem(last=False)
+
+    def take(self, cookie: str) -> tuple[bool, str] | None:
+        """What is there for them."""
+        return self._left.pop(cookie, None)
 
 
 class Pages:
@@ -37,18 +59,22 @@ class Pages:
 
     def __init__(self, places: Places, hub: LiveHub, access: Access, static: StaticFiles, system: SystemReport) -> None:
         self._places, self._hub, self._access, self._system = places, hub, access, system
+        self.notices = Notices()
         self._templates = Environment(
             loader=PackageLoader("asd_daemon.web"),
             autoescape=select_autoescape(default=True),
             undefined=StrictUndefined,
+            auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         self._templates.globals.update(
             static=static.url,
             state_words=state_words,
-            outcome_words=lambda outcome: OUTCOMES[outcome],
+            outcome_words=lambda outcome: OUTCOMES.get(outcome, (outcome, "doubt")),
             of_limit=of_limit,
+            rule_words=rule_words,
+            limit_words=limit_words,
             span=span_words,
             iso=iso,
             utc=utc,
@@ -56,23 +82,26 @@ class Pages:
 
     def render(self, request: Request, visitor: Visitor, template: str, code: int = 200, **values: Any) -> HTMLResponse:
         """A page for a visitor."""
-        nodes = sorted({str(about["node"]) for about in self._hub.abouts()})
-        token = self._access.sessions.form_token(visitor.cookie)
-        html = self._templates.get_template(template).render(
-            visitor=visitor, token=token, path=request.url.path, node=", ".join(nodes), logs_in=self._access.logs_in,
-            **values,
-        )  # fmt: skip
+        shown = {
+            "visitor": visitor,
+            "token": self._access.sessions.form_token(visitor.cookie),
+            "notice": self.notices.take(visitor.cookie) if code == 200 else None,
+            "path": request.url.path,
+            "node": ", ".join(sorted({str(about["node"]) for about in self._hub.abouts()})),
+            "logs_in": self._access.logs_in,
+        }
+        html = self._templates.get_template(template).render(**shown, **values)
         response = HTMLResponse(html, code)
         if visitor.is_new:
             self._access.set_cookie(request, response, visitor.cookie)
         return response
 
     async def machines(self) -> dict[str, Mapping[str, Any]]:
-        """All that are heard or were: what each is like, `off` where its daemon does not run."""
+        """All that are heard or were: what each is like, `not_running` where its daemon does not run."""
         running = self._hub.machines()
         files = [folder / SCORES for folder in self._places.state_folders()]
         stored = await anyio.to_thread.run_sync(stored_machines, files)
-        return {name: running.get(name, OFF) for name in sorted(running.keys() | stored)}
+        return {name: running.get(name, NOT_RUNNING) for name in sorted(running.keys() | stored)}
 
     async def now(self, request: Request) -> Response:
         """Every machine as it is."""
@@ -103,7 +132,10 @@ class Pages:
         visitor = self._access.require(request)
         record = await self.record(request)
         others = await self._alerts(machine=record.machine, most=200)
-        return self.render(request, visitor, "alert.html", record=record, earlier=alike(record, others)[:10])
+        machine = self._hub.machines().get(record.machine, NOT_RUNNING)
+        return self.render(
+            request, visitor, "alert.html", record=record, earlier=alike(record, others)[:10], machine=machine
+        )
 
     async def record(self, request: Request) -> AlertRecord:
         """The alert that the path names.
@@ -116,6 +148,16 @@ class Pages:
         if record is None:
             raise HTTPException(404, "there is no such alert; it may be older than what is kept")
         return record
+
+    async def machines_page(self, request: Request) -> Response:
+        """What is known of each machine, and how it is judged."""
+        visitor = self._access.require(request)
+        machines, folders = await self.machines(), self._places.state_folders()
+        known = [
+            (name, machine, await anyio.to_thread.run_sync(read_learned, folders, name))
+            for name, machine in machines.items()
+        ]
+        return self.render(request, visitor, "machines.html", machines=known)
 
     async def system(self, request: Request) -> Response:
         """How the box is."""

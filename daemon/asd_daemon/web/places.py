@@ -15,7 +15,8 @@ from typing import Any
 
 from asd_daemon.web.options import WebOptions
 
-SCORES, HISTORY, CLIPS, LOCKS = "scores.sqlite", "history.sqlite", "clips", "locks"
+SCORES, HISTORY = "scores.sqlite", "history.sqlite"
+ARCHIVE, CLIPS, ENROLLED, LOCKS = "alerts", "clips", "enrolled", "locks"
 
 
 @dataclass(frozen=True)

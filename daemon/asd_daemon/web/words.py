@@ -15,7 +15,8 @@ STATES = {
     "wrong_device": ("Wrong microphone", "doubt"),
     "overloaded": ("Box too slow", "doubt"),
     "stopped": ("Stopped", "off"),
-    "off": ("Not running", "off"),
+    "off": ("Off", "off"),
+    "not_running": ("Not running", "off"),
 }
 """The words for a state, and how it looks: good, bad, doubt, wait or off."""
 
@@ -23,6 +24,7 @@ OUTCOMES = {
     "open": ("Open", "bad"),
     "normal": ("Quiet again", "good"),
     "unknown": ("Ended unknown", "doubt"),
+    "accepted": ("Called normal", "good"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -126,3 +127,16 @@ def test_daemon_without_writable_executable_memory_judges_sound(tmp_path: Path) 
         pytest.skip("this kernel has no PR_SET_MDWE")
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["topic"] for line in done.stdout.splitlines()].count("score") == 2
+
+
+@needs_analyze
+def test_the_unit_of_the_page_is_valid_exposed_little_and_may_write_nowhere(tmp_path: Path) -> None:
+    unit = tmp_path / "asd-daemon-web.service"
+    text = (ROOT / "deploy" / unit.name).read_text()
+    unit.write_text(text.replace("/opt/asd-edge/bin/asd-daemon", sys.executable))
+    done = analyze("verify", unit)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ProtectSystem=strict" in text
+    assert not {"ReadWritePaths", "StateDirectory"} & {line.split("=")[0] for line in text.splitlines()}
+    rated = analyze("security", "--offline=yes", "--no-pager", unit).stdout
+    assert float(re.findall(r"exposure level for .*?: ([0-9.]+)", rated)[0]) < 4

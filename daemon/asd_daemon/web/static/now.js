@@ -5,7 +5,7 @@
   const words = {
     starting: ["Starting", "wait"], normal: ["Normal", "good"], alert: ["Alert", "bad"], learning: ["Learning", "wait"],
     unusable: ["Can't judge", "doubt"], unknown_state: ["Unknown state", "doubt"], mic_lost: ["No sound", "doubt"],
-    wrong_device: ["Wrong microphone", "doubt"], overloaded: ["Box too slow", "doubt"], stopped: ["Stopped", "off"], off: ["Not running", "off"],
+    wrong_device: ["Wrong microphone", "doubt"], overloaded: ["Box too slow", "doubt"], stopped: ["Stopped", "off"], off: ["Off", "off"], not_running: ["Not running", "off"],
   };
   const silentAfter = 4000, hours = 3;
   const cards = new Map();
@@ -22,7 +22,7 @@
     }
 
     show(machine) {
-      const state = machine ? machine.state : "off";
+      const state = machine ? machine.state : "not_running";
       const [text, look] = words[state] || [state.replaceAll("_", " "), "doubt"];
       const { badge, since, hearing, ratio, calibration, open, troubles } = this.parts;
       if (this.element.dataset.state !== state) this.element.dataset.state = state;
@@ -30,7 +30,7 @@
       set(badge, text);
       badge.className = `badge ${look}`;
       if (machine) {
-        set(since, `for ${asd.span((Date.now() - new Date(machine.since)) / 1000)}`);
+        set(since, `${machine.operating_state ? `${machine.operating_state}, ` : ""}for ${asd.span((Date.now() - new Date(machine.since)) / 1000)}`);
         since.title = new Date(machine.since).toLocaleString();
       } else {
         set(since, "nobody listens to it");

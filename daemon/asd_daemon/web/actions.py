@@ -1,0 +1,61 @@
+"""What people do on the pages: say what an alert was, acknowledge it, mute a machine; each is passed on to the daemon."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from asd_daemon.web.access import Access, safe_next
+from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.pages import Pages
+
+_MOST_NAME_CHARACTERS = 60
+_MUTES_MIN = (0, 60, 480, 1440)
+
+
+class Actions:
+    """Answers their forms."""
+
+    def __init__(self, access: Access, hub: LiveHub, pages: Pages) -> None:
+        self._access, self._hub, self._pages = access, hub, pages
+
+    async def say(self, request: Request) -> Response:
+        """Somebody's word for an alert: normal, a fault with a name, or neither any more."""
+        form = await self._access.form(request)
+        record = await self._pages.record(request)
+        word, name = form.get("word"), form.get("name", "").strip()
+        wish: dict[str, object] = {"command": word, "event_id": record.event_id}
+        if word == "undo" and record.word is not None:
+            wish |= {"command": record.word, "undo": True}
+        elif word == "fault" and 0 < len(name) <= _MOST_NAME_CHARACTERS:
+            wish["name"] = name
+        elif word != "normal":
+            raise HTTPException(400, "say normal, or give the fault a name of up to 60 characters, such as bearing")
+        told = await self._hub.command(record.machine, wish)
+        return self._back(request, f"/alerts/{record.event_id}", told)
+
+    async def acknowledge(self, request: Request) -> Response:
+        """Somebody looks after an alert."""
+        await self._access.form(request)
+        record = await self._pages.record(request)
+        done, text = await self._hub.command(record.machine, {"command": "acknowledge", "event_id": record.event_id})
+        told = (done, "Acknowledged: nothing but the end of this alert is told from now on." if done else text)
+        return self._back(request, f"/alerts/{record.event_id}", told)
+
+    async def mute(self, request: Request) -> Response:
+        """Tell no alert of a machine for some time; 0 minutes: tell them again."""
+        form = await self._access.form(request)
+        machine, minutes = form.get("machine", ""), form.get("minutes", "")
+        if machine not in self._hub.machines():
+            raise HTTPException(404, "nobody listens to such a machine now")
+        if not minutes.isascii() or not minutes.isdigit() or int(minutes) not in _MUTES_MIN:
+            raise HTTPException(400, f"minutes must be one of {', '.join(map(str, _MUTES_MIN))}")
+        wish = {"command": "mute", "minutes": int(minutes)} if int(minutes) else {"command": "unmute"}
+        done, text = await self._hub.command(machine, wish)
+        words = f"No alert of {machine} is told now." if int(minutes) else f"Alerts of {machine} are told again."
+        return self._back(request, form.get("back", "/"), (done, words if done else text))
+
+    def _back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
+        self._pages.notices.leave(self._access.visitor(request).cookie, *told)
+        return RedirectResponse(safe_next(where), 303)

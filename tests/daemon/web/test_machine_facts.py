@@ -1,0 +1,51 @@
+"""What is said of a machine in plain words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
+
+RECORD = {
+    "created": "2026-05-03T12:00:00Z", "windows": 120, "source": "device:default", "microphone": "usb-id:1:2",
+    "level_dbfs": [-33, -30, -28], "drift": 1.05, "window_states": ["running", "running", "idle"],
+}  # fmt: skip
+
+
+def learned(folder: Path, **other: object) -> str:
+    home = folder / "enrolled" / "fan"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "enrolled.json").write_text(json.dumps({**RECORD, **other}))
+    found = read_learned([folder / "none", folder], "fan")
+    assert found is not None
+    assert (found.windows, found.states) == ({**RECORD, **other}["windows"], ("running", "idle"))
+    return found.advice
+
+
+def test_an_enrolment_is_good_or_says_what_would_make_it_so(tmp_path: Path) -> None:
+    assert learned(tmp_path).startswith("Good")
+    assert "20 minutes or more" in learned(tmp_path, windows=24)
+    assert "nearer" in learned(tmp_path, level_dbfs=[-80, -75, -71])
+    assert "longer time" in learned(tmp_path, drift=1.6)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"level_dbfs": [1]}', '{"level_dbfs": ["a", "b", "c"]}'])
+def test_a_record_that_can_t_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "enrolled" / "fan").mkdir(parents=True)
+    (tmp_path / "enrolled" / "fan" / "enrolled.json").write_text(text)
+    assert read_learned([tmp_path], "fan") is None
+
+
+def test_rules_and_limits_are_said_in_words() -> None:
+    assert rule_words({"open_after": 2, "of": 3, "close_after": 6}) == (
+        "opens when 2 of 3 windows in a row lie above the limit, closes after 6 quiet ones"
+    )
+    assert rule_words({"open_after": 1, "of": 1, "close_after": 6}).startswith("opens when a window lies above")
+    assert limit_words({"state": "fixed", "windows": 0, "days": 0}) == "set in the configuration"
+    assert (
+        limit_words({"state": "provisional", "windows": 0, "days": 0}) == "still provisional, from its enrolment alone"
+    )
+    assert limit_words({"state": "calibrated", "windows": 9000, "days": 1}) == "calibrated, from 9000 windows on 1 day"
