@@ -125,6 +125,15 @@ def start_daemon(
     return daemon
 
 
+def start_page(folder: Path) -> subprocess.Popen[bytes]:
+    """`asd-daemon web` on the demo's state, while it lasts."""
+    port = free_port()
+    print(f"Look at it meanwhile: http://{HOST}:{port}/   (`make demo-web` leaves such a page running)\n", flush=True)
+    command = [sys.executable, "-c", "from asd_daemon.cli.program import main; main()", "web", "--port", str(port)]
+    environment = {**os.environ, "ASD_STATE_DIR": str(folder / "state"), "ASD_CONFIG": str(folder / "asd-daemon.yaml")}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def show(item: Item, view: LiveView) -> str | None:
     """Print an item; the kind of alert it is, if it is one."""
     if isinstance(item, LogLine):
@@ -188,7 +197,7 @@ def main() -> int:
         f"A simulated fan: healthy, rubbing from {FAILS_AFTER_S} s on, repaired at {REPAIRED_AFTER_S} s of its own time.\n"
         f"The simulator runs {speed:g} times faster than real time; a microphone would take {ENDS_AFTER_S} s for this.\n"
     )
-    broker = daemon = subscriber = None
+    broker = daemon = subscriber = page = None
     inbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="asd-demo-") as folder:
@@ -196,11 +205,13 @@ def main() -> int:
             broker = start_broker(program, Path(folder), port)
             subscriber = subscribe(port, inbox)
             daemon = start_daemon(Path(folder), port, speed, given.bundle, inbox)
+            page = start_page(Path(folder))
             seen = watch(daemon, inbox)
         except RuntimeError as e:
             return fail(str(e))
         finally:
             end(daemon)
+            end(page)
             if subscriber is not None:
                 subscriber.disconnect()
                 subscriber.loop_stop()

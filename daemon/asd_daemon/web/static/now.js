@@ -107,7 +107,7 @@
 
     // Three hours, or since the first window where that is less
     range() {
-      const now = Date.now() / 1000;
+      const now = Math.max(Date.now() / 1000, this.table[0].at(-1)); // what is simulated faster is ahead of the clock
       return [Math.max(now - hours * 3600, Math.min(this.table[0][0] - 30, now - 600)), now];
     }
 

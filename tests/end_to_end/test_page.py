@@ -1,0 +1,204 @@
+"""The way of somebody new: an empty box, a machine that is heard, an alert that is seen and heard, another limit that is tried."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, FloatRect, Page, expect
+
+from asd_daemon.judge.alarm.alarm import AlarmRule, AlertKind
+from asd_daemon.run.score_replay import replay_scores
+from asd_daemon.tell.storage.score_log import LoggedScore
+from rig.browser import DESKTOP, NOWHERE, PHONE, browser, chromium, findings, is_wider_than_the_screen, window
+from rig.daemon import RunningDaemon
+from rig.page import EVENT_ID, RunningPage, leave_state
+from rig.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
+FAILING = "fan?fail=rubbing&fail_after=60&speed=10"
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
+    """A page of what an earlier run has left."""
+    home = tmp_path_factory.mktemp("kept")
+    leave_state(home)
+    with RunningPage(home) as page:
+        yield page
+
+
+def test_from_an_empty_box_to_an_alert_that_is_seen_and_heard(chrome: Browser, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with RunningPage(tmp_path) as page, window(chrome, DESKTOP) as tab:
+        tab.goto(page.origin)
+        expect(tab.get_by_role("heading", name="No machine is heard yet")).to_be_visible()
+        (tmp_path / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": FAILING}}}}))
+        with RunningDaemon("run", "--config", tmp_path / "c.json", home=tmp_path) as daemon:
+            card = tab.locator(".machine")
+            expect(card.get_by_role("heading", name="fan")).to_be_visible()  # it appears by itself
+            expect(card.get_by_text("Listening", exact=True)).to_be_visible()
+            tab.wait_for_function("() => Number(document.querySelector('.meter').getAttribute('aria-valuenow')) > -89")
+            expect(card.locator(".badge")).to_have_text("Alert")
+            card.get_by_role("link", name="Look at the alert").focus()
+            tab.keyboard.press("Enter")
+            look_at_alert(tab)
+            say_that_it_is_normal(tab)
+            tab.goto(page.origin)
+            expect(card.locator(".badge")).to_have_text("Normal")
+            heard = windows_judged(tab)
+            wait_until(lambda: windows_judged(tab) > heard + 12, "twelve windows more")
+            expect(card.locator(".badge")).to_have_text("Normal")  # it does not come back
+            expect(tab.locator(".alert-row")).to_have_count(1)
+            expect(tab.get_by_text("Live", exact=True)).to_be_visible()
+            daemon.process.send_signal(signal.SIGKILL)
+            killed_s = time.monotonic()
+            expect(tab.get_by_text("Not listening")).to_be_visible()
+            assert time.monotonic() - killed_s < 5
+            expect(card.locator(".badge")).to_have_text("Not running")
+
+
+def look_at_alert(tab: Page) -> None:
+    """The alert's page as it is once its clip is complete: both sounds to see and to hear."""
+    expect(tab.locator("#alert-audio[src]")).to_be_visible()
+    for name in ("alert", "normal"):
+        tab.wait_for_function(f"() => {brightness(f'{name}-canvas')} > 20")
+    tab.wait_for_function("() => document.getElementById('alert-audio').readyState >= 1")
+    assert tab.evaluate("() => document.getElementById('alert-audio').duration") > 15
+    tab.evaluate(
+        "() => { document.getElementById('normal-audio').preload = 'auto'; document.getElementById('normal-audio').load(); }"
+    )
+    tab.wait_for_function("() => document.getElementById('normal-audio').duration === 10")
+    assert tab.locator("#alert-canvas ~ svg .band").count() == tab.locator("#normal-canvas ~ svg .band").count() > 0
+
+
+def say_that_it_is_normal(tab: Page) -> None:
+    """Mute and unmute, look after it, call it a fault, take that back, and say what it was."""
+    tab.get_by_role("button", name="Mute 1 h").click()
+    expect(tab.get_by_role("status")).to_have_text("No alert of fan is told now.")
+    tab.get_by_role("button", name="Tell alerts again").click()
+    tab.get_by_role("button", name="I look after it").click()
+    expect(tab.get_by_text("Acknowledged: nothing but its end is told.")).to_be_visible()
+    tab.get_by_label("Name of the fault").fill("<b>rubbing</b>")
+    tab.get_by_role("button", name="A fault").click()
+    expect(tab.get_by_text("You called it a fault: <b>rubbing</b>")).to_be_visible()
+    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="That was normal").click()
+    expect(tab.locator(".notice")).to_contain_text("windows are taken for normal from now on")
+    expect(tab.locator(".heading .badge")).to_have_text("Called normal")
+
+
+def windows_judged(tab: Page) -> int:
+    """As the page of the system counts them."""
+    text = tab.request.get(tab.evaluate("() => location.origin") + "/system").text()
+    found = re.search(r"(\d+) judged", text)
+    assert found is not None
+    return int(found[1])
+
+
+def brightness(canvas: str) -> str:
+    """How bright a canvas is on average, in JavaScript."""
+    return (
+        f"(() => {{ const c = document.getElementById('{canvas}'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " let sum = 0; for (let i = 0; i < d.length; i += 4) sum += d[i]; return sum / (d.length / 4); })()"
+    )
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")])
+def test_every_page_is_fit_for_screen_readers_and_for_a_phone(
+    chrome: Browser, kept: RunningPage, size: tuple[int, int], scheme: str
+) -> None:
+    with window(chrome, size, "dark" if scheme == "dark" else "light") as tab:
+        for path in (
+            "/",
+            "/history?machine=fan",
+            "/alerts",
+            f"/alerts/{EVENT_ID}",
+            "/machines",
+            "/system",
+            "/login",
+            NOWHERE,
+        ):
+            tab.goto(kept.origin + path)
+            assert findings(tab) == [], path
+            assert not is_wider_than_the_screen(tab), path
+
+
+def test_another_limit_is_tried_by_keyboard_and_by_dragging(chrome: Browser, kept: RunningPage) -> None:
+    with window(chrome, DESKTOP) as tab:
+        tab.goto(f"{kept.origin}/history?machine=fan")
+        slider, verdict, root = tab.get_by_role("slider"), tab.locator("#verdict"), tab.locator("#history")
+        expect(verdict).to_have_text("At 1: 1 alert. With the limit as it was: 1.")
+        slider.focus()
+        tab.keyboard.press("End")
+        expect(root).to_have_attribute("data-would", "0")
+        expect(tab.locator("#lines")).to_contain_text("threshold: 2.1")
+        for _ in range(250):
+            tab.keyboard.press("ArrowLeft")
+        expect(root).to_have_attribute("data-would", "1")
+        over = tab.locator(".u-over").bounding_box()
+        assert over is not None
+        limit = float(tab.locator("#limit-value").inner_text())
+        assert drag_limit_up(tab, over) > limit
+
+
+def drag_limit_up(tab: Page, over: FloatRect) -> float:
+    """Take the line where the pointer becomes a handle, and pull it to the top."""
+    x = over["x"] + over["width"] / 2
+    for step in range(int(over["height"])):
+        tab.mouse.move(x, over["y"] + step)
+        if tab.evaluate("() => document.querySelector('.u-over').style.cursor") == "ns-resize":
+            tab.mouse.move(x, over["y"] + step + 5)
+            tab.mouse.down()
+            tab.mouse.move(x, over["y"] + 8, steps=4)
+            tab.mouse.up()
+            return float(tab.locator("#limit-value").inner_text())
+    raise AssertionError("the line is nowhere")
+
+
+def test_what_would_have_fired_is_what_the_daemon_says(chrome: Browser, kept: RunningPage) -> None:
+    draw = random.Random(3)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    with window(chrome, DESKTOP) as tab:
+        tab.goto(f"{kept.origin}/history?machine=fan")
+        for number in range(40):
+            rule = AlarmRule(
+                open_after=(k := draw.randint(1, 4)), of=k + draw.randint(0, 4), close_after=draw.randint(1, 8),
+                hysteresis=draw.choice([0, 0.05, 0.3]), cool_down_s=draw.choice([0, 60, 600]), relapse_s=draw.choice([0, 3600, 86_400]),
+            )  # fmt: skip
+            level = np.cumsum(np.random.default_rng(number).normal(0, 0.2, 600))
+            scores = [None if draw.random() < 0.05 else float(np.float32(v + draw.gauss(0, 0.3))) for v in level]
+            limit = draw.choice([None, 0.0, 0.75, -0.5])
+            table = {
+                "time": [start.timestamp() + 10 * i for i in range(len(scores))],
+                "score": scores,
+                "threshold": [0.5] * len(scores),
+            }
+            ours = tab.evaluate(
+                "([table, rule, limit]) => asd.replay({ ...table, score: table.score.map((s) => s ?? NaN) }, rule, limit)",
+                [table, asdict(rule), limit],
+            )
+            logged = [
+                LoggedScore("fan", start + timedelta(seconds=10 * i), score, None if score is None else 0.5)
+                for i, score in enumerate(scores)
+            ]
+            events = replay_scores(logged, rule, limit).events
+            opened = [event.started_at.timestamp() for event in events if event.kind is AlertKind.OPEN]
+            closed = [event.at.timestamp() for event in events if event.kind is AlertKind.CLOSE]
+            assert [alert["opened"] for alert in ours] == opened, rule
+            assert [alert["closed"] for alert in ours if alert["closed"] is not None] == closed, rule
