@@ -122,6 +122,21 @@ def test_a_word_is_taken_while_no_daemon_runs_and_the_alert_is_closed_by_the_nex
         assert not told(daemon, "alert", kind="open")
 
 
+def test_recordings_of_what_was_called_normal_are_scored_as_normal(fan: Fan) -> None:
+    with fan.runs(f"{OTHER_PRODUCT}&seed=3", keep={"clip_after_s": 0}) as daemon:
+        alert = wait_for(daemon, "alert", kind="open")
+        wait_until((fan.home / "state" / alert["clip"]).exists, "the clip is written")
+
+    def anomalous() -> list[bool]:
+        done = ask("score", fan.home / "state" / alert["clip"], "--machine", "fan", "--json", home=fan.home)
+        return [line["anomalous"] for line in map(json.loads, done.stdout.splitlines()) if "anomalous" in line]
+
+    assert any(anomalous())
+    fan.say("normal", alert["event_id"])
+    assert anomalous()
+    assert not any(anomalous())
+
+
 def test_what_can_t_be_said_is_refused_in_plain_words(fan: Fan) -> None:
     assert "no alert is kept" in fan.say("list")
     assert "no such alert" in fan.say("normal", "abc", code=2)

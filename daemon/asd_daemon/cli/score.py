@@ -53,11 +53,17 @@ def score(
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.scorer import Scorer
     from asd_daemon.learn.enrolled_machines import with_enrolled_machine
+    from asd_daemon.run.alert_teaching import AlertTeaching
     from asd_daemon.run.shared_bundle import enrolled_folder
+    from asd_daemon.run.stores import alerts_folder
+    from asd_daemon.run.taught_judge import taught_scorer
+    from asd_daemon.settings.file import state_folder
     from asd_daemon.settings.plan import installed_or_default_bundle
+    from asd_daemon.tell.storage.alert_archive import AlertArchive
 
     known = with_enrolled_machine(load_bundle(bundle or installed_or_default_bundle()), enrolled_folder(), machine)
-    scorer = Scorer(known, machine)
+    teaching = AlertTeaching(machine, AlertArchive(alerts_folder(state_folder()), machine))
+    scorer = taught_scorer(machine, Scorer(known, machine), teaching.accepted())
     report = RecordingReport(machine, as_json=as_json, summary=summary)
     for path in named_recordings(paths):
         for line, is_error in report.lines(path, score_recording(scorer, path, channel, hop_s)):

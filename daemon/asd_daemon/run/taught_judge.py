@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,11 +52,7 @@ class TaughtJudge:
         self._scorer, self._examples = self._learned, []
         if not self._learned.can_be_taught:
             return
-        for vectors in self._teaching.accepted():
-            try:
-                self._scorer = self._scorer.taught([vectors])
-            except ValueError as e:
-                _LOG.warning("%s: windows that were called normal can't be used: %s", self._machine, e)
+        self._scorer = taught_scorer(self._machine, self._learned, self._teaching.accepted())
         self._examples = [example for example in self._teaching.examples() if self._fits(example[1])]
 
     def _fits(self, vectors: Mapping[str, F32]) -> bool:
@@ -70,3 +66,15 @@ class TaughtJudge:
         found = [(self._learned.likeness(vectors, verdict.vectors), like) for like, vectors in self._examples]
         nearest, like = min(found, key=lambda each: each[0])
         return like if nearest - 1 < ALIKE * (verdict.score - 1) else None
+
+
+def taught_scorer(machine: str, scorer: Scorer, accepted: Sequence[Mapping[str, F32]]) -> Scorer:
+    """A scorer that takes windows for normal that people called so, view → (K, D) for each alert; the log names what it can't use."""
+    if not scorer.can_be_taught:
+        return scorer
+    for vectors in accepted:
+        try:
+            scorer = scorer.taught([vectors])
+        except ValueError as e:
+            _LOG.warning("%s: windows that were called normal can't be used: %s", machine, e)
+    return scorer
