@@ -14,7 +14,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asd_daemon.errors import AsdError
+from asd_daemon.errors import AsdError, SettingsError
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_alerts import AlertRules
@@ -83,7 +83,9 @@ class Reloading:
             sources = self._assembly.open_sources(after, anew, waits=True)
         except AsdError as e:
             self._stores.release(changes.added)
-            self._refuse(e)
+            whose = [name for name in anew if after.sources[name].target in str(e)]
+            place = f"{wanted.file}: machines.{whose[0]}.source" if whose else f"{wanted.file}"
+            self._refuse(SettingsError(f"{place}: {e}"))
             return
         for line in changes.lines or ["nothing that could be taken on has changed"]:
             _LOG.info("configuration read anew: %s", line, extra=ANSWER)

@@ -174,6 +174,8 @@ def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
         what = f"unknown key{hint}"
     elif first["type"] == "missing":
         what = "is missing"
+    elif first["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        what = f"must hold keys and values, holds {'nothing' if first['input'] is None else repr(first['input'])}"
     elif first["type"] == "string_type" and isinstance(value_node := _node_at(root, location), yaml.ScalarNode):
         what = _to_be_quoted(value_node.value)
     else:

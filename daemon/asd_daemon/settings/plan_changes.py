@@ -45,7 +45,7 @@ class PlanChanges:
     def lines(self) -> list[str]:
         """What is taken on, in words."""
         words = [f"{name}: is new" for name in self.added] + [f"{name}: is heard no more" for name in self.removed]
-        changed = set(self.replaced) - {key.split(".")[0] for key in self.keys}
+        changed = set(self.replaced) - {key.split(": ")[0] for key in self.keys}
         words += [f"{name}: begins anew, since it shares its device with one that does" for name in sorted(changed)]
         return words + list(self.keys)
 

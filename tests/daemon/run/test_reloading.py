@@ -197,7 +197,7 @@ def test_source_that_cannot_be_used_is_refused_and_nothing_of_that_configuration
     with running(tmp_path, good, "--no-mqtt") as configured:
         missing = {"source": {"file": str(tmp_path / "no.wav")}}
         changed = {"machines": {"fan": {**simulated(speed=10), "alarm": {"threshold": 7}}, "saw": missing}}
-        configured.reload(changed, "the configuration is refused", "no.wav")
+        configured.reload(changed, "the configuration is refused", "asd.yaml: machines.saw.source: ", "no.wav")
         heard = len(configured.scores("fan"))
         wait_until(lambda: len(configured.scores("fan")) > heard + 1, "windows go on")
         assert configured.scores("fan")[-1]["threshold"] != 7

@@ -71,6 +71,10 @@ def test_machine_with_another_source_hop_or_model_begins_anew(tmp_path: Path, pa
     assert found == PlanChanges(replaced=("mill",), keys=(f"mill: {key}",))
 
 
+def test_machine_that_begins_anew_by_itself_is_said_so_once(tmp_path: Path) -> None:
+    assert changes(tmp_path, "machines.mill.source", {"simulate": "slider"}).lines == ["mill: source.simulate"]
+
+
 def test_machines_come_and_go(tmp_path: Path) -> None:
     machines = {name: BEFORE["machines"][name] for name in ("fan", "pump")}
     after = {**BEFORE, "machines": {**machines, "saw": {"source": {"simulate": "valve"}}}}

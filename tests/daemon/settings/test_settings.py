@@ -298,3 +298,14 @@ def test_configured_bundle_that_is_current_no_more_is_the_programs_own(
     assert make_plan(options).bundle == shared / "current"
     (tmp_path / "asd.yaml").write_text(f"bundle: {tmp_path / 'nowhere'}\nmachines: {{fan: {{}}}}\n")
     assert make_plan(options).bundle == tmp_path / "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("machines:", "holds nothing"), ("machines: [fan]", "holds ['fan']"), ("machines: {fan: 3}", "holds 3")],
+)
+def test_section_that_is_none_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text, "c.yaml")
+    assert f"must hold keys and values, {words}" in str(refused.value)
+    assert "dictionary" not in str(refused.value)
