@@ -48,6 +48,7 @@ def _facts(known: KnownMachine) -> dict[str, Any]:
         "machine": known.name,
         "learned": None if record is None else record.created,
         "windows": None if record is None else record.windows,
+        "states": [] if record is None else list(record.state_names),
         "bundle": None if record is None else record.bundle,
         "views": None if record is None else sorted(record.views_used),
         "sounds": None if record is None else record.sounds,
@@ -61,6 +62,8 @@ def _words(known: KnownMachine) -> str:
     record, traces = known.record, known.traces
     if record is not None:
         learned = f"learned on {record.created[:10]} from {record.windows} windows, {known.state_bytes / 1e6:.1f} MB"
+        if record.state_names:
+            learned += f", states: {'; '.join(record.state_names)}"
     else:
         learned = known.trouble or "not learned here"
     return (

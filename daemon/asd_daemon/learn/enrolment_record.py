@@ -19,6 +19,7 @@ from asd_daemon.judge.bundle.bundle import Bundle, BundlePath, FileEntry, Machin
 from asd_daemon.judge.bundle.manifest import FUSION, MachineStates
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
+from asd_daemon.judge.scoring.verdict import OFF, RUNNING
 from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.view_probes import ViewProbe, view_probes
 from asd_daemon.private_files import write_private
@@ -67,6 +68,14 @@ class EnrolmentRecord(BaseModel):
         if self.entry.views is not None:
             return frozenset(self.entry.views)
         return frozenset({HEARD, SEPARATED} if self.entry.separated else {HEARD})
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Its states, off first; none where it has one normal and nobody knows it off."""
+        if self.states is None:
+            return ()
+        running = tuple(state.name for state in self.states.running) or (RUNNING,)
+        return (*([OFF] if self.states.off else []), *running)
 
     @property
     def judged_entry(self) -> MachineEntry:

@@ -86,6 +86,7 @@ def test_off_and_two_products_are_found_and_kept_in_the_record(root: Path) -> No
     assert record.window_states == (first.name,) * 24 + (second.name,) * 16
     assert record.windows == record.sounds == 40, "nothing is learned from a machine that is off"
     assert record.level_dbfs[0] > record.states.off.below_dbfs
+    assert record.state_names == ("off", first.name, second.name)
 
 
 def test_window_is_judged_in_its_state_and_off_is_no_anomaly(bundle: Bundle, root: Path) -> None:
@@ -118,7 +119,9 @@ def test_windows_that_are_added_without_a_name_go_to_the_state_they_are_nearest_
 
 def test_machine_with_one_normal_learns_a_state_and_off_by_name(bundle: Bundle, tmp_path: Path) -> None:
     root = tmp_path / "enrolled"
-    assert enrolled(bundle, root, sound(20, A, 1)).record.states is None
+    one = enrolled(bundle, root, sound(20, A, 1)).record
+    assert one.states is None
+    assert one.state_names == ()
     assert judged(bundle, root, B).anomalous
     enrolled(bundle, root, sound(16, B, 2), add=True, state="B")
     assert [state.name for state in record_of(root).states.running] == ["running", "B"]  # type: ignore[union-attr]
