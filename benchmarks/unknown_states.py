@@ -76,6 +76,7 @@ def lasting(own: F32, threshold: float, rng: np.random.Generator) -> float:
     found = 0
     for _ in range(DRAWS):
         change = LastingChange()
+        change.update(1.0, threshold, alert_open=False)
         found += any(change.update(float(s), threshold, alert_open=True) for s in rng.choice(own, LASTS))
     return found / DRAWS
 

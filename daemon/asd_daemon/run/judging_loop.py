@@ -127,14 +127,14 @@ class JudgingLoop:
         if command.command is CommandKind.ENROLL:
             self._enrol(command)
             return
-        at, condition = self._command_time(), self._status.state.condition
+        at, condition, reason = self._command_time(), self._status.state.condition, self._status.state.reason
         if command.is_word:
             asked.reply(self._alerts.handle_word(command, at))
-            if condition is Condition.ALERT and self._alerts.open_alert is None:
-                condition = Condition.NORMAL
+            if condition in (Condition.ALERT, Condition.UNKNOWN_STATE) and self._alerts.open_alert is None:
+                condition, reason = Condition.NORMAL, None
         else:
             self._alerts.handle_command(command, at)
-        self._status.change(condition, self._status.state.reason, at)
+        self._status.change(condition, reason, at)
 
     def _enrol(self, command: Command) -> None:
         """Begin to learn the machine, or say why that can't be."""

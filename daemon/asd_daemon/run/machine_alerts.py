@@ -31,8 +31,8 @@ from asd_daemon.wording import score_of
 
 _LOG = logging.getLogger(__name__)
 UNKNOWN_STATE_WORDS = (
-    "began at once, lasts and is steady: a state that was never heard, or a fault; if it is a state, learn it with"
-    ' `enroll --state NAME --add`, or the command {"command": "enroll", "mode": "add", "state": "NAME", "minutes": 5}'
+    "began at once, lasts and is steady: a state that was never heard, or a fault; say `asd-daemon alerts normal` or `fault`, by MQTT the"
+    " command normal or fault; or give the state a normal of its own: `enroll --state NAME --add`"
 )
 _HAPPENS = {AlertKind.OPEN: "opens", AlertKind.UPDATE: "goes on", AlertKind.CLOSE: "closes"}
 
@@ -206,10 +206,12 @@ class MachineAlerts:
     def _with_unknown_state(self, event: AlertEvent | None, verdict: Verdict, at: datetime) -> AlertEvent | None:
         """What there is to tell where the change may be a state that was never heard: that once, and then only what is worse."""
         alert = self.open_alert
-        lasts = self._lasting.update(verdict.score, verdict.threshold, alert_open=alert is not None)
+        was_told = alert is not None and alert.event_id == self._unknown_told
+        is_open = alert is not None
+        lasts = self._lasting.update(verdict.score, verdict.threshold, alert_open=is_open, was_told=was_told)
         if alert is None:
             return event
-        if lasts and self._unknown_told != alert.event_id:
+        if lasts and not was_told:
             self._unknown_told = alert.event_id
             _LOG.warning("%s: alert %s %s", self._machine, alert.event_id, UNKNOWN_STATE_WORDS)
             return replace(alert, kind=AlertKind.UPDATE, at=at)

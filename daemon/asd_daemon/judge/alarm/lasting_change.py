@@ -20,12 +20,12 @@ class LastingChangeRule:
 
     windows: int = 24
     """So many windows in a row are anomalous, four minutes …"""
-    spread: float = 0.5
-    """… with scores whose deviation is at most this fraction of how far their median lies above the threshold's lower end, 1 …"""
+    spread: float = 0.25
+    """… with scores whose deviation is at most this fraction of how far their median lies above what is normal, 1 …"""
     begins_within: int = 3
-    """… and among the first so many of the alert's windows is one …"""
+    """… and within so many windows, since just before the alert opened, …"""
     begins_at: float = 0.5
-    """… that has gone this fraction of the way from the threshold to that median."""
+    """… scores have once risen by this fraction of that height."""
 
 
 class LastingChange:
@@ -33,27 +33,36 @@ class LastingChange:
 
     def __init__(self, rule: LastingChangeRule | None = None) -> None:
         self._rule = rule or LastingChangeRule()
-        self._first: list[float] = []
+        self._last: deque[float] = deque(maxlen=self._rule.begins_within)
+        self._largest_rise = 0.0
         self._recent: deque[float] = deque(maxlen=self._rule.windows)
         self._usual_up_to = 0.0
         self.holds = False
         """Whether it is such a change; until the alert closes, or a window of it is normal."""
 
-    def update(self, score: float, threshold: float, *, alert_open: bool) -> bool:
-        """Take in a window that was judged; whether it is known since this one that the change lasts."""
+    def update(self, score: float, threshold: float, *, alert_open: bool, was_told: bool = False) -> bool:
+        """Take in a window that was judged; whether it is known since this one that the change lasts.
+
+        Args:
+            score: of the window.
+            threshold: above it the window is anomalous.
+            alert_open: whether an alert is open after it.
+            was_told: whether the change is known to have begun at once, from before a restart.
+        """
+        rise = score - min(self._last, default=score)
+        self._last.append(score)
         if not alert_open:
             self.forget()
             return False
+        self._largest_rise = max(self._largest_rise, rise)
         if score <= threshold:
             self._recent.clear()
             self.holds = False
             return False
-        if len(self._first) < self._rule.begins_within:
-            self._first.append(score)
         self._recent.append(score)
         if self.holds or len(self._recent) < self._rule.windows:
             return False
-        self.holds = self._is_steady(threshold) and self._began_at_once(threshold)
+        self.holds = self._is_steady(threshold) and (was_told or self._began_at_once(threshold))
         middle, deviation = statistics.median(self._recent), statistics.pstdev(self._recent)
         self._usual_up_to = middle + WORSE * max(deviation, LEAST_DEVIATION)
         return self.holds
@@ -64,14 +73,16 @@ class LastingChange:
 
     def forget(self) -> None:
         """No alert is open."""
-        self._first.clear()
+        self._largest_rise = 0.0
         self._recent.clear()
         self.holds = False
 
     def _is_steady(self, threshold: float) -> bool:
-        middle = statistics.median(self._recent)
-        return statistics.pstdev(self._recent) <= self._rule.spread * (middle - min(1.0, threshold))
+        return statistics.pstdev(self._recent) <= self._rule.spread * self._height(threshold)
 
     def _began_at_once(self, threshold: float) -> bool:
-        middle = statistics.median(self._recent)
-        return max(self._first) - threshold >= self._rule.begins_at * (middle - threshold)
+        return self._largest_rise >= self._rule.begins_at * self._height(threshold)
+
+    def _height(self, threshold: float) -> float:
+        """How far the change lies above what is normal."""
+        return statistics.median(self._recent) - min(1.0, threshold)
