@@ -13,13 +13,12 @@ import click
 
 from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
 from asd_daemon.errors import UsageError
-from asd_daemon.tell.commands import LEARNING_WINDOWS, MOST_WINDOWS, STATE_NAME, parse_duration_s
-from asd_daemon.waveform import WINDOW_S
 
 if TYPE_CHECKING:
     from asd_daemon.learn.enrolment import EnrolmentResult
 
 DEFAULT_MINUTES = 20.0
+LEARNING_WINDOWS, MOST_WINDOWS = 600, 2000  # those of tell/commands.py, which is not imported for a help text
 
 MOSTLY = 0.2  # a family of less is not worth a word
 
@@ -93,13 +92,15 @@ def enroll(
     from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
+    from asd_daemon.tell.commands import STATE_NAME
+    from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
         raise UsageError("--add extends and --relearn replaces what was learned: give one of them")
     if resume and anew:
         raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
     over_s, spread = _spread(over, windows, minutes)
-    if state is not None and not re.match(STATE_NAME, state):
+    if state is not None and re.match(STATE_NAME, state) is None:
         raise UsageError(
             f"--state {state!r}: must begin with a letter or digit and have at most 64 letters, digits, blanks, ,.+-"
         )
@@ -143,6 +144,9 @@ def _spread(over: str | None, windows: int | None, minutes: float | None) -> tup
     Raises:
         UsageError: words that don't fit together.
     """
+    from asd_daemon.tell.commands import parse_duration_s
+    from asd_daemon.waveform import WINDOW_S
+
     if over is None:
         if windows is not None:
             raise UsageError("--windows says how many windows are spread over a time: give --over too, or --minutes")

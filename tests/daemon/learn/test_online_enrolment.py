@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from asd_daemon.cli import enroll
 from asd_daemon.errors import UnknownMachineError
 from asd_daemon.hear.source import Block, ScriptedSource, SourceHealth
 from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
@@ -22,6 +23,7 @@ from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.settings.keys import MqttSettings
+from asd_daemon.tell import commands
 from asd_daemon.tell.commands import Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
@@ -278,3 +280,7 @@ def test_learning_that_is_spread_over_time_goes_on_after_a_restart(bundle: Bundl
 def test_command_that_spreads_what_can_not_be_spread_is_refused(words: dict[str, object], wrong: str) -> None:
     with pytest.raises(ValidationError, match=wrong):
         Command.model_validate({"command": "enroll", **words})
+
+
+def test_command_line_and_command_take_the_same_number_of_windows() -> None:
+    assert (enroll.LEARNING_WINDOWS, enroll.MOST_WINDOWS) == (commands.LEARNING_WINDOWS, commands.MOST_WINDOWS)

@@ -64,7 +64,10 @@ def test_parse_source_when_wrong_says_what_can_be(words: str, message: str) -> N
         ("device:x?rate_hz=fast", "'fast', must be a number"),
         ("command:sh -c 'open", "check the quotes"),
         ("simulate:fann", "use one of fan"),
-        ("simulate:fan?fial=1", r"'fial' is no option \(domain, fail, .*\) and no attribute of fan \(m-n, load\)"),
+        (
+            "simulate:fan?fial=1",
+            r"'fial' is no option \(cycle, domain, fail, .*\) and no attribute of fan \(m-n, load\)",
+        ),
         ("simulate:fan?fail=rust", "use one of unbalance"),
         ("simulate:fan?fail=rubbing&severity=2", "0 to 1"),
         ("simulate:fan?fail_after=3", "say what fails"),
