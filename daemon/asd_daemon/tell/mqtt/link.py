@@ -1,6 +1,6 @@
 """A broker that is to be had for as long as the process lives: one session after the other, in a thread of its own.
 
-Owns the thread and the order of connecting, being taken, talking, leaving. What is said is its talker's business; when to try again, and
+Owns the thread and the order of connecting, being taken, talking, leaving. What is said is its user's business; when to try again, and
 in which version of MQTT, is `reconnecting`'s.
 """
 
@@ -17,7 +17,7 @@ from typing import Protocol
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.tell.mqtt.connection import BrokerAddress, make_client, why_not_connected
-from asd_daemon.tell.mqtt.reconnecting import Course, Reconnecting, trouble_of
+from asd_daemon.tell.mqtt.reconnecting import Attempt, Reconnecting, trouble_of
 from asd_daemon.tell.mqtt.session import MQTT_5, Accepted, Ended, Event, Limits, Session, Will
 
 _LOG = logging.getLogger(__name__)
@@ -25,25 +25,25 @@ _ANSWER_S = 10.0
 _TURN_S = 1.0
 
 
-class Talker(Protocol):
+class SessionUser(Protocol):
     """Says something over a session; all is called from the link's thread."""
 
     def accepted(self, session: Session, limits: Limits) -> None:
         """The broker has taken us."""
 
-    def hear(self, session: Session, event: Event) -> None:
+    def handle(self, session: Session, event: Event) -> None:
         """Something came."""
 
-    def talk(self, session: Session, lived_s: float) -> None:
+    def send_waiting(self, session: Session, lived_s: float) -> None:
         """Say what is to be said now; asked after every event and once a second at least."""
 
     def ended(self, ended: Ended) -> tuple[bool, bool]:
         """The session is over; whether it has brought something forward, and whether a message was on the way."""
 
-    def may_leave(self) -> bool:
+    def is_done(self) -> bool:
         """Whether all is said that is worth waiting for when the process stops."""
 
-    def leave(self, session: Session) -> None:
+    def disconnect(self, session: Session) -> None:
         """Say good-bye; the connection is closed after it."""
 
 
@@ -53,26 +53,26 @@ class Link:
     Args:
         address: the broker.
         will: what to leave behind when we are gone without a word.
-        talker: who talks.
+        user: who talks.
         wait_for_broker: whether a refusal at the very first attempt is waited out like any later one.
 
     Raises:
         BrokerError: a certificate file that can't be used.
     """
 
-    def __init__(self, address: BrokerAddress, will: Will, talker: Talker, *, wait_for_broker: bool = False) -> None:
+    def __init__(self, address: BrokerAddress, will: Will, user: SessionUser, *, wait_for_broker: bool = False) -> None:
         make_client(address, MQTT_5)  # certificates are looked at now
-        self._address, self._will, self._talker = address, will, talker
+        self._address, self._will, self._user = address, will, user
         self._failed: Callable[[Exception], None] = lambda _: None
-        self._course = Reconnecting(str(address), address.client_id)
+        self._reconnecting = Reconnecting(str(address), address.client_id)
         self._waits_out_refusals = wait_for_broker
         self._connected = threading.Event()
         self._leaving = threading.Event()
         self._leave_by_s = float("inf")
-        self._bell_lock = threading.Lock()
-        self._bell, self._ringer = os.pipe()
-        os.set_blocking(self._bell, False)
-        os.set_blocking(self._ringer, False)
+        self._wake_lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{address.client_id}", daemon=True)
         self._has_begun = False
         self.trouble: str | None = None
@@ -87,9 +87,9 @@ class Link:
         return self._connected.is_set()
 
     @property
-    def twin(self) -> str | None:
+    def second_client(self) -> str | None:
         """Who uses our name too, in words."""
-        return self._course.twin
+        return self._reconnecting.second_client
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait for the broker to take us."""
@@ -100,57 +100,61 @@ class Link:
         self._failed, self._has_begun = failed, True
         self._thread.start()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """There is something to say; from any thread."""
-        with self._bell_lock, contextlib.suppress(BlockingIOError):  # it rings already
-            if self._ringer >= 0:
-                os.write(self._ringer, b"\0")
+        with self._wake_lock, contextlib.suppress(BlockingIOError):  # it is woken already
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"\0")
 
     def close(self, timeout_s: float) -> None:
         """Say what waits, and good-bye, within the time; what hangs is left behind."""
         self._leave_by_s = time.monotonic() + timeout_s / 2
         self._leaving.set()
-        self.ring()
+        self.wake()
         if self._has_begun:
             self._thread.join(timeout_s)
         if not self._has_begun or not self._thread.is_alive():
-            with self._bell_lock:
-                for end in {self._bell, self._ringer} - {-1}:
+            with self._wake_lock:
+                for end in {self._wake_read, self._wake_write} - {-1}:
                     os.close(end)
-                self._bell = self._ringer = -1
+                self._wake_read = self._wake_write = -1
 
     def _run(self) -> None:
         while not self._leaving.is_set():
-            course, trouble, is_refusal = self._attempt()
+            attempt, trouble, is_refusal = self._attempt()
             if self._leaving.is_set():
                 return
-            before = self._course.twin
-            wait_s = self._course.wait_s(course)
+            before = self._reconnecting.second_client
+            wait_s = self._reconnecting.wait_s(attempt)
             if wait_s > 0:
-                self._tell(self._course.twin or trouble, is_refusal=is_refusal, is_new=self._course.twin != before)
+                self._tell(
+                    self._reconnecting.second_client or trouble,
+                    is_refusal=is_refusal,
+                    is_new=self._reconnecting.second_client != before,
+                )
             self._leaving.wait(wait_s)
 
-    def _attempt(self) -> tuple[Course, str, bool]:
+    def _attempt(self) -> tuple[Attempt, str, bool]:
         """One connection from its beginning to its end; how it went, in words too, and whether that was a refusal."""
         try:
-            session = Session(self._address, self._course.protocol, self._will)
+            session = Session(self._address, self._reconnecting.protocol, self._will)
             session.connect()
         except (OSError, ValueError) as e:
             words = f"broker {self._address} can't be reached: {why_not_connected(e)}"
-            return Course(_UNREACHED, was_accepted=False), words, isinstance(e, ssl.SSLCertVerificationError)
+            return Attempt(_UNREACHED, was_accepted=False), words, isinstance(e, ssl.SSLCertVerificationError)
         except BrokerError as e:  # a certificate file has gone
-            return Course(_UNREACHED, was_accepted=False), str(e), False
+            return Attempt(_UNREACHED, was_accepted=False), str(e), False
         try:
-            course = self._talk(session)
+            attempt = self._converse(session)
         finally:
             self._connected.clear()
             session.close()
-        return course, trouble_of(str(self._address), course), course.ended.refused is not None
+        return attempt, trouble_of(str(self._address), attempt), attempt.ended.refused is not None
 
-    def _talk(self, session: Session) -> Course:
+    def _converse(self, session: Session) -> Attempt:
         asked_s, accepted_s = time.monotonic(), None
         while True:
-            events = session.poll(_TURN_S, self._bell)
+            events = session.poll(_TURN_S, self._wake_read)
             self._hush()
             now_s = time.monotonic()
             for event in events:
@@ -160,30 +164,30 @@ class Link:
                     accepted_s = now_s
                     self._begin(session, event.limits)
                 else:
-                    self._talker.hear(session, event)
+                    self._user.handle(session, event)
             if accepted_s is None:
                 if now_s - asked_s > _ANSWER_S or self._leaving.is_set():
-                    return Course(Ended(silent=True), was_accepted=False)
+                    return Attempt(Ended(silent=True), was_accepted=False)
                 continue
-            self._course.lives(now_s - accepted_s)
-            self._talker.talk(session, now_s - accepted_s)
-            if self._leaving.is_set() and (self._talker.may_leave() or now_s >= self._leave_by_s):
-                self._talker.leave(session)
-                return Course(Ended(), was_accepted=True, lived_s=now_s - accepted_s)
+            self._reconnecting.lives(now_s - accepted_s)
+            self._user.send_waiting(session, now_s - accepted_s)
+            if self._leaving.is_set() and (self._user.is_done() or now_s >= self._leave_by_s):
+                self._user.disconnect(session)
+                return Attempt(Ended(), was_accepted=True, lived_s=now_s - accepted_s)
 
     def _begin(self, session: Session, limits: Limits) -> None:
         self._waits_out_refusals, self.trouble = True, None
         self.connects += 1
         self.protocol = "5" if session.protocol is MQTT_5 else "3.1.1"
-        self._talker.accepted(session, limits)
+        self._user.accepted(session, limits)
         self._connected.set()
 
-    def _end(self, ended: Ended, accepted_s: float | None) -> Course:
+    def _end(self, ended: Ended, accepted_s: float | None) -> Attempt:
         self._connected.clear()
         if accepted_s is None:
-            return Course(ended, was_accepted=False)
-        had_progress, had_messages = self._talker.ended(ended)
-        return Course(
+            return Attempt(ended, was_accepted=False)
+        had_progress, had_messages = self._user.ended(ended)
+        return Attempt(
             ended,
             was_accepted=True,
             lived_s=time.monotonic() - accepted_s,
@@ -193,7 +197,7 @@ class Link:
 
     def _hush(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._bell, 4096)
+            os.read(self._wake_read, 4096)
 
     def _tell(self, trouble: str, *, is_refusal: bool, is_new: bool) -> None:
         """Log a trouble when it begins or changes, not at every attempt; a refusal at the very first one is passed on."""

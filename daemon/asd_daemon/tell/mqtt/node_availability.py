@@ -37,13 +37,13 @@ class NodeAvailability:
         self._say(session, Availability.ONLINE)
         session.subscribe([self._topic])
 
-    def hear(self, session: Session, event: Event) -> None:
+    def handle(self, session: Session, event: Event) -> None:
         """Correct what is not true any more."""
         is_wrong = isinstance(event, Heard) and event.payload.decode(errors="replace") != Availability.ONLINE.value
         if is_wrong:
             self._say(session, Availability.ONLINE)
 
-    def talk(self, session: Session, lived_s: float) -> None:
+    def send_waiting(self, session: Session, lived_s: float) -> None:
         """There is nothing else to say."""
 
     def ended(self, ended: Ended) -> tuple[bool, bool]:
@@ -51,11 +51,11 @@ class NodeAvailability:
         del ended
         return False, False
 
-    def may_leave(self) -> bool:
+    def is_done(self) -> bool:
         """At once."""
         return True
 
-    def leave(self, session: Session) -> None:
+    def disconnect(self, session: Session) -> None:
         """Say so."""
         self._say(session, Availability.STOPPED)
 

@@ -116,8 +116,10 @@ class MqttPublisher:
     def broker_status(self) -> BrokerStatus:
         """How the connection is."""
         link = self._link
-        twin = [link.twin] if link.twin is not None and link.twin != link.trouble else []
-        troubles = (*twin, *self._deliveries.troubles, *self._subscriptions.troubles)
+        second_client = (
+            [link.second_client] if link.second_client is not None and link.second_client != link.trouble else []
+        )
+        troubles = (*second_client, *self._deliveries.troubles, *self._subscriptions.troubles)
         return BrokerStatus(
             str(self._address),
             self.connected,
@@ -158,20 +160,20 @@ class MqttPublisher:
             self._deliveries.stand(message)
         self._tended_s = float("-inf")
         self._has_other_topics.set()
-        self._link.ring()
+        self._link.wake()
 
     def publish_state(self, machine: str, state: MachineState) -> None:
         """Publish a machine's state, now or on the next connect."""
         payload = to_json(state_payload(self._node, machine, state))
         self._deliveries.stand(Message(Kind.STATE, f"{self._base}/{machine}/state", payload, machine))
-        self._link.ring()
+        self._link.wake()
 
     def publish_score(self, machine: str, score: PublishedScore) -> None:
         """Publish a score, if we are connected."""
         if self.connected:
             payload = to_json(score_payload(self._node, machine, score))
             self._scores.append(Message(Kind.SCORE, f"{self._base}/{machine}/score", payload, machine))
-            self._link.ring()
+            self._link.wake()
 
     def publish_alert(
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
@@ -181,7 +183,7 @@ class MqttPublisher:
         topic = f"{self._base}/{machine}/alert"
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
         self._open_alerts.note(machine, event, details)
-        self._link.ring()
+        self._link.wake()
 
     def publish_answer(self, machine: str, payload: bytes) -> None:
         """Say what came of a command, if we are connected."""
@@ -193,7 +195,7 @@ class MqttPublisher:
         self._open_alerts.note(machine, event, NO_DETAILS)
         if self.connected:  # else it is said when we are
             self._deliveries.repeat(self._open_alerts.repeated(self._topics, machine))
-            self._link.ring()
+            self._link.wake()
 
     def close(self, timeout_s: float) -> None:
         """Wait for the alerts that are on their way, say `stopped`, and leave."""
@@ -215,7 +217,7 @@ class MqttPublisher:
         self._tend()
         self._deliveries.connected(limits, self._open_alerts.repeated(self._topics), time.monotonic())
 
-    def hear(self, session: Session, event: Event) -> None:
+    def handle(self, session: Session, event: Event) -> None:
         """Heed what the broker answers and what people ask for."""
         del session
         if isinstance(event, Confirmed):
@@ -233,7 +235,7 @@ class MqttPublisher:
             if former is not None:
                 self._clear(event.topic, former)
 
-    def talk(self, session: Session, lived_s: float) -> None:
+    def send_waiting(self, session: Session, lived_s: float) -> None:
         """Send what may be sent."""
         del lived_s
         now_s = time.monotonic()
@@ -260,18 +262,18 @@ class MqttPublisher:
         had_progress, self._has_delivered = self._has_delivered or knows_more, False
         return had_progress, had_messages
 
-    def may_leave(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing that the broker may take waits."""
         return self.outbox.next(time.monotonic()) is None and not self._deliveries.has_messages_on_the_way
 
-    def leave(self, session: Session) -> None:
+    def disconnect(self, session: Session) -> None:
         """Say `stopped`, and see that it has arrived."""
         said = Availability.STOPPED.value.encode()
         unconfirmed = {session.publish(topic, said, qos=1, retain=True) for topic in self._own_availability}
         until_s = time.monotonic() + _GOOD_BYE_S
         while unconfirmed and not session.is_over and time.monotonic() < until_s:
             for event in session.poll(0.1):
-                self.hear(session, event)
+                self.handle(session, event)
                 if isinstance(event, Confirmed):
                     unconfirmed.discard(event.message_id)
 

@@ -18,7 +18,7 @@ from asd_daemon.tell.mqtt.session import MQTT_3, MQTT_5, Ended
 _RETRY_LEAST_S, _RETRY_MOST_S = 1.0, 60.0
 LIVED_S = 30.0  # a connection that lasts so long is a good one
 _OLD_VERSION_S = 3600.0  # so long a broker that knows 3.1.1 only is not asked for MQTT 5
-_CLOSES_BY_A_TWIN = 3  # quick ends in a row, with nothing on the way, that are no chance
+_CLOSES_BY_A_SECOND_CLIENT = 3  # quick ends in a row, with nothing on the way, that are no chance
 CLOSED_SILENTLY = (
     "closes the connection without an answer; is it the right port, and does it want TLS or a certificate of ours?"
 )
@@ -46,7 +46,7 @@ class Backoff:
 
 
 @dataclass(frozen=True)
-class Course:
+class Attempt:
     """How one attempt went."""
 
     ended: Ended
@@ -80,7 +80,7 @@ class Reconnecting:
         self._old_until_s = float("-inf")
         self._falls_back = False
         self._quick_ends = 0
-        self.twin: str | None = None
+        self.second_client: str | None = None
         """Who throws us out, in words, once that is known or likely; until a connection has lived."""
 
     @property
@@ -91,35 +91,35 @@ class Reconnecting:
     def lives(self, lived_s: float) -> None:
         """The connection at hand has lasted so long."""
         if lived_s >= LIVED_S:
-            self.twin = None
+            self.second_client = None
 
-    def wait_s(self, course: Course) -> float:
+    def wait_s(self, attempt: Attempt) -> float:
         """Seconds to wait before the next attempt; 0 where the broker is asked in another version at once."""
-        protocol, ended = self.protocol, course.ended
+        protocol, ended = self.protocol, attempt.ended
         was_falling_back, self._falls_back = self._falls_back, False
-        if not course.was_accepted and protocol is MQTT_5 and _may_be_of_an_older_version(ended):
+        if not attempt.was_accepted and protocol is MQTT_5 and _may_be_of_an_older_version(ended):
             self._falls_back = True
             return 0.0
-        if course.was_accepted and was_falling_back:
+        if attempt.was_accepted and was_falling_back:
             self._old_until_s = self._clock() + _OLD_VERSION_S
-        if course.was_accepted:
-            self._note_twin(course)
-        is_taken = ended.code == reason_codes.SESSION_TAKEN_OVER or self.twin is not None
-        if course.was_accepted and not is_taken and (course.lived_s >= LIVED_S or course.made_progress):
+        if attempt.was_accepted:
+            self._note_second_client(attempt)
+        is_taken = ended.code == reason_codes.SESSION_TAKEN_OVER or self.second_client is not None
+        if attempt.was_accepted and not is_taken and (attempt.lived_s >= LIVED_S or attempt.made_progress):
             self._backoff.succeeded()
         return self._backoff.wait_s()
 
-    def _note_twin(self, course: Course) -> None:
+    def _note_second_client(self, attempt: Attempt) -> None:
         """Two clients of one name throw each other out: MQTT 5 says so, in 3.1.1 connections just end soon after they began."""
-        ended = course.ended
+        ended = attempt.ended
         if ended.code == reason_codes.SESSION_TAKEN_OVER:
-            self.twin = (
+            self.second_client = (
                 f"another client uses our name {self._client_id}: broker {self._broker} ends our connection for it"
             )
-        is_quick = course.lived_s < LIVED_S and ended.code is None and not ended.silent and not course.had_messages
+        is_quick = attempt.lived_s < LIVED_S and ended.code is None and not ended.silent and not attempt.had_messages
         self._quick_ends = self._quick_ends + 1 if is_quick else 0
-        if self._quick_ends >= _CLOSES_BY_A_TWIN and self.twin is None:
-            self.twin = (
+        if self._quick_ends >= _CLOSES_BY_A_SECOND_CLIENT and self.second_client is None:
+            self.second_client = (
                 f"perhaps another client uses our name {self._client_id}: broker {self._broker} has ended"
                 f" {self._quick_ends} connections in a row soon after it took us, without a word"
             )
@@ -132,15 +132,15 @@ def _may_be_of_an_older_version(ended: Ended) -> bool:
     return ended.code is None or reason_codes.is_of_another_version(ended.code)
 
 
-def trouble_of(broker: str, course: Course) -> str:
+def trouble_of(broker: str, attempt: Attempt) -> str:
     """What went wrong, in one sentence."""
-    ended = course.ended
+    ended = attempt.ended
     if ended.refused is not None:
         return f"broker {broker} refuses us: {reason_codes.connect_refusal(ended.refused, ended.detail)}"
     if ended.code is not None:
-        how = "has ended the connection" if course.was_accepted else "ends the connection instead of taking us"
+        how = "has ended the connection" if attempt.was_accepted else "ends the connection instead of taking us"
         return f"broker {broker} {how}: {reason_codes.disconnect_words(ended.code, ended.detail)}"
-    if course.was_accepted:
+    if attempt.was_accepted:
         why = "it gives no sign of life" if ended.silent else "it was closed without a word"
         return f"connection to broker {broker} lost: {ended.nonsense or why}"
     if ended.nonsense is not None:

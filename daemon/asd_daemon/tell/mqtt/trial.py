@@ -17,7 +17,7 @@ from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.mqtt import reason_codes
 from asd_daemon.tell.mqtt.connection import BrokerAddress, why_not_connected
 from asd_daemon.tell.mqtt.discovery import discoveries
-from asd_daemon.tell.mqtt.reconnecting import Course, trouble_of
+from asd_daemon.tell.mqtt.reconnecting import Attempt, trouble_of
 from asd_daemon.tell.mqtt.session import (
     MQTT_3,
     MQTT_5,
@@ -76,8 +76,8 @@ def open_session(address: BrokerAddress, timeout_s: float = _ANSWER_S) -> tuple[
         if isinstance(answer, Accepted):
             return session, answer.limits
         session.close()
-        course = Course(answer, was_accepted=False)
-        trouble = trouble_of(str(address), course)
+        attempt = Attempt(answer, was_accepted=False)
+        trouble = trouble_of(str(address), attempt)
         if answer.refused is not None and not reason_codes.is_of_another_version(answer.refused):
             break
     raise BrokerError(trouble)
