@@ -88,6 +88,7 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "node": "line-3",
         "machine": "fan",
         "state": "normal",
+        "operating_state": None,
         "listening": True,
         "since": "2026-01-31T12:00:00.123Z",
         "score": 0.1,
@@ -320,7 +321,7 @@ def test_close_when_broker_is_unreachable_returns(caplog: pytest.LogCaptureFixtu
     publisher, failures = start(BrokerAddress(HOST, free_port(), "x"))
     publisher.publish_alert("fan", alert(1))
     publisher.close(2)
-    assert "1 alerts were not confirmed" in caplog.text
+    assert "1 alert not confirmed" in caplog.text
     assert failures.errors == []
 
 
