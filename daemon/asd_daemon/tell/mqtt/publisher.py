@@ -188,7 +188,7 @@ class MqttPublisher:
     def publish_answer(self, machine: str, payload: bytes) -> None:
         """Say what came of a command, if we are connected."""
         self._deliveries.repeat([Message(Kind.REPEATED, f"{self._base}/{machine}/answer", payload, machine)])
-        self._link.ring()
+        self._link.wake()
 
     def republish_alert(self, machine: str, event: AlertEvent) -> None:
         """An alert was told by an earlier run and is still open."""
