@@ -101,7 +101,6 @@ def test_topics_when_all_is_told_are_those_of_the_design(broker: Broker) -> None
         "calibration": None,
         "troubles": [],
         "text": None,
-        "operating_state": None,
     }
     assert score["at"] == "2026-01-31T12:00:00.123Z"
     assert score["anomalous"] is False
