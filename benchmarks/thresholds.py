@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmMemory, AlarmRule, AlertKind
+from asd_daemon.judge.alarm.alarm import Alarm, AlarmMemory, AlertKind
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.thresholds.calibration import calibrate_fused, provisional_exceedance
 from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
 from asd_daemon.judge.thresholds.tail_memory import TailMemory

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FloatRect, Page, expect
 
-from asd_daemon.judge.alarm.alarm import AlarmRule, AlertKind
+from asd_daemon.judge.alarm.alarm import AlertKind
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
 from asd_daemon.tell.storage.score_log import LoggedScore
 from rig.browser import DESKTOP, NOWHERE, PHONE, browser, chromium, findings, is_wider_than_the_screen, window

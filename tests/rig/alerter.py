@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
-from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
 from asd_daemon.run.stores import Stores

@@ -12,8 +12,9 @@ from datetime import datetime
 
 from asd_daemon.hear.windows.fresh_sound import FreshSound
 from asd_daemon.hear.windows.window import Window
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
-from asd_daemon.judge.alarm.lasting_change import LastingChange
+from asd_daemon.judge.alarm.alarm import Alarm, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
+from asd_daemon.judge.alarm.lasting_change import UNKNOWN_STATE_WORDS, LastingChange
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict
 from asd_daemon.run.alert_explanation import AlertExplanation
@@ -30,10 +31,6 @@ from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_daemon.wording import score_of
 
 _LOG = logging.getLogger(__name__)
-UNKNOWN_STATE_WORDS = (
-    "began at once, lasts and is steady: a state that was never heard, or a fault; say `asd-daemon alerts normal` or `fault`, by MQTT the"
-    " command normal or fault; or give the state a normal of its own: `enroll --state NAME --add`"
-)
 _HAPPENS = {AlertKind.OPEN: "opens", AlertKind.UPDATE: "goes on", AlertKind.CLOSE: "closes"}
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from asd_daemon.hear.source import Source, SourceHealth
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.hear.windows.window import WindowCutter
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.hearing_loop import HearingLoop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asd_daemon.hear.windows.fitness import FitnessLimits
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.thresholds.threshold import LearningRule
 from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.settings.keys import AlarmSettings, MachineSettings, QualitySettings

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm import Alarm, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.tell.storage.score_log import LoggedScore
 
 

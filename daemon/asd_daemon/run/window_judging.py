@@ -13,8 +13,9 @@ from asd_daemon.errors import CannotJudgeError, UnknownMachineError
 from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
+from asd_daemon.judge.alarm.lasting_change import UNKNOWN_STATE_WORDS
 from asd_daemon.judge.scoring.verdict import OFF, Judge
-from asd_daemon.run.machine_alerts import UNKNOWN_STATE_WORDS, MachineAlerts
+from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.state_changes import JudgedWindow, StateChanges
 from asd_daemon.run.window_in_progress import WindowInProgress

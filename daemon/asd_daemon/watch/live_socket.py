@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.redaction import redact_all
 from asd_daemon.tell.commands import Answer, Command, CommandKind, parse_command
 from asd_daemon.tell.payloads import state_payload, time_text

@@ -84,10 +84,10 @@ def tells(bundle: Bundle, state: Path, machine: str) -> bool:
 
 def test_list_tells_what_is_kept_of_each(state: Path) -> None:
     shown = machines("list").stdout.splitlines()
-    assert shown[0] == "fan: not learned here; 1 scores, 0 clips (0.0 MB), 0 alerts wait"
+    assert shown[0] == "fan: not learned here; 1 score, 0 clips (0.0 MB), 0 alerts waiting"
     assert "pump: learned on " in shown[1]
     assert "from 16 windows" in shown[1]
-    assert shown[1].endswith("2 scores, 1 clips (0.0 MB), 1 alerts wait")
+    assert shown[1].endswith("2 scores, 1 clip (0.0 MB), 1 alert waiting")
     facts = {one["machine"]: one for one in json.loads(machines("list", "--json").stdout)}
     assert facts["pump"]["sounds"] == 16
     assert facts["pump"]["state_bytes"] > 16 * 100_000
@@ -114,7 +114,7 @@ def test_rename_takes_everything_along(bundle: Bundle, state: Path) -> None:
     [
         (("rename", "lathe", "x"), "knows no machine 'lathe'; it knows fan, pump"),
         (("rename", "pump", "fan"), "fan: a machine of this name is known already"),
-        (("rename", "pump", "../x"), "must be letters, digits"),
+        (("rename", "pump", "../x"), "a name is 1 to 64 letters"),
         (("remove", "lathe", "--yes"), "knows no machine 'lathe'"),
         (("export", "fan", "x.zip"), "fan: was not learned on this box"),
         (("import", "nowhere.zip"), "can't be read as a machine: No such file"),

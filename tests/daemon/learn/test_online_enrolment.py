@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from asd_daemon.cli import enroll
 from asd_daemon.errors import UnknownMachineError
 from asd_daemon.hear.source import Block, ScriptedSource, SourceHealth
-from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.verdict import Judge

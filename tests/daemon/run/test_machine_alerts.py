@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from asd_daemon.hear.windows.window import Window
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm import Alarm, AlertEvent, AlertKind
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.stores import Stores

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, ScriptedSource
-from asd_daemon.judge.alarm.alarm import AlarmRule, AlertEvent
+from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.thresholds.tail_memory import TailMemory
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.machine_alerts import AlertRules
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.machine_rules import MachineRules

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import BrokerError, BundleError, CannotStartError, SourceError
 from asd_daemon.hear.source import Block, ScriptedSource, SourceEvent, SourceLost, UnreadableRecording
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.run.judging_turns import JudgingTurns

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.hear.source import SourceHealth
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.tell.commands import Answer, Command, CommandKind
 from asd_daemon.tell.payloads import Condition, MachineState
 from asd_daemon.tell.storage.score_log import ScoreLog

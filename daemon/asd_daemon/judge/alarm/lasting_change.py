@@ -10,6 +10,10 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
+UNKNOWN_STATE_WORDS = (
+    "began at once, lasts and is steady: a state that was never heard, or a fault; say `asd-daemon alerts normal` or `fault`, by MQTT the"
+    " command normal or fault; or give the state a normal of its own: `enroll --state NAME --add`"
+)
 WORSE, LEAST_DEVIATION = 4.0, 0.1
 """So many deviations, of scores, above its median a lasting change has become worse."""
 

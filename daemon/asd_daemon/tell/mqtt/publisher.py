@@ -116,9 +116,7 @@ class MqttPublisher:
     def broker_status(self) -> BrokerStatus:
         """How the connection is."""
         link = self._link
-        second_client = (
-            [link.second_client] if link.second_client is not None and link.second_client != link.trouble else []
-        )
+        second_client = [words for words in (link.second_client,) if words and words != link.trouble]
         troubles = (*second_client, *self._deliveries.troubles, *self._subscriptions.troubles)
         return BrokerStatus(
             str(self._address),

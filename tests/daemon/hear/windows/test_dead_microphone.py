@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
 from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
 from asd_daemon.tell.payloads import MachineState

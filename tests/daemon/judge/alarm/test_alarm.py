@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asd_daemon.judge.alarm.alarm import Alarm, AlarmRule, AlertEvent, AlertKind, AlertOutcome
+from asd_daemon.judge.alarm.alarm import Alarm, AlertEvent, AlertKind, AlertOutcome
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.alarm.score_drift import ScoreDrift, ScoreDriftRule
 
 START = datetime(2026, 1, 31, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 
 from asd_daemon.cli.replay import describe_replay, parse_since
 from asd_daemon.errors import UsageError
-from asd_daemon.judge.alarm.alarm import AlarmRule
+from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog, read_scores
