@@ -1,6 +1,6 @@
 """`python -m rig.screenshots FOLDER`: the pictures of the README, of simulated machines.
 
-First fifty minutes of sound at twenty times its speed, then the same machines at their own, one of them failing, and a browser that looks.
+First 25 minutes of sound at twenty times its speed, then the same machines at their own, one of them failing, and a browser that looks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rig.daemon import RunningDaemon
 from rig.page import RunningPage
 from rig.waiting import wait_until
 
-SPEED, WINDOWS = 20, 300
+SPEED, WINDOWS = 20, 150
 PAST = {
-    "fan": f"fan?seed=5&fail=rubbing&fail_after=1200&repair_after=1800&speed={SPEED}",
+    "fan": f"fan?seed=5&fail=rubbing&fail_after=500&repair_after=900&speed={SPEED}",
     "gearbox": f"gearbox?seed=3&speed={SPEED}",
     "slider": f"slider?seed=2&speed={SPEED}",
 }

@@ -156,7 +156,11 @@ class Application:
             raise HTTPException(404, "nobody listens to such a machine now")
         if self.hub.is_full:
             raise HTTPException(503, "too many are listening")
-        return StreamingResponse(live_wave(self.hub, machine), media_type="audio/wav")
+
+        def may_listen() -> bool:
+            return self._access.visitor(request).role is not None
+
+        return StreamingResponse(live_wave(self.hub, machine, may_listen), media_type="audio/wav")
 
     async def _clip(self, request: Request) -> Response:
         self._access.require(request)

@@ -12,7 +12,7 @@ import logging
 import struct
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,8 @@ async def _run(command: list[str]) -> dict[str, str]:
     return result
 
 
-async def live_wave(hub: LiveHub, machine: str) -> AsyncIterator[bytes]:
-    """What is heard of a machine, as a WAV file that never ends."""
+async def live_wave(hub: LiveHub, machine: str, may_listen: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """What is heard of a machine, as a WAV file that ends when one may not listen any more."""
     endless = 0xFFFFFFFF
     yield (
         b"RIFF"
@@ -95,7 +95,7 @@ async def live_wave(hub: LiveHub, machine: str) -> AsyncIterator[bytes]:
         + struct.pack("<I", endless)
     )
     async with hub.watching((), [machine]) as watcher:
-        while True:
+        while may_listen():
             piece = await watcher.pieces.get()
             if piece["kind"] == "pcm":
                 yield base64.b64decode(piece["pcm"])

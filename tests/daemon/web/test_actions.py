@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asd_daemon.hear.source import SourceHealth
@@ -20,8 +23,8 @@ from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.report import MachineReport
 from asd_daemon.web.sessions import OPERATOR, VIEWER, set_password
-from rig.page import EVENT_ID, RunningPage, leave_state
-from rig.waiting import wait_until
+from rig.page import EVENT_ID, HOST, RunningPage, leave_state
+from rig.waiting import PATIENT_S, wait_until
 
 PASSWORD, VIEWERS = "correct horse battery", "only looking around"
 TAKEN = Answer(True, "2 windows are taken for normal from now on")
@@ -33,6 +36,7 @@ class Daemon:
 
     answer: Answer = TAKEN
     asked: list[tuple[str, Command]] = field(default_factory=list)
+    sound: LiveSound = field(default_factory=LiveSound)
 
     def give(self, machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
         self.asked.append((machine, command))
@@ -42,9 +46,14 @@ class Daemon:
     @contextmanager
     def runs(self, home: Path) -> Iterator[None]:
         scores = ScoreLog(home / "state" / "none.sqlite", every_s=3600, days=1)
-        sound = LiveSound()
         live = LiveSocket(
-            home / "state" / "status", sound, scores, lambda: {"fan": AlarmRule()}, self.give, node="n", version="1"
+            home / "state" / "status",
+            self.sound,
+            scores,
+            lambda: {"fan": AlarmRule()},
+            self.give,
+            node="n",
+            version="1",
         )
         state = MachineState(Condition.ALERT, datetime.now(UTC), 2.0, 1.0, event_id=EVENT_ID)
         live.start(lambda: {"fan": MachineReport(state, Counts(), SourceHealth())})
@@ -151,3 +160,30 @@ def test_a_viewer_a_stranger_and_another_page_change_nothing(rig: Rig, path: str
     assert rig.do(path, word="normal", machine="fan", minutes="60") == 403
     assert "That was normal" not in rig.page.ask(f"/alerts/{EVENT_ID}").text
     assert rig.daemon.asked == []
+
+
+def test_what_is_heard_just_now_is_a_wave_that_goes_on_until_one_leaves(rig: Rig) -> None:
+    tone = np.asarray(np.sin(np.arange(1600) / 5) / 2, np.float32)
+    connection = http.client.HTTPConnection(HOST, rig.page.port, timeout=PATIENT_S)
+    connection.request("GET", "/listen?machine=fan", headers={"Cookie": rig.page.cookie or ""})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["content-type"]) == (200, "audio/wav")
+    head = answer.read(44)
+    assert head[:4] + head[8:16] == b"RIFFWAVEfmt "
+    stop = threading.Event()
+
+    def speak() -> None:
+        while not stop.wait(0.02):
+            rig.daemon.sound.hear("fan", tone)
+
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    try:
+        heard = np.frombuffer(answer.read(3200), "<i2") / 32_767
+    finally:
+        stop.set()
+        speaking.join()
+        connection.close()
+    np.testing.assert_allclose(heard, tone, atol=1e-4)
+    wait_until(lambda: not rig.daemon.sound._wanted, "nobody listens any more")
+    assert rig.page.ask("/listen?machine=pump").status == 404

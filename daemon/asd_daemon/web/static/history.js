@@ -106,6 +106,7 @@
     u.ctx.save();
     u.ctx.strokeStyle = u.ctx.fillStyle = asd.colour("wish");
     u.ctx.lineWidth = 2 * ratio;
+    u.ctx.setLineDash([]);
     u.ctx.beginPath();
     u.ctx.moveTo(left, y);
     u.ctx.lineTo(left + width, y);
