@@ -14,6 +14,7 @@ import click
 
 from asd_daemon.cli.options import json_option
 from asd_daemon.errors import AsdError, CannotStartError, UsageError
+from asd_daemon.wording import counted, score_of
 
 if TYPE_CHECKING:
     from asd_daemon.tell.commands import Answer, Command
@@ -55,7 +56,7 @@ def show(alert_id: str, machine: str | None, as_json: bool) -> None:
         return
     click.echo(_line(name, alert))
     click.echo(
-        f"  {alert.event_id}: peak score {alert.peak_score:.4g} of {alert.threshold:.4g}, {alert.windows} windows kept"
+        f"  {alert.event_id}: peak score {score_of(alert.peak_score, alert.threshold)}, {counted(alert.windows, 'window')} kept"
     )
     if alert.clip is not None:
         file = state_folder() / alert.clip

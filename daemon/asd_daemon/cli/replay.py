@@ -96,5 +96,5 @@ def describe_replay(played: Replay, node: str, machine: str, *, as_json: bool) -
         }
         yield json.dumps(summary)
         return
-    often = "" if per_week is None else f", {per_week:.2g} a week"
+    often = "" if per_week is None else f", {score_text(per_week)} a week"
     yield f"{counted(played.windows, 'window')}, {played.unusable} of them unusable: {counted(played.alerts, 'alert')}{often}"

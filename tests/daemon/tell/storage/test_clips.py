@@ -213,7 +213,7 @@ def test_what_is_deleted_is_said(folder: Path, caplog: pytest.LogCaptureFixture)
     caplog.set_level("INFO")
     aged(folder)
     assert Clocks().kept(folder) == ["00", "29"]
-    assert "1 clips are deleted, older than 30 days: fan/40.flac" in caplog.text
+    assert "deleted, older than 30 days: 1 clip, fan/40.flac" in caplog.text
 
 
 def test_clips_can_be_read_by_their_owner_alone(folder: Path) -> None:
