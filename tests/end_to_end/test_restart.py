@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asd_daemon.judge.features.views import VIEW_NAMES
 from rig.broker import HOST, Broker, Received, Subscriber, mosquitto
 from rig.daemon import RunningDaemon, ask
 from rig.disk import fill, make_read_only, small_disk
@@ -141,7 +142,12 @@ def test_daemon_that_stores_no_sound_leaves_none_anywhere(fan: Ear, broker: Brok
     assert opened["clip"] is None
     files = [p for p in (tmp_path / "state").rglob("*") if p.is_file()]
     assert files
-    assert all(p.suffix in (".sqlite", ".json") for p in files), files
+    assert all(p.suffix in (".sqlite", ".json", ".npz") for p in files), files
+    for vectors in (
+        p for p in files if p.suffix == ".npz"
+    ):  # of the windows of an alert, for who calls it normal or a fault
+        with np.load(vectors, allow_pickle=False) as views:
+            assert set(views.files) <= set(VIEW_NAMES)
     assert sum(p.stat().st_size for p in files) < 160_000, "less than a window of sound"
     with sqlite3.connect(tmp_path / "state" / "alerts.sqlite") as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)

@@ -40,8 +40,12 @@ def window(
 ) -> Iterator[Page]:
     """A window of a size; errors of scripts end the test."""
     errors: list[str] = []
+    # without transitions: a colour that is on its way from one to the other has no contrast to speak of
     context = started.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=scale
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,
+        device_scale_factor=scale,
+        reduced_motion="reduce",
     )
     context.set_default_timeout(1000 * PATIENT_S)
     page = context.new_page()

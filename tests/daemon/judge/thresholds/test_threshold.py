@@ -12,7 +12,7 @@ from asd_daemon.judge.thresholds.threshold import Threshold
     [
         (Threshold(1.8, "fixed"), "fixed by alarm.threshold"),
         (Threshold(1.8, "provisional"), "provisional, by enrolment alone"),
-        (Threshold(1.8, "provisional", 8640, 1), "provisional, from 8640 windows on 1 days"),
+        (Threshold(1.8, "provisional", 8640, 1), "provisional, from 8640 windows on 1 day"),
         (
             Threshold(1.8, "provisional", 9000, 3, 1.5, "limit"),
             "provisional, from 9000 windows on 3 days; it would be 1.5 but does not fall before it is calibrated",
