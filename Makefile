@@ -1,6 +1,7 @@
 # asd-edge: every command a newcomer needs. `make demo` shows it at work; `make test` proves it.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= $(shell n=$$(nproc); echo $$(( (n < 4 ? n : 4) + 1 )))   # processes of the tests: one more than cores, since many wait for sound
 BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -21,7 +22,7 @@ screenshots: $(VENV)/.all           ## the pictures of the README, anew
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
 	@deploy/system-packages.sh broker nats microphone units browser
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-oldest test-newest
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-oldest:                        ## the edge with the oldest versions that pyproject.toml allows, in an environment of its own
 	deploy/edge-tests.sh oldest $(PYTHON)
