@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +27,10 @@ from asd_daemon.tell.mqtt.publisher import MqttPublisher
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.scripted_sound import Loudness
 
 MACHINE = "fan"
 RULE = AlarmRule(open_after=1, of=1, close_after=1, update_every_s=0)
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    score: float
-    threshold: float = 0.5
-    enrolled: None = None
-    operating_state: None = None
-    is_off: bool = False
-
-    @property
-    def anomalous(self) -> bool:
-        return self.score > self.threshold
 
 
 class _Script:
@@ -73,11 +60,11 @@ class _Script:
     def close(self) -> None:
         self._closed.set()
 
-    def score(self, waveform: NDArray[np.float32]) -> _Verdict:
+    def score(self, waveform: NDArray[np.float32]) -> Loudness:
         assert waveform.shape == (160_000,)
         self._count += 1
         self._judged.release()
-        return _Verdict(0.9 if self._count % 2 else 0.1)
+        return Loudness(0.9 if self._count % 2 else 0.1)
 
 
 class _WitnessedTeller(MqttPublisher):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,25 +24,13 @@ from asd_daemon.tell.storage.machine_memory import MachineMemory, parse_memory
 from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.score_log import read_scores
 from asd_daemon.web.alert_records import read_alerts
+from rig.scripted_sound import Loudness
 from rig.waiting import PATIENT_S
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
 LEVEL = ScoreDriftRule(reference_windows=4, mean_windows=2)
 SOUND = np.random.default_rng(0).normal(0, 0.05, 160_000).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Scored:
-    score: float
-    threshold: float = 0.5
-    enrolled: None = None
-    operating_state: None = None
-    is_off: bool = False
-
-    @property
-    def anomalous(self) -> bool:
-        return self.score > self.threshold
 
 
 class Publisher:
@@ -97,7 +84,7 @@ class Desk:
             if score is None:
                 self.alerts.handle_unusable_window(window.ended_at, "silence")
             else:
-                self.alerts.handle_verdict(window, Scored(score))
+                self.alerts.handle_verdict(window, Loudness(score))
 
     def ask(self, kind: CommandKind, **more: Any) -> None:
         self.alerts.handle_command(Command(command=kind, **more), self.at)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
+from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
@@ -21,6 +20,7 @@ from asd_daemon.run.service import Service
 from asd_daemon.tell.payloads import MachineState
 from asd_daemon.tell.publisher import PrintingPublisher
 from asd_daemon.watch.systemd import SystemdNotifier
+from rig.scripted_sound import EndlessSource
 from rig.waiting import PATIENT_S, wait_until
 
 RULE = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
@@ -84,28 +84,11 @@ class States(PrintingPublisher):
             self._seen = self.told.index(wanted, self._seen) + 1
 
 
-class LiveSource:
-    """Says what it is given, like a microphone."""
-
-    live = True
-    source_health = SourceHealth()
-
-    def __init__(self) -> None:
-        self.words: queue.SimpleQueue[SourceEvent | None] = queue.SimpleQueue()
-
-    def events(self) -> Iterator[SourceEvent]:
-        while (item := self.words.get()) is not None:
-            yield item
-
-    def close(self) -> None:
-        self.words.put(None)
-
-
 class Rig:
     """One machine, a clock that is moved by hand, and a thread that runs it all."""
 
     def __init__(self, notifier: SystemdNotifier | None = None) -> None:
-        self.source, self.judge, self.states = LiveSource(), SlowJudge(), States()
+        self.source, self.judge, self.states = EndlessSource(), SlowJudge(), States()
         self.at = START
 
         def monitors(callbacks: MonitorCallbacks) -> Sequence[MachineMonitor]:
