@@ -6,6 +6,7 @@ Reads the words and prints; machine_names.py and machine_archive.py do the work.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asd_daemon.cli.options import PATH, json_option
-from asd_daemon.errors import AsdError, UsageError
+from asd_daemon.errors import AsdError, CannotStartError, UsageError
 from asd_daemon.wording import counted
 
 if TYPE_CHECKING:
     from asd_daemon.learn.machine_names import KnownMachine
+    from asd_daemon.settings.chosen import Chosen
 
 
 @click.group()
@@ -82,7 +84,9 @@ def rename(name: str, new: str) -> None:
 
     _refuse_while_heard(name)
     rename_machine(state_folder(), name, new)
-    click.echo(f"{name} is {new} now; write {new}: in place of {name}: below machines: of the configuration")
+    was_added = _change_chosen(lambda chosen: chosen.renamed(name, new), name)
+    todo = "" if was_added else f"; write {new}: in place of {name}: below machines: of the configuration"
+    click.echo(f"{name} is {new} now{todo}")
     _clear_at_brokers(name)
 
 
@@ -98,8 +102,27 @@ def remove(name: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"forget all that is known of {name}?", abort=True, err=True)
     remove_machine(state_folder(), name)
-    click.echo(f"{name} is forgotten; delete it below machines: of the configuration")
+    was_added = _change_chosen(lambda chosen: chosen.without_machine(name), name)
+    click.echo(f"{name} is forgotten{'' if was_added else '; delete it below machines: of the configuration'}")
     _clear_at_brokers(name)
+
+
+def _change_chosen(change: Callable[[Chosen], Chosen], name: str) -> bool:
+    """Change what people have chosen of a machine; whether it was they who added it."""
+    from asd_daemon.settings.chosen import only_writer, read_chosen, write_chosen
+    from asd_daemon.settings.chosen_keys import SOURCE
+    from asd_daemon.settings.file import state_folder
+
+    folder = state_folder()
+    if not any(choice.machine == name for choice in read_chosen(folder).choices):
+        return False
+    try:
+        with only_writer(folder):
+            before = read_chosen(folder)
+            write_chosen(before, change(before))
+    except OSError as e:
+        raise CannotStartError(f"{folder}: can't be written: {e.strerror or e}") from e
+    return before.find(name, SOURCE) is not None
 
 
 @machines.command()

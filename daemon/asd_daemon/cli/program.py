@@ -23,6 +23,7 @@ from asd_daemon.cli.run import run
 from asd_daemon.cli.sample_config import sample_config
 from asd_daemon.cli.score import score
 from asd_daemon.cli.service import service
+from asd_daemon.cli.settings import settings
 from asd_daemon.cli.status import status
 from asd_daemon.cli.watch import watch
 from asd_daemon.cli.web import web
@@ -48,6 +49,7 @@ for command in (
     sample_config,
     enroll,
     machines,
+    settings,
     alerts,
     bundle,
     service,

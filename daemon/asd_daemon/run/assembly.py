@@ -5,10 +5,12 @@ Owns how the parts are put together. Nothing is opened here that the service doe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 
+from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
@@ -21,6 +23,7 @@ from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
+from asd_daemon.settings.value_words import chosen_lines, facts_of
 from asd_daemon.tell.commands import Answer, Command
 from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
@@ -28,6 +31,8 @@ from asd_daemon.watch.live_view import LiveView
 from asd_daemon.watch.report import DeliveryReport
 from asd_daemon.watch.status import status_folder
 from asd_daemon.watch.systemd import SystemdNotifier
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_service(
@@ -50,6 +55,9 @@ def make_service(
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device, view=view)
     troubles = ConfigurationTroubles()
+    troubles.change(plan.laid.troubles)
+    for line in (*plan.laid.troubles, *chosen_lines(plan)):
+        _LOG.log(logging.WARNING if line in plan.laid.troubles else logging.INFO, "%s", line)
     live_sound = LiveSound()
     assembly = MonitorAssembly(shared_bundle, publisher, stores, troubles.words, live_sound)
 
@@ -61,8 +69,18 @@ def make_service(
 
     health = HealthReporting(plan, delivery_report)
 
-    def give(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
-        service.command(machine, command, reply)
+    def give(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
+        if command.is_setting:
+            service.do(lambda: reply(choosing.choose(machine, command)))
+        elif machine is not None:
+            service.command(machine, command, reply)
+
+    def give_by_mqtt(machine: str, command: Command) -> None:
+        reply = partial(publish_answer, publisher, plan.settings.node, machine, command)
+        if command.is_setting and not (plan.settings.mqtt and plan.settings.mqtt.settings):
+            reply(Answer(False, f"{command.command.value} is refused: mqtt.settings is not set"))
+        else:
+            give(machine, command, reply)
 
     live_socket = LiveSocket(
         status_folder(state_folder()),
@@ -72,14 +90,15 @@ def make_service(
         give,
         node=plan.settings.node,
         version=metadata.version("asd-edge"),
+        facts=lambda: facts_of(reloading.plan),
     )
     reporters = [*health.reporters, live_socket]
     service = Service(publisher, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
     inbox = CommandInbox(stores.spool, lambda machine, asked: service.command(machine, asked.command, asked.reply))
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
-    publisher.on_command = lambda machine, command: service.command(
-        machine, command, partial(publish_answer, publisher, plan.settings.node, machine, command)
-    )
-    if options is not None:
-        service.on_reload = Reloading(plan, options, service, assembly, publisher, stores, health, troubles).reload
+    publisher.on_command = give_by_mqtt
+    options = options or CommandLineOptions(machines=tuple(plan.machines))
+    reloading = Reloading(plan, options, service, assembly, publisher, stores, health, troubles)
+    choosing = Choosing(reloading, options, state_folder())
+    service.on_reload = reloading.reload
     return service

@@ -10,6 +10,7 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import HealthSettings
 from asd_daemon.settings.plan import Plan
+from asd_daemon.settings.value_words import chosen_lines
 from asd_daemon.watch.report import DeliveryReports, HealthReporter
 from asd_daemon.watch.status import StatusFile, status_file, status_folder
 
@@ -32,7 +33,9 @@ class HealthReporting:
             version=metadata.version("asd-edge"),
             delivery_report=delivery_report,
             state_folder=state_folder(),
+            chosen=lambda: self._chosen,
         )
+        self._chosen = list(chosen_lines(plan))
         self._health = plan.settings.health
         self._configured = self._make(plan.settings.health)
 
@@ -48,7 +51,9 @@ class HealthReporting:
             plan: what shall run.
             exchange: closes some and starts others; raises CannotStartError.
         """
+        self._chosen = list(chosen_lines(plan))
         self._status.move(_status_file(plan))
+        self._status.progressed()
         before, after = self._health, plan.settings.health
         failed = None
         for kind, keys in _KEYS.items():

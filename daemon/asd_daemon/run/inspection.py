@@ -29,6 +29,7 @@ from asd_daemon.run.stores import outbox_file
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import MachineSettings
 from asd_daemon.settings.plan import Plan
+from asd_daemon.settings.value_words import chosen_lines
 from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_locks import is_heard
 from asd_daemon.tell.storage.machine_memory import parse_memory
@@ -54,7 +55,11 @@ class Finding:
 def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
     """Look at everything a plan needs, in the order of starting; each finding comes when it is known."""
     names = ", ".join(plan.machines)
-    yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names}")
+    yield Finding("configuration", True, f"{plan.file or 'none, defaults only'}: machines {names or 'none yet'}")
+    for line in chosen_lines(plan):
+        yield Finding("chosen", True, line)
+    for trouble in plan.laid.troubles:
+        yield Finding("chosen", False, trouble)
     shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
     yield _finding("bundle", lambda: _bundle(shared_bundle))
     yield _finding("state folder", _state_folder)

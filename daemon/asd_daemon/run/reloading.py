@@ -1,11 +1,11 @@
 """A running daemon reads its configuration anew: it takes on what it can without touching machines that stay, and says what it can't.
 
     machines                 added, removed, or begun anew where source, model or hop is another one
-    alarm, quality           taken on between two windows of the machine
+    alarm, quality, title    taken on between two windows of the machine
     health                   metrics and dead-man ping are exchanged
     node, mqtt, keep, bundle, log   hold from the next start on, and are named until then
 
-A configuration that can't be used is refused as a whole: what runs goes on.
+A configuration that can't be used is refused as a whole: what runs goes on. A choice of people (`choosing.py`) comes the same way.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ class Reloading:
         self._publisher, self._stores, self._health, self._troubles = publisher, stores, health, troubles
         self._password = _password(plan)
 
+    @property
+    def plan(self) -> Plan:
+        """What runs."""
+        return self._plan
+
     def reload(self) -> None:
         """Read the configuration and take on what has changed."""
         if self._plan.file is None:
@@ -71,12 +76,25 @@ class Reloading:
             return
         try:
             wanted = make_plan(self._options)
-            changes = plan_changes(self._plan, wanted)
-            password = _password(wanted)
-            self._stores.add(changes.added)
+            if self._plan.machines and not wanted.machines:
+                raise SettingsError(f"{wanted.file} configures none of the machines that are heard, and no other")
+            self.change_to(wanted, "configuration read anew")
         except AsdError as e:
             self._refuse(e)
-            return
+
+    def change_to(self, wanted: Plan, why: str) -> None:
+        """Take on what is different in another plan.
+
+        Args:
+            wanted: what shall run.
+            why: begins each line of the log.
+
+        Raises:
+            AsdError: it can't be used; what runs goes on.
+        """
+        changes = plan_changes(self._plan, wanted)
+        password = _password(wanted)
+        self._stores.add(changes.added)
         after = _with_what_needs_a_restart(wanted, self._plan)
         try:
             anew = [name for name in after.machines if name in (*changes.added, *changes.replaced)]
@@ -84,11 +102,11 @@ class Reloading:
         except AsdError as e:
             self._stores.release(changes.added)
             whose = [name for name in anew if after.sources[name].target in str(e)]
-            place = f"{wanted.file}: machines.{whose[0]}.source" if whose else f"{wanted.file}"
-            self._refuse(SettingsError(f"{place}: {e}"))
-            return
+            file = wanted.file if not whose or whose[0] in wanted.configured.machines else wanted.chosen.file
+            place = f"{file or 'the command line'}{f': machines.{whose[0]}.source' if whose else ''}"
+            raise SettingsError(f"{place}: {e}") from e
         for line in changes.lines or ["nothing that could be taken on has changed"]:
-            _LOG.info("configuration read anew: %s", line, extra=ANSWER)
+            _LOG.info("%s: %s", why, line, extra=ANSWER)
         self._take_on(after, changes, sources)
         later = list(changes.needs_restart)
         if password != self._password and not any(key.startswith("mqtt") for key in later):
@@ -101,7 +119,7 @@ class Reloading:
         for line in words:
             _LOG.warning("%s", line, extra=ANSWER)
         self._plan = after
-        self._tell(tuple(words))
+        self._tell((*words, *wanted.laid.troubles))
 
     def _take_on(self, after: Plan, changes: PlanChanges, sources: dict[str, OpenedSource]) -> None:
         """Exchange monitors, and give the others their new rules."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
 _PUBLISHER_STOP_S, _STORES_STOP_S = 2.0, 0.5  # the monitors have had 2.2
+_ALIVE_EVERY_S = 5.0
 _SIGNAL_POLL_S = 0.5  # a signal that the kernel gives to another thread does not wake the main one
 
 
@@ -43,8 +45,8 @@ class _Stop:
 
 
 @dataclass(frozen=True)
-class _Reload:
-    pass
+class _Work:
+    work: Callable[[], None]
 
 
 class Service:
@@ -71,7 +73,7 @@ class Service:
         self._abandon = abandon
         self._is_ready = self._is_stopping = self._was_exchanged = False
         # put() of a SimpleQueue may be called from a signal handler, the set() of an Event may not
-        self._events: queue.SimpleQueue[_Ended | _Stop | _Reload | Exception] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Ended | _Stop | _Work | Exception] = queue.SimpleQueue()
         self._publisher, self._notifier, self._reporters, self._stores = publisher, notifier, health_reporters, stores
         self.on_tick: Callable[[], None] = lambda: None
         """Called by `run` again and again, some times a second."""
@@ -86,6 +88,7 @@ class Service:
             self._on_change,
         )
         self._unjudged: dict[str, Exception] = {}
+        self._shown_s = float("-inf")
         self._running: set[str] = set()
         self._monitors = RunningMonitors(make_monitors, callbacks)
         self._left = {monitor.machine for monitor in self.monitors}  # who has more to play
@@ -118,7 +121,11 @@ class Service:
 
     def reload(self) -> None:
         """Have the configuration read anew soon; from any thread, or a signal handler."""
-        self._events.put(_Reload())
+        self._events.put(_Work(self._reload))
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have something done soon by `run`'s thread, between whatever else it does; from any thread."""
+        self._events.put(_Work(work))
 
     def fail(self, error: Exception) -> None:
         """End `run` with an error; from any thread."""
@@ -147,6 +154,16 @@ class Service:
         for monitor in self.monitors:
             self._notifier.expect(monitor.machine)
         self._monitors.start()
+        if not self.monitors:
+            self._is_ready = True
+            self._notifier.ready(self._status())
+            _LOG.info("no machine is configured; learn one at the page (`asd-daemon web`), or configure it")
+
+    def _show_life(self) -> None:
+        """Without a machine there is no progress by which the watchdog, or `status`, sees that the daemon lives."""
+        if time.monotonic() - self._shown_s >= _ALIVE_EVERY_S:
+            self._shown_s = time.monotonic()
+            self._on_progress("")
 
     def exchange_monitors(self, gone: Collection[str], coming: Collection[str], make_monitors: MakeMonitors) -> None:
         """Stop some monitors and start others; those that stay are not touched. From `run`'s thread.
@@ -182,8 +199,10 @@ class Service:
 
     def _wait(self) -> None:
         """Wait for the end of all monitors, a request to stop, or a failure, which is raised."""
-        while self._left:
+        while self._left or not self.monitors:  # without a machine it waits for one
             self.on_tick()
+            if not self.monitors:
+                self._show_life()
             try:
                 item = self._events.get(timeout=_SIGNAL_POLL_S)
             except queue.Empty:
@@ -193,8 +212,8 @@ class Service:
                 return
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, _Reload):
-                self._reload()
+            if isinstance(item, _Work):
+                item.work()
                 continue
             if item.machine in self._monitors.ended:  # else another one has taken its place meanwhile
                 self._left.discard(item.machine)

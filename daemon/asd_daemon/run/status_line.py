@@ -17,7 +17,7 @@ def status_line(monitors: Sequence[MachineMonitor], counts: Counts) -> str:
         score = "" if state.score is None else f" ({_score_words(monitor)})"
         reason = "" if state.reason is None else f": {state.reason}"
         parts.append(f"{monitor.machine} {state.condition.value}{reason}{score}")
-    return f"{'; '.join(parts)}; {counted(counts.heard, 'window')} heard"
+    return f"{'; '.join(parts) or 'no machine yet'}; {counted(counts.heard, 'window')} heard"
 
 
 def _score_words(monitor: MachineMonitor) -> str:

@@ -6,6 +6,7 @@
     alerts/MACHINE/   alerts of the past, and what was said of them
     clips/MACHINE/    sound around alerts
     commands/MACHINE/ what other programs of this box ask for
+    chosen.yaml       what people have chosen while the daemon ran (settings/chosen.py)
     locks/            one file a machine, locked by the process that hears it
 
 Owns which of them there are, by the settings. What lies in them is their own business.
@@ -30,7 +31,7 @@ from asd_daemon.tell.storage.plausible_clock import PlausibleClock, newest_chang
 from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.report import StoreReport
 
-STATE = ("*.sqlite*", "alerts", "clips", "commands", "enrolled", "locks", "machines", "status")
+STATE = ("*.sqlite*", "alerts", "chosen*.yaml", "clips", "commands", "enrolled", "locks", "machines", "status")
 """What a state folder holds that is nobody else's business; bundles may be shared by several services."""
 SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 

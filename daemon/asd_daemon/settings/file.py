@@ -121,7 +121,7 @@ def parse_settings(text: str, name: str) -> Settings:
     try:
         return Settings.model_validate(content)
     except ValidationError as e:
-        raise SettingsError(_explain(e, name, root)) from e
+        raise SettingsError(explain(e, name, root)) from e
 
 
 def _key_given_twice(node: yaml.Node | None, path: str, seen: set[int]) -> tuple[str, int, int] | None:
@@ -160,8 +160,14 @@ def _to_be_quoted(text: str) -> str:
     return f'YAML reads {text} as {json.dumps(read, default=str)}, where a text is meant; write it in quotes: "{text}"'
 
 
-def _explain(error: ValidationError, name: str, root: yaml.Node | None) -> str:
-    """The first thing that is wrong, in one line, and how many more there are."""
+def explain(error: ValidationError, name: str, root: yaml.Node | None = None) -> str:
+    """The first thing that is wrong, in one line, and how many more there are.
+
+    Args:
+        error: what pydantic found.
+        name: of the file.
+        root: its YAML, where lines can be named.
+    """
     first = error.errors()[0]
     location = [part for part in first["loc"] if part != "[key]"]
     line = _line_of(root, location)

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from asd_daemon.errors import SettingsError
 from asd_daemon.settings.broker_words import parse_broker, spread_host
 from asd_daemon.settings.sections import Section, SourceSettings
-from asd_daemon.settings.text_formats import Credential, Name, Topic, Url
+from asd_daemon.settings.text_formats import Credential, Name, Topic, Url, Words
 
 
 def _hostname() -> str:
@@ -87,6 +87,7 @@ class MachineSettings(Section):
     source: SourceSettings = Field(
         default_factory=lambda: SourceSettings(device="default"), description="where its sound comes from"
     )
+    title: Words | None = Field(None, description="what people call it; unset: its name")
     model: Name | None = Field(None, description="its name in the bundle; unset: the name it has here")
     hop_s: float = Field(
         10.0, ge=0.5, le=10, description="seconds from the start of one window of 10 s to the start of the next"
@@ -208,6 +209,10 @@ class MqttSettings(Section):
         False,
         description="accept the command enroll too; whoever may publish it can change what counts as normal",
     )
+    settings: bool = Field(
+        False,
+        description="accept the commands set and unset too; whoever may publish them can move limits and have other microphones heard",
+    )
     keepalive_s: int = Field(
         15, ge=5, le=3600, description="seconds between signs of life; a silent broker is noticed after 1.5 of them"
     )
@@ -229,8 +234,9 @@ class MqttSettings(Section):
             raise ValueError("ca_file, cert_file and key_file have a meaning with tls: true only")
         if self.cert_file is None and self.key_file is not None:
             raise ValueError("key_file needs cert_file")
-        if self.enrolment and not self.commands:
-            raise ValueError("enrolment needs commands: true")
+        for key in ("enrolment", "settings"):
+            if getattr(self, key) and not self.commands:
+                raise ValueError(f"{key} needs commands: true")
         if self.password_file is not None and self.password_credential is not None:
             raise ValueError(
                 "give password_file or password_credential, not both; each needs one place for the password"

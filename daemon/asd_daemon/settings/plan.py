@@ -1,11 +1,12 @@
-"""What shall run: the command line laid over the configuration, and both over the defaults.
+"""What shall run: the command line laid over what was chosen, that over the configuration, and all over the defaults.
 
-Owns what overrides what. Nothing is opened here but the configuration file.
+Owns what overrides what. Nothing is opened here but the configuration file and `chosen.yaml`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.source_spec import SourceSpec, parse_source
 from asd_daemon.settings.broker_words import parse_broker
+from asd_daemon.settings.chosen import Chosen, LaidOver, lay_over, read_chosen
 from asd_daemon.settings.file import load_settings, settings_file, state_folder
 from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
 from asd_daemon.settings.text_formats import checked_name
@@ -43,6 +45,12 @@ class Plan:
     machines: dict[str, MachineSettings]
     sources: dict[str, SourceSpec]
     bundle: Path
+    configured: Settings = field(default_factory=Settings)
+    """As the file alone says."""
+    chosen: Chosen = field(default_factory=lambda: Chosen(Path()))
+    """What people have chosen."""
+    laid: LaidOver = field(default_factory=lambda: LaidOver(Settings(), {}))
+    """The one over the other."""
 
     def model_of(self, machine: str) -> str:
         """The machine's name in the bundle."""
@@ -55,15 +63,25 @@ class Plan:
         return source.kind not in ("file", "folder") and not is_tried
 
 
-def make_plan(options: CommandLineOptions) -> Plan:
-    """Read the configuration and lay the command line over it.
+def make_plan(options: CommandLineOptions, *, configured: Settings | None = None, chosen: Chosen | None = None) -> Plan:
+    """Read the configuration and what was chosen, and lay the command line over both.
+
+    Args:
+        options: the command line.
+        configured: the configuration as it was read before; None: it is read now.
+        chosen: what was chosen; None: it is read now.
 
     Raises:
         SettingsError: the configuration is wrong, or knows no such machine.
         UsageError: words of the command line that do not fit together.
     """
     file = settings_file(options.config)
-    settings = load_settings(file) if file else Settings()
+    if configured is None:
+        configured = load_settings(file) if file else Settings()
+    if chosen is None:
+        chosen = read_chosen(state_folder())
+    laid = lay_over(chosen, configured, options.machines)
+    settings = laid.settings
     if options.source is not None and len(options.machines) != 1:
         given = "give --machine NAME too" if not options.machines else "give one --machine, or configure their sources"
         raise UsageError(f"--source says what to hear, not whose sound it is: {given}")
@@ -73,12 +91,12 @@ def make_plan(options: CommandLineOptions) -> Plan:
     if options.no_mqtt or options.broker is not None:
         changes["mqtt"] = None if options.no_mqtt else _broker_of(options.broker or "", settings.mqtt)
     settings = _changed(settings, changes)
-    machines = _machines_of(settings, options, file)
+    machines = _machines_of(settings, options, file, laid.alone)
     sources = {name: machine.source.spec() for name, machine in machines.items()}
     if options.source is not None:
         sources[options.machines[0]] = parse_source(options.source)
     bundle = options.bundle or configured_bundle(settings) or installed_or_default_bundle()
-    return Plan(settings, file, machines, sources, bundle)
+    return Plan(settings, file, machines, sources, bundle, configured, chosen, laid)
 
 
 def installed_or_default_bundle() -> Path:
@@ -119,13 +137,14 @@ def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
         raise UsageError(f"--broker {words!r} must be HOST or HOST:PORT: {why}") from e
 
 
-def _machines_of(settings: Settings, options: CommandLineOptions, file: Path | None) -> dict[str, MachineSettings]:
-    """The machines that are meant: those named, else all that are configured."""
+def _machines_of(
+    settings: Settings, options: CommandLineOptions, file: Path | None, alone: Mapping[str, MachineSettings]
+) -> dict[str, MachineSettings]:
+    """The machines that are meant: those named, else all that are configured or were added."""
     names = options.machines
     if not names:
-        if not settings.machines:
-            where = f"{file} configures none" if file else "there is no configuration file"
-            raise UsageError(f"which machine? give --machine NAME ({where})")
+        if not settings.machines and file is None:
+            raise UsageError("which machine? give --machine NAME (there is no configuration file)")
         return dict(settings.machines)
     for name in names:
         if names.count(name) > 1:
@@ -137,4 +156,4 @@ def _machines_of(settings: Settings, options: CommandLineOptions, file: Path | N
             checked_name(name)
         except ValueError as e:
             raise UsageError(f"--machine {name!r}: {e}") from e
-    return {name: MachineSettings() for name in names}
+    return {name: alone.get(name) or MachineSettings() for name in names}

@@ -29,6 +29,7 @@ _EXAMPLES: dict[str, Any] = {
     "node": "line-3",
     "bundle": "/var/lib/asd-daemon/bundles/current",
     "bundle_key": "/etc/asd-daemon/bundle-key.pem",
+    "machines.fan.title": "Fan of line 3",
     "machines.fan.model": "fan",
     "machines.fan.source.file": "/tmp/fan.wav",  # noqa: S108  # a text, never opened
     "machines.fan.source.folder": "/srv/recordings",

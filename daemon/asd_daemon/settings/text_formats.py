@@ -10,13 +10,18 @@ from pydantic import AfterValidator
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+def is_name(name: str) -> bool:
+    """Whether a machine or box can be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str) -> str:
     """The name of a machine or box, where topics, files and units can have it.
 
     Raises:
         ValueError: they can't; says what a name is made of.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(
             "a name is 1 to 64 letters (a-z), digits, _, . and -, without blanks, and begins with a letter or digit"
         )
@@ -40,6 +45,12 @@ Credential = Annotated[
     _in_words(
         r"[A-Za-z0-9_.-]{1,100}",
         "must be the name of a file in /etc/asd-daemon, without a path: letters (a-z), digits, _, . and - only",
+    ),
+]
+Words = Annotated[
+    str,
+    _in_words(
+        r"[^\x00-\x1f\x7f\s]([^\x00-\x1f\x7f]{0,58}[^\x00-\x1f\x7f\s])?", "must be 1 to 60 characters in one line"
     ),
 ]
 Topic = Annotated[

@@ -1,4 +1,4 @@
-"""What people may ask for, by MQTT or on the command line: silence, a word for an alert, learning the machine.
+"""What people may ask for, by MQTT, at the page or on the command line: silence, a word for an alert, learning the machine, a setting.
 
 Owns the form of a command. What it does is the monitor's business.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -37,6 +37,10 @@ class CommandKind(StrEnum):
     """An alert was normal: its windows are, from now on."""
     FAULT = "fault"
     """An alert was a fault: it is kept as an example with a name."""
+    SET = "set"
+    """Choose a value for a key of the configuration that may be chosen (settings/chosen_keys.py)."""
+    UNSET = "unset"
+    """Let the configuration's value hold again."""
 
 
 class Command(BaseModel):
@@ -59,6 +63,10 @@ class Command(BaseModel):
     """The alert that is meant; None for the one that is open."""
     name: str | None = Field(None, min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+$")
     """What a fault is called."""
+    key: str | None = Field(None, min_length=1, max_length=100, pattern=r"^[^\x00-\x20\x7f]+$")
+    """Which setting is meant, as a path with dots below the machine."""
+    value: Any = None
+    """What it shall be."""
     undo: bool = Field(False, strict=True)
     """Take back what was said of an alert."""
     id: str | None = Field(None, max_length=100)
@@ -69,6 +77,19 @@ class Command(BaseModel):
         if self.command is CommandKind.FAULT and not self.undo and self.name is None:
             raise ValueError("name: a fault needs a name, such as bearing")
         return self
+
+    @model_validator(mode="after")
+    def _names_a_setting(self) -> Self:
+        if self.is_setting and self.key is None:
+            raise ValueError("key: say which setting, such as alarm.threshold")
+        if self.command is CommandKind.SET and "value" not in self.model_fields_set:
+            raise ValueError("value: say what the setting shall be")
+        return self
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether it changes a setting, which is answered."""
+        return self.command in (CommandKind.SET, CommandKind.UNSET)
 
     @property
     def is_word(self) -> bool:

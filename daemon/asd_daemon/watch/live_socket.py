@@ -3,8 +3,9 @@
     live-<process id>.sock      beside the status file, for its owner alone; lines of JSON
 
 The daemon says `machines` once a second, `scores` on connecting and then as they come, and four times a second `sound`, or `pcm`, of the
-machines that a client has asked for: `{"sound": ["fan"], "listen": ["fan"]}`. A line `{"machine": "fan", "command": {…}}` is a command
-as docs/mqtt.md has it; what came of it is an `answer`. One thread serves all; it is last in line for what the hearing threads leave.
+machines that a client has asked for: `{"sound": ["fan"], "listen": ["fan"]}`. A line `{"machine": "fan", "command": {…}}` is a command as
+docs/mqtt.md has it (`machine` null: of all of the daemon); what came of it is an `answer`. One thread serves all; it is last in line for
+what the hearing threads leave.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
 _STATES_EVERY_S = 1.0
 AlarmRules = Callable[[], dict[str, AlarmRule]]
-GiveCommand = Callable[[str, Command, Callable[[Answer], None]], None]
+Facts = Callable[[], dict[str, dict[str, Any]]]
+GiveCommand = Callable[[str | None, Command, Callable[[Answer], None]], None]
 
 
 class LiveSocket:
@@ -47,7 +49,8 @@ class LiveSocket:
         sound: what the hearing threads leave.
         scores: the score log.
         rules: by which rules the machines' windows become alerts.
-        give: passes a command on to a machine; the answer may come from any thread.
+        give: passes a command on to a machine, None: to all of the daemon; the answer may come from any thread.
+        facts: `title` of each machine, and `chosen`: the values that people chose, by their keys.
         node: this box's name.
         version: of the program.
     """
@@ -62,7 +65,9 @@ class LiveSocket:
         *,
         node: str,
         version: str,
+        facts: Facts = dict,
     ) -> None:
+        self._facts = facts
         self._file = folder / f"live-{os.getpid()}.sock"
         self._sound, self._scores, self._rules, self._give = sound, scores, rules, give
         self._about: dict[str, Any] = {"node": node, "version": version, "pid": os.getpid()}
@@ -110,13 +115,14 @@ class LiveSocket:
 
     def _take(self, clients: LiveClients, number: int, wish: dict[str, Any]) -> None:
         if "command" in wish:
-            self._command(number, str(wish.get("machine")), wish["command"])
+            machine = wish.get("machine")
+            self._command(number, None if machine is None else str(machine), wish["command"])
         elif number in (known := clients.all):
             for kind in ("sound", "listen"):
                 names = wish.get(kind)
                 setattr(known[number], kind, frozenset(map(str, names)) if isinstance(names, list) else frozenset())
 
-    def _command(self, number: int, machine: str, wish: object) -> None:
+    def _command(self, number: int, machine: str | None, wish: object) -> None:
         """Pass a command on; one that is not answered by the machine is answered here."""
         asked = wish.get("id") if isinstance(wish, dict) else None
 
@@ -128,9 +134,12 @@ class LiveSocket:
         except ValueError as e:
             reply(Answer(False, str(e)))
             return
-        if command.command is CommandKind.ENROLL:
+        if command.is_setting:
+            _LOG.info("%s: asked to %s %s", machine or "daemon", command.command.value, command.key)
+            self._give(machine, command, reply)
+        elif command.command is CommandKind.ENROLL:
             reply(Answer(False, "learning is begun by MQTT or `asd-daemon enroll`"))
-        elif self._reports is None or machine not in self._reports():
+        elif self._reports is None or machine is None or machine not in self._reports():
             reply(Answer(False, f"{machine} is not heard by this daemon"))
         else:
             self._said_s = float("-inf")  # so that the state after it is said soon
@@ -182,7 +191,7 @@ class LiveSocket:
             clients.say({"kind": "pcm", "machine": machine, "pcm": pcm}, listening)
 
     def _states(self) -> dict[str, Any]:
-        rules = self._rules()
+        rules, facts = self._rules(), self._facts()
         machines = {}
         for name, report in (self._reports() if self._reports else {}).items():
             state = state_payload(self._about["node"], name, report.state)
@@ -190,6 +199,7 @@ class LiveSocket:
             machines[name] = {
                 **{k: v for k, v in state.items() if k not in ("schema", "node", "machine")},
                 "counts": asdict(report.counts),
+                **facts.get(name, {"title": None, "chosen": {}}),
                 "rule": asdict(rules[name]) if name in rules else None,
                 "heard_ago_s": None if ago_s is None else round(ago_s, 1),
             }

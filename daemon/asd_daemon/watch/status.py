@@ -15,7 +15,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +47,9 @@ class StatusFile:
         version: str,
         delivery_report: DeliveryReports = DeliveryReport,
         state_folder: Path = Path(),
+        chosen: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        self._chosen = chosen
         self._state_folder = state_folder.absolute()
         self._file, self._node, self._version, self._delivery_report = file, node, version, delivery_report
         self._started_at = datetime.now(UTC)
@@ -96,7 +98,7 @@ class StatusFile:
             for name, r in reports.items()
         ]
         broker_status = self._delivery_report().broker_status
-        return [*states, ("", (broker_status.trouble, broker_status.troubles))]
+        return [*states, ("chosen", tuple(self._chosen())), ("", (broker_status.trouble, broker_status.troubles))]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -113,6 +115,7 @@ class StatusFile:
             "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
             "broker": asdict(delivery.broker_status),
             "kept": asdict(delivery.store_report),
+            "chosen": list(self._chosen()),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
         text = json.dumps(redact_all(content), ensure_ascii=False) + "\n"

@@ -16,6 +16,10 @@ def status_lines(status: DaemonStatus) -> Iterator[str]:
     content = status.content
     yield f"{content.get('node', '?')}: {status.trouble or 'running'}  ({status.file})"
     yield from _delivery_lines(content)
+    if not content.get("machines") and status.trouble is None:
+        yield "  no machine yet: learn one at the page (asd-daemon web), or configure it"
+    for line in content.get("chosen", ()):
+        yield f"  {line}"
     shared = _shared_troubles(content)
     for trouble in shared:
         yield f"  {trouble}"

@@ -1,6 +1,9 @@
-"""What people do on the pages: say what an alert was, acknowledge it, mute a machine; each is passed on to the daemon."""
+"""What people do on the pages: say what an alert was, acknowledge it, mute a machine, use a limit; each is passed on to the daemon."""
 
 from __future__ import annotations
+
+import math
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -55,6 +58,26 @@ class Actions:
         done, text = await self._hub.command(machine, wish)
         words = f"No alert of {machine} is told now." if int(minutes) else f"Alerts of {machine} are told again."
         return self._back(request, form.get("back", "/"), (done, words if done else text))
+
+    async def use_limit(self, request: Request) -> Response:
+        """A limit of a machine that was tried is used from its next window on; none: the learned one again."""
+        form = await self._access.form(request)
+        machine, limit = form.get("machine", ""), form.get("limit", "")
+        if machine not in self._hub.machines():
+            raise HTTPException(404, "nobody listens to such a machine now")
+        wish: dict[str, object] = {"command": "unset", "key": "alarm.threshold"}
+        words = f"The limit of {machine} is the learned one again, or the configuration's."
+        if limit:
+            try:
+                value = float(limit)
+            except ValueError as e:
+                raise HTTPException(400, f"the limit must be a number, got {limit[:20]!r}") from e
+            if not math.isfinite(value):
+                raise HTTPException(400, f"the limit must be a number, got {limit[:20]!r}")
+            wish = {"command": "set", "key": "alarm.threshold", "value": value}
+            words = f"The limit of {machine} is {value:.4g} from its next window on."
+        done, text = await self._hub.command(machine, wish)
+        return self._back(request, f"/history?machine={quote(machine)}", (done, words if done else text))
 
     def _back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
         self._pages.notices.leave(self._access.visitor(request).cookie, *told)

@@ -61,6 +61,7 @@ class Application:
         routes = [
             Route("/", pages.now),
             Route("/history", pages.history),
+            Route("/history/limit", actions.use_limit, methods=["POST"]),
             Route("/alerts", pages.alerts),
             Route("/alerts/{event_id}", pages.alert),
             Route("/alerts/{event_id}/say", actions.say, methods=["POST"]),

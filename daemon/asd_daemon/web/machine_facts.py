@@ -85,7 +85,7 @@ def limit_words(calibration: Mapping[str, Any] | None) -> str:
         return "no window has been judged yet"
     state, windows, days = calibration["state"], calibration["windows"], calibration["days"]
     if state == "fixed":
-        return "set in the configuration"
+        return "set by hand, nothing moves it"
     learned = (
         f"from {windows} windows on {days} day{'' if days == 1 else 's'}" if windows else "from its enrolment alone"
     )

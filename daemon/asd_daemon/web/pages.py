@@ -26,11 +26,13 @@ from asd_daemon.web.words import OUTCOMES, iso, of_limit, span_words, state_word
 _WEEK_MS = 7 * 86_400_000
 _MOST_NOTICES = 1000
 _KEYS = ("since", "text", "reason", "score", "threshold", "event_id", "muted_until", "operating_state", "rule", "drift")
-NOT_RUNNING: Mapping[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
+NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "state": "not_running",
     "listening": False,
     "troubles": [],
     "acknowledged": False,
+    "title": None,
+    "chosen": {},
 }
 """What a machine is like whose daemon does not run."""
 MOST_LIVE = 8
@@ -101,7 +103,7 @@ class Pages:
         running = self._hub.machines()
         files = [folder / SCORES for folder in self._places.state_folders()]
         stored = await anyio.to_thread.run_sync(stored_machines, files)
-        return {name: running.get(name, NOT_RUNNING) for name in sorted(running.keys() | stored)}
+        return {name: NOT_RUNNING | running.get(name, {}) for name in sorted(running.keys() | stored)}
 
     async def now(self, request: Request) -> Response:
         """Every machine as it is."""
@@ -117,7 +119,8 @@ class Pages:
         asked = request.query_params.get("machine") or next(iter(machines), None)
         if asked is not None and asked not in machines:
             raise HTTPException(404, "there is no such machine")
-        return self.render(request, visitor, "history.html", machines=machines, machine=asked)
+        now = machines.get(asked or "", NOT_RUNNING)
+        return self.render(request, visitor, "history.html", machines=machines, machine=asked, machine_now=now)
 
     async def alerts(self, request: Request) -> Response:
         """Those that opened, the latest first."""
@@ -132,7 +135,7 @@ class Pages:
         visitor = self._access.require(request)
         record = await self.record(request)
         others = await self._alerts(machine=record.machine, most=200)
-        machine = self._hub.machines().get(record.machine, NOT_RUNNING)
+        machine = NOT_RUNNING | self._hub.machines().get(record.machine, {})
         return self.render(
             request, visitor, "alert.html", record=record, earlier=alike(record, others)[:10], machine=machine
         )

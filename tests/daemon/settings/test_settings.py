@@ -74,7 +74,7 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
         ("mashines: {}", "F:1: mashines: unknown key (did you mean machines?)"),
         (
             "machines: {fan: {zzz: 1}}",
-            "F:1: machines.fan.zzz: unknown key; known keys: source, model, hop_s, alarm, quality",
+            "F:1: machines.fan.zzz: unknown key; known keys: source, title, model, hop_s, alarm, quality",
         ),
         ("node: a\nmqtt: {hots: a}", "F:2: mqtt.host: is missing (and 1 more)"),
         (

@@ -285,6 +285,8 @@ def test_discovery_buttons_send_commands_that_are_understood() -> None:
         CommandKind.ENROLL,
         CommandKind.NORMAL,
         CommandKind.FAULT,
+        CommandKind.SET,
+        CommandKind.UNSET,
     }
 
 

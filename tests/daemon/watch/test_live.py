@@ -93,10 +93,10 @@ class _Reader:
         self.connection.close()
 
 
-Give = Callable[[str, Command, Callable[[Answer], None]], None]
+Give = Callable[[str | None, Command, Callable[[Answer], None]], None]
 
 
-def ignore(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+def ignore(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
     raise AssertionError(f"{machine} was asked to {command}")
 
 
@@ -191,9 +191,9 @@ def test_a_socket_that_cannot_be_made_costs_the_view_alone(tmp_path: Path) -> No
 
 
 def test_commands_are_passed_on_and_answered_and_others_are_refused_in_words(tmp_path: Path) -> None:
-    asked: list[tuple[str, Command]] = []
+    asked: list[tuple[str | None, Command]] = []
 
-    def give(machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+    def give(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
         asked.append((machine, command))
         if command.is_word:
             threading.Thread(target=reply, args=(Answer(True, "3 windows are taken for normal"),)).start()

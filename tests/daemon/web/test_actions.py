@@ -35,12 +35,12 @@ class Daemon:
     """One that only takes commands, and answers as it is told to."""
 
     answer: Answer = TAKEN
-    asked: list[tuple[str, Command]] = field(default_factory=list)
+    asked: list[tuple[str | None, Command]] = field(default_factory=list)
     sound: LiveSound = field(default_factory=LiveSound)
 
-    def give(self, machine: str, command: Command, reply: Callable[[Answer], None]) -> None:
+    def give(self, machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
         self.asked.append((machine, command))
-        if command.is_word:
+        if command.is_word or command.is_setting:
             reply(self.answer)
 
     @contextmanager
@@ -128,6 +128,18 @@ def test_mute_and_acknowledge_are_passed_on(rig: Rig) -> None:
     ]
 
 
+def test_a_limit_is_used_and_given_back_and_a_refusal_is_shown(rig: Rig) -> None:
+    assert rig.do("/history/limit", machine="fan", limit="1.25") == 303
+    assert rig.do("/history/limit", machine="fan", limit="") == 303
+    (_, chosen), (_, back) = rig.daemon.asked
+    assert (chosen.command, chosen.key, chosen.value) == (CommandKind.SET, "alarm.threshold", 1.25)
+    assert (back.command, back.key) == (CommandKind.UNSET, "alarm.threshold")
+    assert "is the learned one again" in rig.notice
+    rig.daemon.answer = Answer(False, "machines.fan.alarm.threshold: may not be")
+    assert rig.do("/history/limit", machine="fan", limit="-1") == 303
+    assert "alarm.threshold: may not be" in rig.notice
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "status"),
     [
@@ -139,6 +151,9 @@ def test_mute_and_acknowledge_are_passed_on(rig: Rig) -> None:
         ("/mute", {"machine": "pump", "minutes": "60"}, 404),
         ("/mute", {"machine": "fan", "minutes": "-1"}, 400),
         ("/mute", {"machine": "fan", "minutes": "99999"}, 400),
+        ("/history/limit", {"machine": "pump", "limit": "1"}, 404),
+        ("/history/limit", {"machine": "fan", "limit": "nan"}, 400),
+        ("/history/limit", {"machine": "fan", "limit": "a lot"}, 400),
     ],
 )
 def test_what_cannot_be_meant_reaches_nobody(rig: Rig, path: str, fields: dict[str, str], status: int) -> None:
@@ -146,7 +161,9 @@ def test_what_cannot_be_meant_reaches_nobody(rig: Rig, path: str, fields: dict[s
     assert rig.daemon.asked == []
 
 
-@pytest.mark.parametrize("path", [f"/alerts/{EVENT_ID}/say", f"/alerts/{EVENT_ID}/acknowledge", "/mute"])
+@pytest.mark.parametrize(
+    "path", [f"/alerts/{EVENT_ID}/say", f"/alerts/{EVENT_ID}/acknowledge", "/mute", "/history/limit"]
+)
 def test_a_viewer_a_stranger_and_another_page_change_nothing(rig: Rig, path: str) -> None:
     token = rig.page.token("/")
     fields = {"token": token, "word": "normal", "machine": "fan", "minutes": "60"}

@@ -44,7 +44,7 @@ def test_rules_and_limits_are_said_in_words() -> None:
         "opens when 2 of 3 windows in a row lie above the limit, closes after 6 quiet ones"
     )
     assert rule_words({"open_after": 1, "of": 1, "close_after": 6}).startswith("opens when a window lies above")
-    assert limit_words({"state": "fixed", "windows": 0, "days": 0}) == "set in the configuration"
+    assert limit_words({"state": "fixed", "windows": 0, "days": 0}) == "set by hand, nothing moves it"
     assert (
         limit_words({"state": "provisional", "windows": 0, "days": 0}) == "still provisional, from its enrolment alone"
     )

@@ -152,7 +152,7 @@
       limit = null;
       document.getElementById("verdict").textContent = table.bucket > 0 ? "Choose two weeks or less to try another limit." : "There is nothing to try it on.";
       document.getElementById("would").replaceChildren();
-      document.getElementById("use").hidden = true;
+      offer(false);
       return;
     }
     const now = held.length ? held.at(-1) : scores.reduce((a, b) => Math.max(a, b));
@@ -184,11 +184,17 @@
     });
     if (then.length > rows.length) rows.push(Object.assign(document.createElement("li"), { textContent: `and ${then.length - rows.length} earlier` }));
     document.getElementById("would").replaceChildren(...rows);
-    document.getElementById("use").hidden = isFirst;
-    document.getElementById("lines").textContent = `machines:\n  ${machine}:\n    alarm:\n      threshold: ${limit}`;
-    document.getElementById("copied").textContent = "";
+    offer(!isFirst);
     root.dataset.would = then.length;
     root.dataset.was = was.length;
+  }
+
+  // To use it is there for who may act, and while its daemon runs
+  function offer(isOffered) {
+    const form = document.getElementById("use");
+    if (!form) return;
+    form.hidden = !isOffered;
+    document.getElementById("wanted").value = isOffered ? limit : "";
   }
 
   function mark() {
@@ -203,15 +209,6 @@
     button.addEventListener("click", () => { end = Math.min(Date.now() / 1000, end + Number(button.dataset.move) * span * 0.5); whole(); load(); });
   }
   document.getElementById("whole").addEventListener("click", whole);
-  document.getElementById("copy").addEventListener("click", async () => {
-    const told = document.getElementById("copied");
-    try {
-      await navigator.clipboard.writeText(document.getElementById("lines").textContent);
-      told.textContent = "Copied";
-    } catch {
-      told.textContent = "Mark the lines and copy them";
-    }
-  });
   new ResizeObserver(() => plot && plot.setSize({ width: chart.clientWidth, height: chart.clientWidth < 600 ? 240 : 320 })).observe(chart);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot && plot.redraw());
   load();
