@@ -9,12 +9,12 @@ whose FFT is KISS FFT's radix-4 decimation in time of 256 complex points): the s
 operation on every processor, so the features of one recording do not depend on the board either.
 
 Frames lie along the last axis, so that one NumPy call does one step of the algorithm for a whole block of frames. The calls and
-their operands are listed once (`_Workspace.steps`) and replayed for each block; nothing is allocated while a clip is analysed.
+their operands are listed once (`_Workspace.steps`) and replayed for each block; nothing is allocated while a block is analysed.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,14 +59,14 @@ def power_spectra(waveform: F32, offset: np.float32) -> Iterator[tuple[slice, F3
         The frames of the block, as a slice, and their power float32 (255, frames) times `POWER_SCALE` for FFT bins 1 to 255: no mel
         band reaches DC or Nyquist. The array is overwritten by the next block.
     """
-    work = _workspace()
     frames = frame_count(waveform.shape[0])
-    for first in range(0, frames, BLOCK_FRAMES):
-        work.load(waveform[first * HOP_SAMPLES :], offset)
-        for ufunc, a, b, out in work.steps:
-            ufunc(a, b, out)
-        count = min(BLOCK_FRAMES, frames - first)
-        yield slice(first, first + count), work.power[:, :count]
+    with _workspace() as work:
+        for first in range(0, frames, BLOCK_FRAMES):
+            work.load(waveform[first * HOP_SAMPLES :], offset)
+            for ufunc, a, b, out in work.steps:
+                ufunc(a, b, out)
+            count = min(BLOCK_FRAMES, frames - first)
+            yield slice(first, first + count), work.power[:, :count]
 
 
 class _Workspace:
@@ -269,12 +269,17 @@ def _aligned_copy(values: NDArray[np.float64]) -> F32:
     return copy
 
 
-_of_thread = threading.local()
+_idle: list[_Workspace] = []  # append and pop are atomic
 
 
-def _workspace() -> _Workspace:
-    """The arrays of the calling thread (2.5 MB), made at its first clip."""
-    work: _Workspace | None = getattr(_of_thread, "work", None)
-    if work is None:
-        work = _of_thread.work = _Workspace()
-    return work
+@contextlib.contextmanager
+def _workspace() -> Iterator[_Workspace]:
+    """Arrays that no other thread uses meanwhile (2 MB): there are as many as clips were ever analysed at once, however many threads."""
+    try:
+        work = _idle.pop()
+    except IndexError:
+        work = _Workspace()
+    try:
+        yield work
+    finally:
+        _idle.append(work)

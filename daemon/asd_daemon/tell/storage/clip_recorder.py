@@ -7,7 +7,6 @@ have something to compare with.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,14 +50,21 @@ class ClipRecorder:
     """So many normal windows are kept, one an hour."""
     clock_s: Callable[[], float] = time.monotonic
     _normal_s: float = float("-inf")
-    _ring: deque[I16] = field(default_factory=deque)
+    _ring: I16 = field(init=False, repr=False)
+    """One piece of memory for as long as the machine is listened to: many small ones would lie between what others free."""
+    _end: int = 0
+    """Where the next sample goes."""
     _held_samples: int = 0
     _unfinished: _UnfinishedClip | None = None
+
+    def __post_init__(self) -> None:
+        """Make room for the last seconds."""
+        self._ring = np.zeros(round(self.span.before_s * SAMPLE_RATE_HZ), np.int16)
 
     @property
     def held_s(self) -> float:
         """How many seconds a clip that begins now has before the present."""
-        return min(self._held_samples / SAMPLE_RATE_HZ, self.span.before_s)
+        return self._held_samples / SAMPLE_RATE_HZ
 
     def keep_normal(self, samples: F32, at: datetime) -> None:
         """Write a normal window, float32 (N,) that ended at `at`, if none was written for an hour."""
@@ -73,11 +79,7 @@ class ClipRecorder:
         if not samples.shape[0]:
             return
         part = _int16(samples)
-        self._ring.append(part)
-        self._held_samples += len(part)
-        most = round(self.span.before_s * SAMPLE_RATE_HZ)
-        while self._ring and self._held_samples - len(self._ring[0]) >= most:
-            self._held_samples -= len(self._ring.popleft())
+        self._hold(part)
         if self._unfinished is not None:
             self._unfinished.parts.append(part[: self._unfinished.missing_samples])
             self._unfinished.missing_samples -= len(part)
@@ -88,11 +90,8 @@ class ClipRecorder:
         """Begin a clip of what is held and what follows; where it will be once it is complete."""
         self.finish()
         path = self.store.folder / self.machine / f"{_stamp(at)}-{event_id}{SUFFIX}"
-        most = round(self.span.before_s * SAMPLE_RATE_HZ)
-        held = np.concatenate(list(self._ring)) if self._ring else np.empty(0, np.int16)
-        self._unfinished = _UnfinishedClip(
-            path, [held[max(0, len(held) - most) :]], round(self.span.after_s * SAMPLE_RATE_HZ)
-        )
+        held = np.roll(self._ring, -self._end)[len(self._ring) - self._held_samples :]
+        self._unfinished = _UnfinishedClip(path, [held], round(self.span.after_s * SAMPLE_RATE_HZ))
         if self._unfinished.missing_samples <= 0:
             self.finish()
         return path
@@ -102,6 +101,15 @@ class ClipRecorder:
         if self._unfinished is not None:
             self.store.put(self._unfinished.path, np.concatenate(self._unfinished.parts))
             self._unfinished = None
+
+    def _hold(self, part: I16) -> None:
+        """Write over what is oldest."""
+        last = part[max(0, len(part) - len(self._ring)) :]
+        before_wrap = min(len(last), len(self._ring) - self._end)
+        self._ring[self._end : self._end + before_wrap] = last[:before_wrap]
+        self._ring[: len(last) - before_wrap] = last[before_wrap:]
+        self._end = (self._end + len(last)) % max(1, len(self._ring))
+        self._held_samples = min(len(self._ring), self._held_samples + len(last))
 
 
 def _int16(samples: F32) -> I16:

@@ -158,6 +158,30 @@ def test_log_mel_in_two_threads_gives_what_one_gives() -> None:
     assert len(found) == 2
 
 
+def test_two_clips_analysed_in_turns_do_not_disturb_each_other() -> None:
+    first, second = (np.random.default_rng(seed).uniform(-1, 1, 40_000).astype(np.float32) for seed in (1, 2))
+    expected = [power.copy() for _, power in power_spectra(first, np.float32(0))]
+    found = []
+    for (_, power), _ in zip(power_spectra(first, np.float32(0)), power_spectra(second, np.float32(0)), strict=True):
+        found.append(power.copy())
+    assert len(found) > 1
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_threads_that_analyse_one_after_the_other_share_their_memory() -> None:
+    waveform = np.random.default_rng(1).uniform(-1, 1, 4_000).astype(np.float32)
+    used: set[int] = set()
+
+    def analyse() -> None:
+        used.update(power.ctypes.data for _, power in power_spectra(waveform, np.float32(0)))
+
+    for _ in range(20):
+        thread = threading.Thread(target=analyse)
+        thread.start()
+        thread.join()
+    assert len(used) == 1
+
+
 def test_power_spectra_of_noise_equal_a_double_precision_fft() -> None:
     waveform = np.random.default_rng(1).uniform(-1, 1, 30_000).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float64), 400)[::160]

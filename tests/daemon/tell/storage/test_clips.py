@@ -75,6 +75,27 @@ def test_clip_holds_the_seconds_before_and_after_and_nothing_else(folder: Path) 
     assert [f for f in folder.rglob("*") if f.is_file()] == [path]
 
 
+@pytest.mark.parametrize("block_s", [0.1, 0.7, 2.9, 3.0, 7.0])
+@pytest.mark.parametrize("before_s", [0.0, 3.0])
+def test_clip_is_cut_from_blocks_of_any_length(folder: Path, block_s: float, before_s: float) -> None:
+    sound = noise(14)
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(before_s=before_s, after_s=1))
+        blocks = [sound[at : at + round(block_s * RATE)] for at in range(0, len(sound), round(block_s * RATE))]
+        heard = 0
+        for block in blocks:
+            if heard >= 7 * RATE:
+                break
+            recorder.feed(block)
+            heard += len(block)
+            assert recorder.held_s == min(before_s, heard / RATE)
+        path = recorder.begin("event-1", AT)
+        recorder.feed(sound[heard:])
+    samples, _ = soundfile.read(path, dtype="float32")
+    expected = sound[max(0, heard - round(before_s * RATE)) : heard + RATE]
+    np.testing.assert_allclose(samples, expected, atol=1 / 16384)
+
+
 def test_clip_when_the_daemon_stops_holds_what_there_was(folder: Path) -> None:
     with Shelf(folder) as shelf:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(before_s=3, after_s=60))
