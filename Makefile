@@ -40,9 +40,9 @@ bench: $(VENV)/.bench               ## the tables of figures, measured on this m
 	@deploy/system-packages.sh microphone
 	PYTHONPATH=tests $(BIN)/python benchmarks/edge.py --write benchmarks/results.md
 
-soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, the page; about an hour
-	@deploy/system-packages.sh broker nats rabbitmq microphone
-	for proof in microphone day alerts brokers configuration home_assistant page; do \
+soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, the page, systemd; about an hour
+	@deploy/system-packages.sh broker nats rabbitmq microphone box
+	for proof in microphone day alerts brokers configuration home_assistant page units; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound: views, no model (minutes)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [box] [compiler] [browser]
 set -eu
 
 missing=""
@@ -30,6 +30,10 @@ for part in "$@"; do
         need libportaudio2 has_library libportaudio.so.2
         ;;
     units) need systemd command -v systemd-analyze ;;
+    box) # a small Debian with systemd in a container
+        need debootstrap command -v debootstrap
+        need systemd-container command -v systemd-nspawn
+        ;;
     compiler)
         need g++ command -v g++
         need python3-dev python3 -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'

@@ -5,6 +5,7 @@ Sound goes through PulseAudio's clock, so it takes as long as it lasts; overlapp
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def alert(ear: Ear, kind: str) -> Callable[[Received], bool]:
 
 
 def listen_to_machine_that_fails_and_is_repaired(ear: Ear, microphone: VirtualMicrophone, broker: Broker) -> None:
-    """Healthy sound, the failure, healthy sound again: a subscriber learns of all three."""
+    """Healthy sound, a reload, the failure, healthy sound again: a subscriber learns of all but the reload."""
     configuration = write_configuration(microphone.folder, ear, broker)
     words = ["run", "--config", configuration, "--machine", ear.machine]
     with (
@@ -100,6 +101,10 @@ def listen_to_machine_that_fails_and_is_repaired(ear: Ear, microphone: VirtualMi
         assert score["anomalous"] is False, "the healthy machine is normal"
         heard.wait_for(lambda m: topic(ear, "state")(m) and m.payload["state"] == "normal")
         assert heard.of("alert") == []
+        recorders = {c.pid for c in psutil.Process(daemon.process.pid).children(recursive=True)}
+        configuration.write_text(configuration.read_text().replace("close_after: 3", "close_after: 2"))
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("configuration read anew" in line for line in daemon.log), "it is reloaded")
         feeder.interrupt(for_minutes(ear.failing))
         opened = heard.wait_for(alert(ear, "open")).payload
         feeder.interrupt(for_minutes(ear.healthy))
@@ -108,6 +113,7 @@ def listen_to_machine_that_fails_and_is_repaired(ear: Ear, microphone: VirtualMi
         child = psutil.Process(daemon.process.pid).children(recursive=True)
         # pactl tells the recorder when the sound server moves it to another microphone
         assert sorted(c.name().rstrip("0123456789.") for c in child) == ["pactl", "python"], "one recorder, no more"
+        assert {c.pid for c in child} == recorders, "a reload leaves the microphone open"
         assert daemon.stop() == 0, daemon.log
         heard.wait_for(lambda m: m.topic == "asd/box/availability" and m.payload == "stopped")
         wait_until(lambda: all(is_over(c.pid) for c in child), "the recorder has ended with the daemon")

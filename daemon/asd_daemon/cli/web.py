@@ -89,13 +89,16 @@ def _options(settings: WebSettings, file: Path | None) -> WebOptions:
     from asd_daemon.watch.status import status_folder
     from asd_daemon.web.options import WebOptions
 
-    own = state_folder()
     is_chosen = bool(os.environ.get("ASD_STATE_DIR"))
+    try:
+        own = [state_folder()]
+    except SettingsError:  # under its unit the page has a user without a home: it shows what the services keep
+        own = []
     return WebOptions(
         host=settings.host,
         port=settings.port,
-        state_folders=(str(own.absolute()), *(() if is_chosen else _SYSTEM_STATE)),
-        status_folders=(str(status_folder(own).absolute()), *(() if is_chosen else _SYSTEM_STATUS)),
+        state_folders=(*(str(folder.absolute()) for folder in own), *(() if is_chosen else _SYSTEM_STATE)),
+        status_folders=(*(str(status_folder(folder).absolute()) for folder in own), *(() if is_chosen else _SYSTEM_STATUS)),
         hosts=settings.hosts,
         password_file=str(settings.password_file.absolute()) if settings.password_file else None,
         proxy_header=settings.proxy_header,

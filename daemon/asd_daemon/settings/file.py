@@ -69,13 +69,21 @@ def settings_file(given: Path | None, environment: Mapping[str, str] = os.enviro
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where what is learned and kept lies: ASD_STATE_DIR, else systemd's STATE_DIRECTORY, else the user's XDG state folder."""
+    """Where what is learned and kept lies: ASD_STATE_DIR, else systemd's STATE_DIRECTORY, else the user's XDG state folder.
+
+    Raises:
+        SettingsError: none of them says so, and the user has no home, as a service's may not.
+    """
     if environment.get("ASD_STATE_DIR"):
         return Path(environment["ASD_STATE_DIR"])
     if environment.get("STATE_DIRECTORY"):
         return Path(environment["STATE_DIRECTORY"].split(":")[0])
-    base = environment.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "asd-daemon"
+    if environment.get("XDG_STATE_HOME"):
+        return Path(environment["XDG_STATE_HOME"]) / "asd-daemon"
+    try:
+        return Path.home() / ".local" / "state" / "asd-daemon"
+    except RuntimeError as e:
+        raise SettingsError("nowhere to keep what is learned: this user has no home folder; set ASD_STATE_DIR") from e
 
 
 def load_settings(file: Path) -> Settings:

@@ -36,6 +36,24 @@ def test_a_password_file_that_is_not_there_is_named_before_anything_answers(tmp_
     assert "Traceback" not in done.stderr
 
 
+def test_user_without_a_home_is_shown_the_services_of_the_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobodys_home(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as pathlib says it to a unit with DynamicUser
+
+    for name in ("ASD_STATE_DIR", "STATE_DIRECTORY", "XDG_STATE_HOME", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(nobodys_home))
+    started: list[str] = []
+    monkeypatch.setattr("os.execv", lambda _, words: started.extend(words))
+    done = CliRunner().invoke(cli, ["web", "--config", str(configured(tmp_path))])
+    assert done.exit_code == 0, done.output
+    options = parse_options(started[-1])
+    assert options.state_folders == ("/var/lib/asd-daemon", "/var/lib/asd-daemon/*")
+    assert options.status_folders == ("/run/asd-daemon", "/run/asd-daemon/*")
+
+
 def test_a_password_is_asked_for_and_kept_as_a_hash(tmp_path: Path) -> None:
     file = configured(tmp_path, password_file=str(tmp_path / "passwords"))
     for role, password in ((OPERATOR, "operator's own"), (VIEWER, "for everybody")):

@@ -215,6 +215,17 @@ def test_state_folder_is_ours_then_systemds_then_the_users(monkeypatch: pytest.M
     assert state_folder({}) == Path("/home/u/.local/state/asd-daemon")
 
 
+def test_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", classmethod(nobodys_home))
+    with pytest.raises(SettingsError, match="no home folder; set ASD_STATE_DIR"):
+        state_folder({})
+    assert state_folder({"XDG_STATE_HOME": "/d"}) == Path("/d/asd-daemon")
+
+
+def nobodys_home(_: type[Path]) -> Path:
+    raise RuntimeError("Could not determine home directory.")  # as pathlib says it to a service's user
+
+
 def test_password_from_a_systemd_credential(tmp_path: Path) -> None:
     mqtt = MqttSettings(host="a", username="u", password_credential="mqtt-password")
     (tmp_path / "mqtt-password").write_text("s3cret\n")
