@@ -98,7 +98,10 @@ def _options(settings: WebSettings, file: Path | None) -> WebOptions:
         host=settings.host,
         port=settings.port,
         state_folders=(*(str(folder.absolute()) for folder in own), *(() if is_chosen else _SYSTEM_STATE)),
-        status_folders=(*(str(status_folder(folder).absolute()) for folder in own), *(() if is_chosen else _SYSTEM_STATUS)),
+        status_folders=(
+            *(str(status_folder(folder).absolute()) for folder in own),
+            *(() if is_chosen else _SYSTEM_STATUS),
+        ),
         hosts=settings.hosts,
         password_file=str(settings.password_file.absolute()) if settings.password_file else None,
         proxy_header=settings.proxy_header,

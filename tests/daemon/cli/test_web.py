@@ -36,9 +36,7 @@ def test_a_password_file_that_is_not_there_is_named_before_anything_answers(tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_user_without_a_home_is_shown_the_services_of_the_box(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_without_a_home_is_shown_the_services_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobodys_home(_: type[Path]) -> Path:
         raise RuntimeError("Could not determine home directory.")  # as pathlib says it to a unit with DynamicUser
 
