@@ -18,6 +18,7 @@ from asd_daemon.cli.devices import devices
 from asd_daemon.cli.enroll import enroll
 from asd_daemon.cli.first_process import end_on_sigterm_as_first_process
 from asd_daemon.cli.machines import machines
+from asd_daemon.cli.notify import notify
 from asd_daemon.cli.replay import replay
 from asd_daemon.cli.run import run
 from asd_daemon.cli.sample_config import sample_config
@@ -51,6 +52,7 @@ for command in (
     machines,
     settings,
     alerts,
+    notify,
     bundle,
     service,
 ):

@@ -110,9 +110,11 @@ def quoted(program: Path) -> str:
 
 
 def with_credential(unit: str, settings: Settings) -> str:
-    """The unit with the password that the configuration names, which the service's user could not read by itself."""
-    name = settings.mqtt.password_credential if settings.mqtt else None
-    return unit.replace(_CREDENTIAL, f"LoadCredential={name}:{SYSTEM_FILE.parent}/{name}", 1) if name else unit
+    """The unit with the secrets that the configuration names, which the service's user could not read by itself."""
+    named = [settings.mqtt.password_credential if settings.mqtt else None]
+    named.append(settings.notify.urls_credential if settings.notify else None)
+    lines = [f"LoadCredential={name}:{SYSTEM_FILE.parent}/{name}" for name in dict.fromkeys(named) if name]
+    return unit.replace(_CREDENTIAL, "\n".join(lines), 1) if lines else unit
 
 
 def udev_rules(settings: Settings) -> str:

@@ -21,10 +21,12 @@ from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
+from asd_daemon.run.telling_people import make_notifier
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
 from asd_daemon.settings.value_words import chosen_lines, facts_of
 from asd_daemon.tell.commands import Answer, Command
+from asd_daemon.tell.notifications.notifying_publisher import NotifyingPublisher
 from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.live_view import LiveView
@@ -54,18 +56,24 @@ def make_service(
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device, view=view)
+    notifier = make_notifier(plan, stores)
+    telling = NotifyingPublisher(publisher, notifier)
     troubles = ConfigurationTroubles()
     troubles.change(plan.laid.troubles)
     for line in (*plan.laid.troubles, *chosen_lines(plan)):
         _LOG.log(logging.WARNING if line in plan.laid.troubles else logging.INFO, "%s", line)
     live_sound = LiveSound()
-    assembly = MonitorAssembly(shared_bundle, publisher, stores, troubles.words, live_sound)
+
+    def trouble_words() -> tuple[str, ...]:
+        return (*troubles.words(), *notifier.troubles)
+
+    assembly = MonitorAssembly(shared_bundle, telling, stores, trouble_words, live_sound)
 
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
         return assembly.monitors(plan, assembly.open_sources(plan, plan.machines, waits=wait_for_device), callbacks)
 
     def delivery_report() -> DeliveryReport:
-        return DeliveryReport(publisher.broker_status, stores.store_report)
+        return DeliveryReport(publisher.broker_status, stores.store_report, notifier.status)
 
     health = HealthReporting(plan, delivery_report)
 
@@ -93,12 +101,12 @@ def make_service(
         facts=lambda: facts_of(reloading.plan),
     )
     reporters = [*health.reporters, live_socket]
-    service = Service(publisher, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
+    service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
     inbox = CommandInbox(stores.spool, lambda machine, asked: service.command(machine, asked.command, asked.reply))
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
     publisher.on_command = give_by_mqtt
     options = options or CommandLineOptions(machines=tuple(plan.machines))
-    reloading = Reloading(plan, options, service, assembly, publisher, stores, health, troubles)
+    reloading = Reloading(plan, options, service, assembly, publisher, notifier, stores, health, troubles)
     choosing = Choosing(reloading, options, state_folder())
     service.on_reload = reloading.reload
     return service

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asd_daemon.errors import AsdError, BrokerError, SourceError
+from asd_daemon.errors import AsdError, BrokerError, SettingsError, SourceError
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
@@ -26,6 +26,7 @@ from asd_daemon.run.rules import threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import outbox_file
+from asd_daemon.run.telling_people import telling_of
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import MachineSettings
 from asd_daemon.settings.plan import Plan
@@ -70,6 +71,8 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
         )
         yield _finding(f"{name}: source", lambda n=name: _listen(n, plan.sources[n], listen_s))  # type: ignore[misc]
     yield _finding("broker", lambda: _broker(plan))
+    if plan.settings.notify is not None:
+        yield _finding("people", lambda: _people(plan))
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:
@@ -173,6 +176,22 @@ class _Pace:
                 f"{self._spec}: {sound_s:.1f} s of sound came in {clock_s:.1f} s, if it is raw s16le mono at 16 kHz: it is something"
                 " else, or not live; tell the program to write that (ffmpeg: -ac 1 -ar 16000 -f s16le -)"
             )
+
+
+def _people(plan: Plan) -> str:
+    """Whether every address is understood; nothing is sent.
+
+    Raises:
+        SettingsError: the file can't be used, or an address is not understood; names the line.
+    """
+    from asd_daemon.tell.notifications.sender import Sender
+
+    telling = telling_of(plan)
+    recipients = telling.recipients if telling is not None else ()
+    if wrong := Sender().read(recipients):
+        told = [f"{recipient.name}: {wrong[recipient.key]}" for recipient in recipients if recipient.key in wrong]
+        raise SettingsError("; ".join(told))
+    return f"{', '.join(r.name for r in recipients)}; `asd-daemon notify test` sends each a message"
 
 
 def _broker(plan: Plan) -> str:

@@ -272,7 +272,8 @@ class MachineAlerts:
     def _details(self) -> AlertDetails:
         alert = self.open_alert
         is_unknown = alert is not None and alert.event_id == self._unknown_told
-        return AlertDetails(self._explanation.difference, self._explanation.changes, self._clip, is_unknown, self._like)
+        told = self._explanation
+        return AlertDetails(told.difference, told.changes, self._clip, is_unknown, self._like, told.picture)
 
     def _end_expired_silence(self, now: datetime) -> None:
         if self._silence.has_expired(now):

@@ -122,6 +122,7 @@ def topics_of(plan: Plan) -> Topics:
         owns_node=set(machines) >= set(plan.settings.machines),
         discovery_prefix=mqtt.discovery_prefix,
         takes_commands=mqtt.commands,
+        has_pictures=mqtt.pictures,
     )
 
 

@@ -3,6 +3,7 @@
     machines                 added, removed, or begun anew where source, model or hop is another one
     alarm, quality, title    taken on between two windows of the machine
     health                   metrics and dead-man ping are exchanged
+    notify                   whoever is told from now on; the file of addresses is read again
     node, mqtt, keep, bundle, log   hold from the next start on, and are named until then
 
 A configuration that can't be used is refused as a whole: what runs goes on. A choice of people (`choosing.py`) comes the same way.
@@ -24,9 +25,11 @@ from asd_daemon.run.publishing import change_topics
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
 from asd_daemon.run.service import Service
 from asd_daemon.run.stores import Stores
+from asd_daemon.run.telling_people import telling_of
 from asd_daemon.settings.file import read_password
 from asd_daemon.settings.plan import CommandLineOptions, Plan, make_plan
 from asd_daemon.settings.plan_changes import NEED_A_RESTART, PlanChanges, needs_another_judge, plan_changes
+from asd_daemon.tell.notifications.notifier import Notifier
 from asd_daemon.watch.log import ANSWER
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Reloading:
         service: runs the monitors.
         assembly: makes others.
         publisher: who publishes.
+        notifier: who tells people.
         stores: what is kept.
         health: who reports on the daemon itself.
         troubles: told what of the configuration does not hold.
@@ -56,12 +60,14 @@ class Reloading:
         service: Service,
         assembly: MonitorAssembly,
         publisher: ProcessPublisher,
+        notifier: Notifier,
         stores: Stores,
         health: HealthReporting,
         troubles: ConfigurationTroubles,
     ) -> None:
         self._plan, self._options, self._service, self._assembly = plan, options, service, assembly
         self._publisher, self._stores, self._health, self._troubles = publisher, stores, health, troubles
+        self._notifier = notifier
         self._password = _password(plan)
 
     @property
@@ -93,7 +99,7 @@ class Reloading:
             AsdError: it can't be used; what runs goes on.
         """
         changes = plan_changes(self._plan, wanted)
-        password = _password(wanted)
+        password, telling = _password(wanted), telling_of(wanted)
         self._stores.add(changes.added)
         after = _with_what_needs_a_restart(wanted, self._plan)
         try:
@@ -107,7 +113,10 @@ class Reloading:
             raise SettingsError(f"{place}: {e}") from e
         for line in changes.lines or ["nothing that could be taken on has changed"]:
             _LOG.info("%s: %s", why, line, extra=ANSWER)
+        self._notifier.take_up(changes.added)
         self._take_on(after, changes, sources)
+        self._notifier.change(telling)
+        self._notifier.let_go(changes.removed)
         later = list(changes.needs_restart)
         if password != self._password and not any(key.startswith("mqtt") for key in later):
             later.append("mqtt (another password)")

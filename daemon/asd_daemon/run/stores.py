@@ -5,6 +5,8 @@
     history.sqlite    every alert that opened, and how it ended
     alerts/MACHINE/   alerts of the past, and what was said of them
     clips/MACHINE/    sound around alerts
+    notices.sqlite    what people must still be told
+    pictures/MACHINE/ pictures of alerts for these messages
     commands/MACHINE/ what other programs of this box ask for
     chosen.yaml       what people have chosen while the daemon ran (settings/chosen.py)
     locks/            one file a machine, locked by the process that hears it
@@ -21,6 +23,7 @@ from asd_daemon.private_files import tighten
 from asd_daemon.settings.keys import KeepSettings
 from asd_daemon.tell.storage.alert_archive import AlertArchive
 from asd_daemon.tell.storage.alert_history import AlertHistory
+from asd_daemon.tell.storage.alert_pictures import AlertPictures
 from asd_daemon.tell.storage.clip_recorder import ClipRecorder, ClipSpan
 from asd_daemon.tell.storage.clips import ClipBudget, ClipStore
 from asd_daemon.tell.storage.command_spool import CommandSpool
@@ -29,9 +32,13 @@ from asd_daemon.tell.storage.machine_records import MachineRecords
 from asd_daemon.tell.storage.outbox import Outbox
 from asd_daemon.tell.storage.plausible_clock import PlausibleClock, newest_change_s
 from asd_daemon.tell.storage.score_log import ScoreLog
+from asd_daemon.tell.storage.waiting_notices import WaitingNotices
 from asd_daemon.watch.report import StoreReport
 
-STATE = ("*.sqlite*", "alerts", "chosen*.yaml", "clips", "commands", "enrolled", "locks", "machines", "status")
+STATE = (
+    *("*.sqlite*", "alerts", "chosen*.yaml", "clips", "commands", "enrolled", "locks", "machines", "pictures"),
+    "status",
+)
 """What a state folder holds that is nobody else's business; bundles may be shared by several services."""
 SIGNS_OF_LIFE = ("*.sqlite*", "clips/*/*.flac")
 
@@ -49,6 +56,11 @@ def history_file(folder: Path) -> Path:
 def outbox_file(folder: Path) -> Path:
     """Where alerts wait and memories lie below a state folder."""
     return folder / "alerts.sqlite"
+
+
+def notices_file(folder: Path) -> Path:
+    """Where what people must still be told lies below a state folder."""
+    return folder / "notices.sqlite"
 
 
 def alerts_folder(folder: Path) -> Path:
@@ -79,6 +91,8 @@ class Stores:
         clock = PlausibleClock(alive_until_s=alive_until_s)
         tighten(folder, STATE)
         self.outbox = Outbox(outbox_file(folder), machines, limit=keep.alerts_waiting)
+        self.notices = WaitingNotices(notices_file(folder), machines)
+        self.pictures = AlertPictures(folder / "pictures" if keep.store_sound else None)
         self.scores = ScoreLog(scores_file(folder), every_s=keep.scores_every_s, days=keep.scores_days, clock=clock)
         self._history = AlertHistory(history_file(folder), days=keep.scores_days, clock=clock)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)

@@ -26,6 +26,7 @@ from asd_daemon.settings.keys import (
     Settings,
     WebSettings,
 )
+from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import SourceSettings
 
 _TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
@@ -40,13 +41,8 @@ def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.enviro
     """
     key, file = "mqtt.password_file", mqtt.password_file
     if mqtt.password_credential is not None:
-        key, name = "mqtt.password_credential", mqtt.password_credential
-        file = Path(environment.get("CREDENTIALS_DIRECTORY") or SYSTEM_FILE.parent) / name
-        if "CREDENTIALS_DIRECTORY" not in environment and not os.access(file, os.R_OK):
-            raise SettingsError(
-                f"{key}: {file} can't be read, and systemd passed no credential; put the password there and run"
-                f" `asd-daemon service install`, which adds LoadCredential={name}:{file} to the unit"
-            )
+        key = "mqtt.password_credential"
+        file = credential_file(key, mqtt.password_credential, "the password", environment)
     if file is None:
         return None
     try:
@@ -57,6 +53,27 @@ def read_password(mqtt: MqttSettings, environment: Mapping[str, str] = os.enviro
     if not lines or not lines[0]:
         raise SettingsError(f"{key}: {file} is empty; its first line is the password")
     return lines[0]
+
+
+def credential_file(key: str, name: str, what: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that systemd hands over as a credential; by hand, without systemd, the one from which it would take it.
+
+    Args:
+        key: what names it in the configuration.
+        name: the credential's.
+        what: what lies in it, in words.
+        environment: where systemd says where credentials are.
+
+    Raises:
+        SettingsError: it is not there.
+    """
+    file = Path(environment.get("CREDENTIALS_DIRECTORY") or SYSTEM_FILE.parent) / name
+    if "CREDENTIALS_DIRECTORY" not in environment and not os.access(file, os.R_OK):
+        raise SettingsError(
+            f"{key}: {file} can't be read, and systemd passed no credential; put {what} there and run"
+            f" `asd-daemon service install`, which adds LoadCredential={name}:{file} to the unit"
+        )
+    return file
 
 
 def settings_file(given: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -210,6 +227,7 @@ def _keys_at(location: list[Any]) -> list[str]:
         "health": HealthSettings,
         "keep": KeepSettings,
         "web": WebSettings,
+        "notify": MachineNotifySettings if location[:1] == ["machines"] else NotifySettings,
     }
     if not location:
         return list(Settings.model_fields)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.settings.broker_words import parse_broker, spread_host
+from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import Section, SourceSettings
 from asd_daemon.settings.text_formats import Credential, Name, Topic, Url, Words
 
@@ -94,6 +95,9 @@ class MachineSettings(Section):
     )
     alarm: AlarmSettings = Field(default_factory=AlarmSettings, description="when an alert opens and closes")
     quality: QualitySettings = Field(default_factory=QualitySettings, description="when a window is fit to judge")
+    notify: MachineNotifySettings = Field(
+        default_factory=MachineNotifySettings, description="who is told what of it, where that is not as for all"
+    )
 
 
 class KeepSettings(Section):
@@ -201,6 +205,9 @@ class MqttSettings(Section):
     discovery_prefix: Topic | None = Field(
         "homeassistant", description="first part of Home Assistant's discovery topics; null: it is told nothing"
     )
+    pictures: bool = Field(
+        True, description="publish a picture of an alert's sound on …/picture, which Home Assistant shows"
+    )
     commands: bool = Field(
         False,
         description="accept mute, unmute and acknowledge on …/command; whoever may publish there can silence alerts",
@@ -267,6 +274,9 @@ class Settings(Section):
         None, description="Ed25519 public key (PEM) that must have signed the bundle; unset: no signature is asked for"
     )
     mqtt: MqttSettings | None = Field(None, description="the MQTT broker; unset: events are printed as JSON lines")
+    notify: NotifySettings | None = Field(
+        None, description="messages to people by mail, chat or push (pip install 'asd-edge[notify]'); unset: none"
+    )
     keep: KeepSettings = Field(default_factory=KeepSettings, description="what is kept on disk, in the state folder")
     health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
     web: WebSettings = Field(default_factory=WebSettings, description="the page for people, `asd-daemon web`")

@@ -16,7 +16,7 @@ from asd_daemon.settings.plan import Plan
 
 NEED_A_RESTART = ("node", "bundle", "bundle_key", "mqtt", "keep", "log")
 """Keys whose change a running daemon does not take on."""
-_IN_PLACE = ("alarm", "quality", "title")
+_IN_PLACE = ("alarm", "quality", "title", "notify")
 _OF_THE_JUDGE = ("open_after", "of", "false_alarms_per_week")
 """What a machine's provisional threshold depends on."""
 
@@ -30,7 +30,7 @@ class PlanChanges:
     replaced: tuple[str, ...] = ()
     """Machines whose source, model or hop is another one, or that share a device with one of these: they begin anew."""
     adjusted: tuple[str, ...] = ()
-    """Machines of which only alarm, quality or title changed: no window is missed."""
+    """Machines of which only alarm, quality, title or notify changed: no window is missed."""
     keys: tuple[str, ...] = ()
     """All keys that are taken on, in words."""
     needs_restart: tuple[str, ...] = ()
@@ -65,12 +65,13 @@ def plan_changes(before: Plan, after: Plan) -> PlanChanges:
     sharing = _sharing(before, after, [*added, *anew])
     replaced = tuple(name for name in after.machines if name in {*anew, *sharing} and name not in added)
     health = _changed_keys(before.settings.health, after.settings.health, "health")
+    notify = _changed_keys(before.settings.notify, after.settings.notify, "notify")
     return PlanChanges(
         added,
         removed,
         replaced,
         tuple(name for name in adjusted if name not in replaced),
-        (*keys, *health),
+        (*keys, *health, *notify),
         tuple(_restart_keys(before, after)),
     )
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from asd_daemon.settings.keys import MachineSettings, MqttSettings, Settings
+from asd_daemon.settings.notify import NotifySettings
 
 _HEAD = """\
 # Configuration of asd-daemon, printed by `asd-daemon sample-config`; lies at /etc/asd-daemon/asd-daemon.yaml.
@@ -42,6 +43,19 @@ _EXAMPLES: dict[str, Any] = {
     "health.ping_url": "https://hc-ping.com/your-uuid",
     "web.password_file": "/etc/asd-daemon/web-passwords",
     "web.proxy_header": "X-Remote-User",
+    "notify.urls_file": "/etc/asd-daemon/notify-urls",
+    "notify.urls_credential": "notify-urls",
+    "notify.timezone": "Europe/Berlin",
+    "notify.tell": ["ops"],
+    "notify.quiet_hours": ["22:00-06:00", "sat-sun"],
+    "notify.escalate_after_min": 30,
+    "notify.escalate_to": ["boss"],
+    "notify.page_url": "http://line-3.local:8470",
+    "machines.fan.notify.tell": ["ops"],
+    "machines.fan.notify.events": ["open"],
+    "machines.fan.notify.quiet_hours": [],
+    "machines.fan.notify.escalate_after_min": 10,
+    "machines.fan.notify.escalate_to": ["boss"],
     "mqtt.port": 8883,
     "mqtt.ca_file": "/etc/asd-daemon/ca.crt",
     "mqtt.cert_file": "/etc/asd-daemon/line-3.crt",
@@ -50,7 +64,11 @@ _EXAMPLES: dict[str, Any] = {
     "mqtt.password_file": "/etc/asd-daemon/mqtt-password",
     "mqtt.password_credential": "mqtt-password",
 }
-_SECTIONS: dict[str, type[BaseModel]] = {"mqtt": MqttSettings, "machines.fan": MachineSettings}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "mqtt": MqttSettings,
+    "notify": NotifySettings,
+    "machines.fan": MachineSettings,
+}
 
 
 def sample_text() -> str:

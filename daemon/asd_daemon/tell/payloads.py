@@ -6,7 +6,7 @@ Every payload carries `schema`, `node`, `machine` and a UTC time with `Z`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ from asd_daemon.judge.features.spectral_difference import Difference
 from asd_daemon.judge.scoring.verdict import Likeness
 from asd_daemon.judge.thresholds.threshold import Threshold
 from asd_daemon.redaction import redact_all
+from asd_daemon.tell.alert_picture import AlertPicture
 from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Answer, Command
 
@@ -126,6 +127,8 @@ class AlertDetails:
     """Whether it may be a state of the machine that was never heard."""
     like: Likeness | None = None
     """The named example that its worst window resembles; None where there is none."""
+    picture: AlertPicture | None = field(default=None, compare=False)
+    """Its worst window beside a normal one, for people; no part of the payload."""
 
 
 NO_DETAILS = AlertDetails()

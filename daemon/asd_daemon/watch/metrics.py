@@ -80,6 +80,10 @@ _DELIVERY_COUNTERS: dict[str, tuple[str, Callable[[DeliveryReport], int]]] = {
         "Messages dropped because too many waited for the broker",
         lambda t: t.store_report.alerts_given_up,
     ),
+    "asd_notices_given_up": (
+        "What people could not be told in time, or was too much",
+        lambda t: t.notifications.given_up,
+    ),
     "asd_clips_written": ("Clips of sound that were kept", lambda t: t.store_report.clips_written),
     "asd_clips_failed": ("Clips of sound that could not be kept", lambda t: t.store_report.clips_failed),
     "asd_scores_given_up": ("Scores that could not be kept", lambda t: t.store_report.scores_given_up),
@@ -118,10 +122,24 @@ class MachineCollector(Collector):
                 "1 while the broker has accepted us",
                 value=int(delivery.broker_status.connected),
             )
+        yield from _of_recipients(delivery)
         for name, (sentence, count_of) in _DELIVERY_COUNTERS.items():
             yield CounterMetricFamily(name, sentence, value=count_of(delivery))
         for name, (sentence, count_of) in _DELIVERY_GAUGES.items():
             yield GaugeMetricFamily(name, sentence, value=count_of(delivery))
+
+
+def _of_recipients(delivery: DeliveryReport) -> Iterator[Metric]:
+    told = CounterMetricFamily("asd_messages_told", "Messages that a recipient has got", labels=["recipient"])
+    failing = GaugeMetricFamily(
+        "asd_recipient_failures", "Tries in a row that failed; 0 where the last did not", labels=["recipient"]
+    )
+    waiting = GaugeMetricFamily("asd_notices_waiting", "What a recipient must still be told", labels=["recipient"])
+    for recipient in delivery.notifications.recipients:
+        told.add_metric([recipient.name], recipient.told)
+        failing.add_metric([recipient.name], recipient.failures)
+        waiting.add_metric([recipient.name], recipient.waiting)
+    yield from (told, failing, waiting)
 
 
 def _filled(family: Any, reports: Any, value_of: Any) -> Metric:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.tell.notifications.notice import NotificationStatus
 from asd_daemon.tell.payloads import AboveThreshold, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch.counters import Counts
@@ -45,6 +46,8 @@ class DeliveryReport:
 
     broker_status: BrokerStatus = field(default_factory=BrokerStatus)
     store_report: StoreReport = field(default_factory=StoreReport)
+    notifications: NotificationStatus = field(default_factory=NotificationStatus)
+    """How telling people gets on."""
 
 
 DeliveryReports = Callable[[], DeliveryReport]

@@ -97,8 +97,10 @@ class StatusFile:
             (name, (r.state.condition, r.state.reason, r.state.event_id, r.state.troubles, r.above))
             for name, r in reports.items()
         ]
-        broker_status = self._delivery_report().broker_status
-        return [*states, ("chosen", tuple(self._chosen())), ("", (broker_status.trouble, broker_status.troubles))]
+        delivery = self._delivery_report()
+        broker_status, people = delivery.broker_status, delivery.notifications
+        failing = tuple(recipient.trouble for recipient in people.recipients)
+        return [*states, ("chosen", tuple(self._chosen())), ("", (broker_status.trouble, broker_status.troubles, failing))]
 
     def _write(self) -> None:
         if self._reports is None:
@@ -116,6 +118,7 @@ class StatusFile:
             "broker": asdict(delivery.broker_status),
             "kept": asdict(delivery.store_report),
             "chosen": list(self._chosen()),
+            "notifications": asdict(delivery.notifications),
             "machines": {name: _machine(self._node, name, report) for name, report in self._reports().items()},
         }
         text = json.dumps(redact_all(content), ensure_ascii=False) + "\n"
@@ -222,11 +225,13 @@ class DaemonStatus:
 
     @property
     def well(self) -> bool:
-        """Whether the daemon lives, every machine is judged and normal, all can be kept, and the broker is reached."""
+        """Whether the daemon lives, every machine is judged and normal, all can be kept, and broker and people are reached."""
         machines = self.content.get("machines", {}).values()
         are_well = all(machine.get("state") in _GOOD and not machine.get("troubles") for machine in machines)
         broker = self.content.get("broker", {})
-        return self.trouble is None and are_well and not (broker.get("trouble") or broker.get("troubles"))
+        people = self.content.get("notifications", {}).get("recipients", ())
+        are_told = not any(recipient.get("trouble") for recipient in people)
+        return self.trouble is None and are_well and are_told and not (broker.get("trouble") or broker.get("troubles"))
 
 
 def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> list[DaemonStatus]:

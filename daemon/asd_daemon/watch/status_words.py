@@ -38,6 +38,19 @@ def _delivery_lines(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"    {trouble}"
     if waiting and not content.get("kept", {}).get("alerts_durable", True):
         yield f"  {_waiting(waiting)} in memory only: a restart would lose them"
+    yield from _people_lines(content.get("notifications", {}))
+
+
+def _people_lines(people: Mapping[str, Any]) -> Iterator[str]:
+    """Who is told, and who can't be."""
+    for recipient in people.get("recipients", ()):
+        waits = f", {recipient['waiting']} to be told" if recipient["waiting"] else ""
+        told = f"{counted(recipient['told'], 'message')} so far"
+        if recipient["trouble"] is not None:
+            told = f"NOT TOLD, {counted(recipient['failures'], 'try', 'tries')}: {recipient['trouble']}"
+        yield f"  people: {recipient['name']}: {told}{waits}"
+    if people.get("given_up"):
+        yield f"  people: {counted(people['given_up'], 'notice')} given up, since they could not be told in time"
 
 
 def _machine_lines(name: str, machine: Mapping[str, Any], shared: list[str]) -> Iterator[str]:

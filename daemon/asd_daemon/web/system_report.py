@@ -17,7 +17,7 @@ from asd_daemon.redaction import redact, redact_all
 from asd_daemon.web.options import WebOptions
 from asd_daemon.web.places import Places
 
-_PACKAGES = ("asd-edge", "numpy", "onnxruntime", "paho-mqtt", "soundfile", "sounddevice", "starlette", "uvicorn")
+_PACKAGES = ("asd-edge", "numpy", "onnxruntime", "paho-mqtt", "soundfile", "sounddevice", "starlette", "uvicorn", "apprise")
 _SYNCHRONIZED = Path("/run/systemd/timesync/synchronized")
 _MOST_CONFIGURATION_BYTES = 1_000_000
 
@@ -82,7 +82,7 @@ def _disk(folder: Path) -> Disk:
     disk = os.statvfs(folder)
     used = {
         "scores": _size(folder, "scores.sqlite*"),
-        "alerts": _size(folder, "alerts.sqlite*") + _size(folder, "history.sqlite*"),
+        "alerts": _size(folder, "alerts.sqlite*") + _size(folder, "history.sqlite*") + _size(folder, "pictures/*/*"),
         "clips": _size(folder, "clips/*/*"),
         "learned machines": _size(folder, "enrolled/**/*"),
     }

@@ -127,7 +127,7 @@ def test_health_is_taken_on(tmp_path: Path, path: str, value: Any) -> None:
 
 
 def test_every_key_of_the_top_is_decided() -> None:
-    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "health", "web"}
+    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "health", "web", "notify"}
 
 
 def test_nothing_that_changed_is_nothing_to_do(tmp_path: Path) -> None:

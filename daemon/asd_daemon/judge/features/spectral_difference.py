@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.judge.features.log_mel import FEATURE, MEL_BINS, log_mel
+from asd_daemon.judge.features.spectrogram_image import U8, spectrogram_image
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 
 F32 = NDArray[np.float32]
 SECONDS = int(WINDOW_S)
 GROUP = 4  # mel bands that are told as one: 32 groups, a third of an octave or finer above 300 Hz
 LEAST_STD = 0.25  # natural logarithm of power; about 1 dB: no band is steadier than a microphone's hiss
+_IMAGES = 8
 DB = 10 / np.log(10)  # decibel per unit of natural logarithm of power
 
 
@@ -58,6 +60,7 @@ class RecentNormalWindows:
 
     def __init__(self, most: int = 64, every: int = 6) -> None:
         self._windows: deque[F32] = deque(maxlen=most)
+        self._images: deque[U8] = deque(maxlen=_IMAGES)  # of the last of them, 32 kB each
         self._every, self._passed = every, 0
 
     def __len__(self) -> int:
@@ -67,7 +70,19 @@ class RecentNormalWindows:
         """Remember a normal window, float32 (160 000,), if it is its turn."""
         self._passed += 1
         if len(self._windows) < (self._windows.maxlen or 0) // 2 or self._passed % self._every == 0:
-            self._windows.append(coarse_spectrum(waveform))
+            features = log_mel(waveform)
+            self._windows.append(_coarse(features))
+            self._images.append(spectrogram_image(features))
+
+    def nearest_image(self, waveform: F32) -> U8 | None:
+        """Image (249, 128) of the one of the last few normal windows that is nearest to a window, float32 (160 000,)."""
+        if not self._images:
+            return None
+        normal = np.stack(list(self._windows))
+        means, mean = _mean_power(normal), _mean_power(coarse_spectrum(waveform))
+        std = np.maximum(means.std(axis=0), LEAST_STD)
+        distances = np.square((means[-len(self._images) :] - mean) / std).sum(axis=1)
+        return self._images[int(np.argmin(distances))]
 
     def compare(self, waveform: F32, most_bands: int = 3, most_seconds: int = 3) -> Difference | None:
         """How a window, float32 (160 000,), differs; None until a few normal ones are known."""
@@ -93,7 +108,11 @@ class RecentNormalWindows:
 
 def coarse_spectrum(waveform: F32) -> F32:
     """Natural logarithm of the mean power of each second in each group of mel bands; float32 (10, 32)."""
-    power = np.exp(log_mel(waveform))  # (T, 128)
+    return _coarse(log_mel(waveform))
+
+
+def _coarse(features: F32) -> F32:
+    power = np.exp(features)  # (T, 128)
     groups = power.reshape(power.shape[0], -1, GROUP).mean(axis=2)  # (T, G)
     seconds = np.array_split(groups, SECONDS)
     return np.asarray(np.log(np.stack([second.mean(axis=0) for second in seconds])), np.float32)

@@ -65,12 +65,19 @@ def discoveries(topics: Topics) -> Iterator[tuple[str, dict[str, Any]]]:
             base=f"{topics.base}/{machine}",
             availability_topics=[*nodes, topics.availability(machine)],
             takes_commands=topics.takes_commands,
+            has_pictures=topics.has_pictures,
         )
         yield f"{topics.discovery_prefix}/device/{device_id(topics.node, machine)}/config", payload
 
 
 def discovery_payload(
-    node: str, machine: str, *, base: str, availability_topics: Sequence[str], takes_commands: bool
+    node: str,
+    machine: str,
+    *,
+    base: str,
+    availability_topics: Sequence[str],
+    takes_commands: bool,
+    has_pictures: bool = False,
 ) -> dict[str, Any]:
     """The description of one machine.
 
@@ -80,10 +87,13 @@ def discovery_payload(
         base: what comes before `/state` in the machine's topics.
         availability_topics: the machine is there when all of them say `online`.
         takes_commands: whether there are buttons.
+        has_pictures: whether there is a picture of the last alert.
     """
     identity = device_id(node, machine)
     available = [{"topic": topic, "value_template": _AVAILABLE} for topic in availability_topics]
     components = {**_sensors(base), **(_buttons(base) if takes_commands else {})}
+    if has_pictures:
+        components["picture"] = _picture(base)
     for name in (
         "problem",
         "score",
@@ -178,6 +188,17 @@ def _figures(base: str) -> dict[str, dict[str, Any]]:
             "value_template": "{{ value_json.state }}",
             "json_attributes_topic": state,
         },
+    }
+
+
+def _picture(base: str) -> dict[str, Any]:
+    """The spectrogram of the last alert beside a normal one; it stays when the alert is over."""
+    return {
+        "platform": "image",
+        "name": "Last alert",
+        "icon": "mdi:waveform",
+        "image_topic": f"{base}/picture",
+        "content_type": "image/png",
     }
 
 

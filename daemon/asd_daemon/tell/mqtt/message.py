@@ -24,7 +24,9 @@ class Kind(IntEnum):
     CLEARED = 4
     """The empty message that makes a broker forget a retained one."""
     DISCOVERY = 5
-    SCORE = 6
+    PICTURE = 6
+    """Of the last alert; the largest, so it holds nothing else up."""
+    SCORE = 7
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Message:
     @property
     def retained(self) -> bool:
         """Whether the broker keeps it for those who come later."""
-        return self.kind in (Kind.AVAILABILITY, Kind.STATE, Kind.CLEARED, Kind.DISCOVERY)
+        return self.kind in (Kind.AVAILABILITY, Kind.STATE, Kind.CLEARED, Kind.DISCOVERY, Kind.PICTURE)
 
 
 def shortened(alert: bytes) -> bytes:

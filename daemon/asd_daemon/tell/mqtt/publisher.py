@@ -5,6 +5,7 @@
     <prefix>/<node>/<machine>/state         retained
     <prefix>/<node>/<machine>/score         QoS 0, every window
     <prefix>/<node>/<machine>/alert         QoS 1, in order, one in flight
+    <prefix>/<node>/<machine>/picture       PNG of its last alert, retained
     <prefix>/<node>/<machine>/command       what people ask for, where the configuration allows it; …/answer says what came of it
     homeassistant/device/<id>/config        discovery, retained
 
@@ -22,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from asd_daemon.judge.alarm.alarm import AlertEvent
+from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.deliveries import Deliveries
@@ -32,7 +33,7 @@ from asd_daemon.tell.mqtt.node_availability import NodeAvailability
 from asd_daemon.tell.mqtt.open_alerts import OpenAlerts
 from asd_daemon.tell.mqtt.session import Confirmed, Ended, Event, Heard, Limits, Session, Subscribed, Will
 from asd_daemon.tell.mqtt.subscriptions import Subscriptions
-from asd_daemon.tell.mqtt.topics import Topics, own_availability
+from asd_daemon.tell.mqtt.topics import Topics, own_availability, retained_topics
 from asd_daemon.tell.payloads import (
     NO_DETAILS,
     AlertDetails,
@@ -181,6 +182,9 @@ class MqttPublisher:
         topic = f"{self._base}/{machine}/alert"
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
         self._open_alerts.note(machine, event, details)
+        if event.kind is AlertKind.OPEN and details.picture is not None and self._topics.has_pictures:
+            png = details.picture.png()
+            self._deliveries.stand(Message(Kind.PICTURE, self._topics.picture(machine), png, machine))
         self._link.wake()
 
     def publish_answer(self, machine: str, payload: bytes) -> None:
@@ -286,11 +290,9 @@ class MqttPublisher:
                 self._clear(topic, machine)
 
     def _kept_topics(self) -> dict[str, str]:
-        """Topics on which the broker keeps a message of ours, and whose each is; the node's own have the empty word."""
-        kept = dict(self._own_availability)
-        if self._node_availability is not None:
-            kept[self._topics.availability()] = ""
-        kept |= {f"{self._base}/{machine}/state": machine for machine in self._topics.machines}
+        """Topics on which the broker keeps a message of ours, and whose each is."""
+        says_node = self._node_availability is not None
+        kept = retained_topics(self._topics, self._own_availability, says_node=says_node)
         return kept | {message.topic: message.machine for message in self._described}
 
     def _clear(self, topic: str, machine: str) -> None:

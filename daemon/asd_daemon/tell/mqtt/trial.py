@@ -1,7 +1,8 @@
 """Does a broker take us, and each kind of message that we would send? For `asd-daemon check`: it looks, and leaves nothing behind.
 
 What is sent for that is kept by nobody and true: what the broker keeps there already, else that the machine is not heard; the close of an
-alert that nobody knows, said again; the description that Home Assistant gets anyway; a score without a value.
+alert that nobody knows, said again; the description that Home Assistant gets anyway; a score without a value; a picture
+of one dot.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+
+import numpy as np
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
@@ -32,6 +35,7 @@ from asd_daemon.tell.mqtt.session import (
 )
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import Availability, Condition, MachineState, alert_payload, state_payload, to_json
+from asd_daemon.tell.png import png
 
 _ANSWER_S = 5.0
 _ECHO_S = 2.0
@@ -53,7 +57,7 @@ class Trial:
     """One try."""
 
     kind: str
-    """availability, state, score, alert or discovery."""
+    """availability, state, score, alert, picture or discovery."""
     topic: str
     outcome: Outcome
     why: str = ""
@@ -140,6 +144,8 @@ def _messages(topics: Topics) -> Iterator[tuple[str, str, bytes]]:
         yield "score", f"{topics.base}/{machine}/score", b"{}"
         payload = alert_payload(topics.node, machine, close, repeated=True)
         yield "alert", f"{topics.base}/{machine}/alert", to_json(payload)
+        if topics.has_pictures:
+            yield "picture", topics.picture(machine), png(np.zeros((1, 1), np.uint8), np.zeros((1, 3), np.uint8))
     for topic, payload in discoveries(topics):
         yield "discovery", topic, to_json(payload)
 

@@ -1,4 +1,4 @@
-"""What the stores hold under a machine's name: its scores, its clips, its alerts of the past, the memory of its alarm, alerts that wait.
+"""What the stores hold under a machine's name: scores, clips, alerts of the past, the memory of its alarm, alerts and messages that wait.
 
 Owns moving all of it to another name and deleting it. Tables are found by their column, so that a store may have more of them. What brokers
 keep is under the name that it was published by, and stays until it is cleared there (tell/mqtt/clearing.py).
@@ -16,8 +16,9 @@ from pathlib import Path
 from asd_daemon.errors import UsageError
 
 ALERTS, HISTORY, SCORES, CLIPS = "alerts.sqlite", "history.sqlite", "scores.sqlite", "clips"
-PAST_ALERTS, COMMANDS = "alerts", "commands"
-_FOLDERS = (CLIPS, PAST_ALERTS, COMMANDS)  # each with one below it for each machine
+PAST_ALERTS, COMMANDS, PICTURES = "alerts", "commands", "pictures"
+_BY_MACHINE = (ALERTS, HISTORY, "notices.sqlite")
+_FOLDERS = (CLIPS, PAST_ALERTS, COMMANDS, PICTURES)  # each with one below it for each machine
 _AT_BROKERS = "retained"
 _BUSY_S = 5.0
 
@@ -61,7 +62,7 @@ def traced_machines(folder: Path) -> set[str]:
     with _opened(folder / SCORES) as database:
         if database is not None:
             names |= {str(row[0]) for row in database.execute("select name from machine")}
-    for file in (ALERTS, HISTORY):
+    for file in _BY_MACHINE:
         with _opened(folder / file) as database:
             if database is None:
                 continue
@@ -81,7 +82,7 @@ def rename_traces(folder: Path, machine: str, new: str) -> None:
     with _opened(folder / SCORES, writes=True) as database:
         if database is not None:
             database.execute("update machine set name = ? where name = ?", (new, machine))
-    for file in (ALERTS, HISTORY):
+    for file in _BY_MACHINE:
         with _opened(folder / file, writes=True) as database:
             if database is None:
                 continue
@@ -103,7 +104,7 @@ def remove_traces(folder: Path, machine: str) -> None:
             number = "(select number from machine where name = ?)"
             database.execute(f"delete from score where machine = {number}", (machine,))  # noqa: S608
             database.execute("delete from machine where name = ?", (machine,))
-    for file in (ALERTS, HISTORY):
+    for file in _BY_MACHINE:
         with _opened(folder / file, writes=True) as database:
             if database is None:
                 continue

@@ -1,0 +1,101 @@
+"""From a plan to whom people are told by: recipients from their file, rules from the settings, for all machines and for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from asd_daemon.errors import SettingsError
+from asd_daemon.run.stores import Stores
+from asd_daemon.settings.file import credential_file
+from asd_daemon.settings.keys import MachineSettings
+from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
+from asd_daemon.settings.plan import Plan
+from asd_daemon.tell.notifications.notice import MachineRules, NoticeKind, NotificationRules
+from asd_daemon.tell.notifications.notifier import Notifier, Telling
+from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_time
+from asd_daemon.tell.notifications.recipients import Recipient, read_recipients, unknown_tags
+from asd_daemon.tell.notifications.sender import is_installed
+
+_PER_MACHINE = tuple(MachineNotifySettings.model_fields)
+
+
+def make_notifier(plan: Plan, stores: Stores) -> Notifier:
+    """Whoever tells people; it tells nobody where nothing of that is configured.
+
+    Raises:
+        SettingsError: as `telling_of`.
+    """
+    return Notifier(plan.settings.node, stores.notices, stores.pictures, telling_of(plan))
+
+
+def telling_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> Telling | None:
+    """Who is told of a plan's machines, and by which rules; None where nobody is.
+
+    Raises:
+        SettingsError: the file of addresses can't be used, a tag is nobody's, or the extra is not installed; names file, line and key.
+    """
+    notify = plan.settings.notify
+    if notify is None:
+        return None
+    if not is_installed():
+        raise SettingsError("notify: messages to people need further packages: pip install 'asd-edge[notify]'")
+    recipients = configured_recipients(notify, environment)
+    _check_tags(plan, notify, recipients)
+    rules = NotificationRules(
+        {name: _machine_rules(notify, machine) for name, machine in plan.machines.items()},
+        storm_s=notify.storm_s,
+        most_per_hour=notify.most_per_hour,
+        keep_s=notify.keep_hours * 3600,
+        deaf_after_s=notify.deaf_after_s,
+        page_url=notify.page_url,
+        pictures=notify.pictures,
+    )
+    return Telling(rules, recipients, _zone(notify))
+
+
+def configured_recipients(notify: NotifySettings, environment: Mapping[str, str] = os.environ) -> tuple[Recipient, ...]:
+    """The addresses of the file that is configured.
+
+    Raises:
+        SettingsError: it can't be used; names file and line, and shows no address.
+    """
+    name = notify.urls_credential
+    if name is not None:
+        key = "notify.urls_credential"
+        file = credential_file(key, name, "the addresses", environment)
+        return read_recipients(file, key, is_handed_over="CREDENTIALS_DIRECTORY" in environment)
+    return read_recipients(notify.urls_file or Path())
+
+
+def _check_tags(plan: Plan, notify: NotifySettings, recipients: tuple[Recipient, ...]) -> None:
+    named = {"notify.tell": notify.tell, "notify.escalate_to": notify.escalate_to}
+    for machine, settings in plan.machines.items():
+        named[f"machines.{machine}.notify.tell"] = settings.notify.tell or ()
+        named[f"machines.{machine}.notify.escalate_to"] = settings.notify.escalate_to or ()
+    for key, tags in named.items():
+        if unknown := unknown_tags(recipients, tags):
+            known = ", ".join(sorted({tag for recipient in recipients for tag in recipient.tags})) or "none"
+            where = f"{plan.file}: {key}" if plan.file else key
+            raise SettingsError(f"{where}: nobody has the tag {unknown[0]!r}; tags of the file of addresses: {known}")
+
+
+def _machine_rules(notify: NotifySettings, machine: MachineSettings) -> MachineRules:
+    own = {key: getattr(machine.notify, key) for key in _PER_MACHINE}
+    told = {key: getattr(notify, key) if value is None else value for key, value in own.items()}
+    after_min = told["escalate_after_min"]
+    escalates = after_min is not None and told["escalate_to"]
+    return MachineRules(
+        tell=tuple(told["tell"]),
+        events=frozenset(NoticeKind(kind) for kind in told["events"]),
+        quiet=QuietHours(tuple(parse_quiet_time(text) for text in told["quiet_hours"]), _zone(notify)),
+        quiet_passes=frozenset(NoticeKind(kind) for kind in notify.quiet_passes),
+        escalate_after_s=after_min * 60 if escalates else None,
+        escalate_to=tuple(told["escalate_to"]),
+    )
+
+
+def _zone(notify: NotifySettings) -> ZoneInfo | None:
+    return None if notify.timezone is None else ZoneInfo(notify.timezone)
