@@ -60,7 +60,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.edge: $(VENV)/bin/python pyproject.toml constraints.txt
 	@deploy/system-packages.sh sound
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[web]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[web,notify]'
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.edge

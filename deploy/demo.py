@@ -87,7 +87,7 @@ def subscribe(port: int, inbox: queue.SimpleQueue[Item]) -> paho.Client:
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="demo-subscriber")
     client.on_connect = lambda c, *_: c.subscribe("asd/#", qos=1)
     client.on_subscribe = lambda *_: ready.set()
-    client.on_message = lambda _c, _d, m: inbox.put(Message(m.topic, m.payload.decode()))
+    client.on_message = lambda _c, _d, m: inbox.put(Message(m.topic, m.payload.decode(errors="replace")))
     client.connect(HOST, port)
     client.loop_start()
     if not ready.wait(10):
@@ -144,8 +144,9 @@ def show(item: Item, view: LiveView) -> str | None:
         kind = None
     else:
         what = item.topic.rsplit("/", 1)[-1]
-        if what == "availability":
-            lines, kind = view.note(f"   {item.topic} {item.payload}"), None
+        if what in ("availability", "picture"):
+            words = item.payload if what == "availability" else "(a picture of its sound beside a normal one)"
+            lines, kind = view.note(f"   {item.topic} {words}"), None
         else:
             content = json.loads(item.payload)
             lines, kind = view.lines(what, content), str(content["kind"]) if what == "alert" else None

@@ -4,7 +4,7 @@
 # usage: edge-tests.sh oldest|newest PYTHON
 set -eu
 cd "$(dirname "$0")/.."
-tests="tests/daemon/settings tests/daemon/tell/storage tests/daemon/judge/alarm tests/daemon/judge/bundle tests/daemon/judge/scoring
+tests="tests/daemon/settings tests/daemon/tell/storage tests/daemon/tell/notifications tests/daemon/judge/alarm tests/daemon/judge/bundle tests/daemon/judge/scoring
     tests/daemon/hear/windows tests/daemon/run/test_service.py tests/daemon/run/test_machine_alerts.py
     tests/daemon/cli/test_repeated_options.py tests/daemon/test_edge_imports.py
     tests/daemon/test_waveform.py"
@@ -33,6 +33,6 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 echo "test-$1: Python 3.$(minor "$python"), $constraints"
 "$python" -m venv "$folder"
-PIP_CONSTRAINT= "$folder/bin/pip" install --quiet --constraint $constraints . pytest pytest-timeout hypothesis onnx psutil
+PIP_CONSTRAINT= "$folder/bin/pip" install --quiet --constraint $constraints '.[notify]' aiosmtpd pytest pytest-timeout hypothesis onnx psutil
 # shellcheck disable=SC2086
 OMP_NUM_THREADS=1 "$folder/bin/python" -m pytest -q -p no:cacheprovider --durations=0 --durations-min=10 $tests

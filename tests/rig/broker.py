@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -202,7 +203,7 @@ class Received:
 
     topic: str
     payload: Any
-    """Parsed JSON, or the plain text where it is none."""
+    """Parsed JSON, or the plain text where it is none, or the bytes where they are none either."""
     retained: bool
 
 
@@ -257,11 +258,10 @@ class Subscriber:
         self._subscribed.set()
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        text = message.payload.decode()
-        try:
-            payload = json.loads(text)
-        except ValueError:
-            payload = text
+        payload: Any = message.payload
+        with contextlib.suppress(ValueError):  # a picture is none of it
+            payload = message.payload.decode()
+            payload = json.loads(payload)
         with self._arrived:
             self.messages.append(Received(message.topic, payload, message.retain))
             self._arrived.notify_all()

@@ -17,7 +17,17 @@ from asd_daemon.redaction import redact, redact_all
 from asd_daemon.web.options import WebOptions
 from asd_daemon.web.places import Places
 
-_PACKAGES = ("asd-edge", "numpy", "onnxruntime", "paho-mqtt", "soundfile", "sounddevice", "starlette", "uvicorn", "apprise")
+_PACKAGES = (
+    "asd-edge",
+    "numpy",
+    "onnxruntime",
+    "paho-mqtt",
+    "soundfile",
+    "sounddevice",
+    "starlette",
+    "uvicorn",
+    "apprise",
+)
 _SYNCHRONIZED = Path("/run/systemd/timesync/synchronized")
 _MOST_CONFIGURATION_BYTES = 1_000_000
 

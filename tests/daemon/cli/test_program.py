@@ -365,6 +365,7 @@ def test_every_command_and_option_has_help() -> None:
         "score",
         "devices",
         "check",
+        "notify test",
         "status",
         "watch",
         "web",

@@ -96,6 +96,13 @@ def test_unit_hands_over_the_password_that_the_configuration_names(tmp_path: Pat
         assert [line for line in lines if "LoadCredential=" in line] == [
             "LoadCredential=broker-key:/etc/asd-daemon/broker-key"
         ]
+    more = "notify: {urls_credential: notify-urls}\n"
+    file.write_text(f"mqtt: {{host: b, username: u, password_credential: broker-key}}\n{more}machines: {{fan: {{}}}}\n")
+    assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
+    assert [line for line in below(tmp_path, UNIT).read_text().splitlines() if "LoadCredential=" in line] == [
+        "LoadCredential=broker-key:/etc/asd-daemon/broker-key",
+        "LoadCredential=notify-urls:/etc/asd-daemon/notify-urls",
+    ]
     file.write_text("machines: {fan: {}}\n")
     assert ask("service", "install", "--prefix", tmp_path, "--program", "/opt/asd", home=tmp_path).returncode == 0
     lines = below(tmp_path, UNIT).read_text().splitlines()

@@ -212,7 +212,8 @@ HOME_ASSISTANT = json.loads((ROOT / "tests" / "schemas" / "home_assistant_device
 
 @pytest.mark.parametrize("takes_commands", [False, True])
 @pytest.mark.parametrize("owns_node", [False, True])
-def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node: bool) -> None:
+@pytest.mark.parametrize("has_pictures", [False, True])
+def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node: bool, has_pictures: bool) -> None:
     Draft202012Validator.check_schema(HOME_ASSISTANT)
     topics = Topics(
         "line-3.b",
@@ -220,6 +221,7 @@ def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node:
         owns_node=owns_node,
         discovery_prefix="homeassistant",
         takes_commands=takes_commands,
+        has_pictures=has_pictures,
     )
     found = dict(discoveries(topics))
     assert list(found) == [f"homeassistant/device/{device_id('line-3.b', m)}/config" for m in ("fan", "lathe.2")]
@@ -230,6 +232,7 @@ def test_discovery_is_what_home_assistant_takes(takes_commands: bool, owns_node:
         components = payload["components"]
         assert {"problem", "score", "state"} <= set(components)
         assert ("mute" in components) is takes_commands
+        assert ("picture" in components) is has_pictures
         ids += [component["unique_id"] for component in components.values()]
         named = [a["topic"] for a in payload["availability"]]
         assert any(t.endswith(("fan/availability", "lathe.2/availability")) for t in named)

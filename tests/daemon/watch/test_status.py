@@ -21,6 +21,7 @@ from asd_daemon.errors import CannotStartError
 from asd_daemon.hear.source import SourceHealth
 from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.thresholds.threshold import Threshold
+from asd_daemon.tell.notifications.notice import NotificationStatus, RecipientStatus
 from asd_daemon.tell.payloads import AboveThreshold, Condition, Drift, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
 from asd_daemon.watch import status as status_module
@@ -145,6 +146,44 @@ def test_status_says_what_cannot_be_kept_or_told_and_is_not_well_then(tmp_path: 
     (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
     assert not found.well
     assert "no clip: full" in "\n".join(status_lines(found))
+
+
+def test_status_names_who_is_told_and_who_is_not_and_is_not_well_then(tmp_path: Path) -> None:
+    good, bad = (
+        RecipientStatus("ops (json, line 1)", told=1),
+        RecipientStatus("boss (mailto, line 2)", 2, 0, 3, "no way"),
+    )
+    told = [DeliveryReport(notifications=NotificationStatus((good,)))]
+    machines = {"fan": report()}
+    status = StatusFile(status_file(tmp_path, machines), node="box", version="1", delivery_report=lambda: told[0])
+    status.start(lambda: machines)
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert found.well
+    assert "  people: ops (json, line 1): 1 message so far" in list(status_lines(found))
+    told[0] = DeliveryReport(notifications=NotificationStatus((good, bad), given_up=4))
+    status.progressed()
+    (found,) = read_statuses(tmp_path, time.monotonic(), NO_SYSTEM)
+    assert not found.well
+    lines = list(status_lines(found))
+    assert "  people: boss (mailto, line 2): NOT TOLD, 3 tries: no way, 2 to be told" in lines
+    assert "  people: 4 notices given up, since they could not be told in time" in lines
+
+
+def test_metrics_count_what_people_are_told(tmp_path: Path) -> None:
+    people = NotificationStatus((RecipientStatus("boss (mailto, line 2)", 2, 5, 3, "no way"),), given_up=4)
+    server = MetricsServer("127.0.0.1", 0, lambda: DeliveryReport(notifications=people))
+    server.start(lambda: {"fan": report()})
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=PATIENT_S) as answer:
+            lines = answer.read().decode().splitlines()
+    finally:
+        server.close()
+    assert {
+        'asd_messages_told_total{recipient="boss (mailto, line 2)"} 5.0',
+        'asd_recipient_failures{recipient="boss (mailto, line 2)"} 3.0',
+        'asd_notices_waiting{recipient="boss (mailto, line 2)"} 2.0',
+        "asd_notices_given_up_total 4.0",
+    } <= set(lines)
 
 
 def test_status_of_a_machine_with_an_alert_says_what_has_changed(tmp_path: Path) -> None:

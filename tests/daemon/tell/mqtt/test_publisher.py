@@ -10,19 +10,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
+from asd_daemon.tell.alert_picture import AlertPicture
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.publisher import MqttPublisher
 from asd_daemon.tell.mqtt.reconnecting import Backoff
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.mqtt.trial import try_broker
-from asd_daemon.tell.payloads import Condition, MachineState, PublishedScore
+from asd_daemon.tell.payloads import AlertDetails, Condition, MachineState, PublishedScore
 from asd_daemon.tell.storage.outbox import Outbox
+from asd_daemon.tell.storage.retained_topics import Ownership
 from rig.broker import HOST, PASSWORD, Broker, Received, Subscriber, free_port, mosquitto, write_certificates
 from rig.gate import Gate
 from rig.waiting import PATIENT_S, wait_until
@@ -118,6 +122,27 @@ def test_state_when_subscriber_comes_later_is_retained(broker: Broker) -> None:
         assert heard.wait_for(lambda m: m.topic.endswith("fan/state")).retained
         for topic in ("asd/line-3/availability", "asd/line-3/fan/availability"):
             assert heard.wait_for(lambda m, t=topic: m.topic == t) == Received(topic, "stopped", retained=True)  # type: ignore[misc]
+
+
+def test_picture_of_an_alert_is_kept_for_who_comes_later_and_forgotten_with_its_machine(broker: Broker) -> None:
+    picture = AlertPicture(np.zeros((249, 128), np.uint8))
+    topics = replace(POST, has_pictures=True)
+    publisher, _ = start(address_of(broker), topics)
+    publisher.publish_alert("fan", alert(1), AlertDetails(picture=picture))
+    publisher.publish_alert("fan", alert(1, AlertKind.UPDATE), AlertDetails(picture=picture))
+    assert publisher.wait_connected(PATIENT_S)
+    assert publisher.outbox.wait_empty(PATIENT_S)
+
+    def kept() -> list[Any]:
+        with Subscriber(broker.port) as late:
+            late.say("end", b"of what is retained")
+            late.wait_for(lambda m: m.topic == "end")
+            return late.of("fan/picture")
+
+    wait_until(lambda: kept() == [picture.png()], "the picture is retained")
+    publisher.change_topics(replace(topics, machines=["pump"]), Ownership("", ("pump",)))
+    wait_until(lambda: kept() == [], "it is forgotten")
+    publisher.close(1.0)
 
 
 def test_availability_when_connection_breaks_is_the_last_will(broker: Broker) -> None:
