@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,16 +21,27 @@ from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_ti
 from asd_daemon.tell.notifications.recipients import Recipient, read_recipients, unknown_tags
 from asd_daemon.tell.notifications.sender import is_installed
 
+_LOG = logging.getLogger(__name__)
 _PER_MACHINE = tuple(MachineNotifySettings.model_fields)
 
 
 def make_notifier(plan: Plan, stores: Stores) -> Notifier:
     """Whoever tells people; it tells nobody where nothing of that is configured.
 
+    What was chosen while the daemon ran and can't be used any more, such as a tag that is gone from the file, stops nobody.
+
     Raises:
         SettingsError: as `telling_of`.
     """
-    return Notifier(plan.settings.node, stores.notices, stores.pictures, telling_of(plan))
+    try:
+        telling = telling_of(plan)
+    except SettingsError as e:
+        if not any(choice.key.startswith("notify.") for choice in plan.laid.held):
+            raise
+        machines = {name: plan.configured.machines.get(name, machine) for name, machine in plan.machines.items()}
+        telling = telling_of(replace(plan, settings=plan.configured, machines=machines))
+        _LOG.warning("%s: what was chosen of notify is ignored: %s", plan.chosen.file, e)
+    return Notifier(plan.settings.node, stores.notices, stores.pictures, telling)
 
 
 def telling_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> Telling | None:
@@ -94,6 +107,7 @@ def _machine_rules(notify: NotifySettings, machine: MachineSettings) -> MachineR
         quiet_passes=frozenset(NoticeKind(kind) for kind in notify.quiet_passes),
         escalate_after_s=after_min * 60 if escalates else None,
         escalate_to=tuple(told["escalate_to"]),
+        title=machine.title,
     )
 
 

@@ -33,6 +33,16 @@ CHOOSABLE = (
     ChoosableKey("title", True, "what people call the machine"),
     ChoosableKey("alarm.threshold", True, "a limit of your own, which nothing moves"),
     ChoosableKey("alarm.false_alarms_per_week", True, "how many alerts a week a healthy machine may cause"),
+    ChoosableKey("notify.tell", True, "tags of those who are told of the machine"),
+    ChoosableKey("notify.quiet_hours", True, "when nobody is told of it"),
+    ChoosableKey(
+        "notify.escalate_after_min", True, "minutes until others are told of an alert that nobody has answered"
+    ),
+    ChoosableKey("notify.tell", False, "tags of those who are told of machines that say nothing else"),
+    ChoosableKey("notify.quiet_hours", False, "when nobody is told of these"),
+    ChoosableKey(
+        "notify.escalate_after_min", False, "minutes until others are told of an alert that nobody has answered"
+    ),
 )
 SOURCES = {"device": ("device", "channel", "rate_hz"), "simulate": ("simulate",)}
 """Kinds of source that an added machine may have, with their keys: what opens no file and runs no program."""

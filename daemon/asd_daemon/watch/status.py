@@ -100,7 +100,11 @@ class StatusFile:
         delivery = self._delivery_report()
         broker_status, people = delivery.broker_status, delivery.notifications
         failing = tuple(recipient.trouble for recipient in people.recipients)
-        return [*states, ("chosen", tuple(self._chosen())), ("", (broker_status.trouble, broker_status.troubles, failing))]
+        return [
+            *states,
+            ("chosen", tuple(self._chosen())),
+            ("", (broker_status.trouble, broker_status.troubles, failing)),
+        ]
 
     def _write(self) -> None:
         if self._reports is None:

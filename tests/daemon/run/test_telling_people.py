@@ -11,7 +11,8 @@ import pytest
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.run import telling_people
-from asd_daemon.run.telling_people import configured_recipients, telling_of
+from asd_daemon.run.stores import Stores
+from asd_daemon.run.telling_people import configured_recipients, make_notifier, telling_of
 from asd_daemon.settings.file import parse_settings
 from asd_daemon.settings.plan import CommandLineOptions, Plan, make_plan
 from asd_daemon.tell.notifications.notice import NoticeKind
@@ -128,6 +129,29 @@ def test_program_without_the_extra_says_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setattr(telling_people, "is_installed", lambda: False)
     with pytest.raises(SettingsError, match=r"pip install 'asd-edge\[notify\]'"):
         telling_of(plan_of(tmp_path, {"urls_file": str(addresses(tmp_path))}))
+
+
+def test_choice_of_somebody_who_is_gone_from_the_file_is_ignored_and_named_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ASD_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "state").mkdir()
+    chosen = tmp_path / "state" / "chosen.yaml"
+    chosen.write_text("notify: {quiet_hours: [sat-sun]}\nmachines: {fan: {notify: {tell: [ops]}}}\n")
+    notify = {"urls_file": str(addresses(tmp_path))}
+    plan = plan_of(tmp_path, notify, fan={"title": "Fan of hall 3"})
+    telling = telling_of(plan)
+    assert telling is not None
+    fan = telling.rules.of("fan")
+    assert (fan.tell, len(fan.quiet.times), fan.title) == (("ops",), 1, "Fan of hall 3")
+    addresses(tmp_path, "night = json://localhost\n")
+    stores = Stores(tmp_path / "state", plan.settings.keep, ["fan"])
+    notifier = make_notifier(plan, stores)
+    assert [recipient.name for recipient in notifier.status.recipients] == ["night (json, line 1)"]
+    assert "what was chosen of notify is ignored: " in caplog.text
+    chosen.unlink()
+    with pytest.raises(SettingsError, match="nobody has the tag 'ops'"):
+        make_notifier(plan_of(tmp_path, {**notify, "tell": ["ops"]}), stores)
 
 
 @pytest.mark.skipif(not is_installed(), reason="needs the extra `notify`")

@@ -93,9 +93,7 @@ class MqttPublisher:
         self._has_delivered = False  # an alert, on the connection at hand
         self._has_other_topics = threading.Event()
         shared = topics.is_of_one_of_several
-        will = Will(
-            topics.availability(topics.machines[0]) if shared else topics.availability(), Availability.OFFLINE.value
-        )
+        will = Will(topics.availability(topics.machines[0] if shared else None), Availability.OFFLINE.value)
         self._own_availability = own_availability(topics)
         self._link = Link(address, will, self, wait_for_broker=wait_for_broker)
         self._node_availability = NodeAvailability(address, topics.availability()) if shared else None
@@ -183,8 +181,8 @@ class MqttPublisher:
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
         self._open_alerts.note(machine, event, details)
         if event.kind is AlertKind.OPEN and details.picture is not None and self._topics.has_pictures:
-            png = details.picture.png()
-            self._deliveries.stand(Message(Kind.PICTURE, self._topics.picture(machine), png, machine))
+            topic = self._topics.picture(machine)
+            self._deliveries.stand(Message(Kind.PICTURE, topic, details.picture.png(), machine))
         self._link.wake()
 
     def publish_answer(self, machine: str, payload: bytes) -> None:
@@ -291,8 +289,7 @@ class MqttPublisher:
 
     def _kept_topics(self) -> dict[str, str]:
         """Topics on which the broker keeps a message of ours, and whose each is."""
-        says_node = self._node_availability is not None
-        kept = retained_topics(self._topics, self._own_availability, says_node=says_node)
+        kept = retained_topics(self._topics, self._own_availability, says_node=self._node_availability is not None)
         return kept | {message.topic: message.machine for message in self._described}
 
     def _clear(self, topic: str, machine: str) -> None:

@@ -73,6 +73,8 @@ class MachineRules:
     """So long after its opening an alert that nobody has answered is told to others; None: never."""
     escalate_to: tuple[str, ...] = ()
     """Their tags."""
+    title: str | None = None
+    """What people call the machine; None: its name."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from typing import Protocol
 
@@ -225,9 +225,10 @@ class Notifier:
         shown = [n for n in batch.notices if not n.is_over] if rules.pictures else []
         found = (self._pictures.get(n.machine, n.event_id) for n in shown)
         picture = next((png for png in found if png is not None), None)
+        named = [replace(n, machine=rules.of(n.machine).title or n.machine) for n in batch.notices]
         held_back = None
         if batch.is_last_of_the_hour:
             held_back = f"{rules.most_per_hour} messages within an hour: what comes now is gathered into one (notify.most_per_hour)"
         return message_of(
-            batch.notices, self._node, zone=telling.zone, page_url=rules.page_url, picture=picture, held_back=held_back
+            named, self._node, zone=telling.zone, page_url=rules.page_url, picture=picture, held_back=held_back
         )
