@@ -76,10 +76,7 @@ def _send(apprise: Any, url: str, message: dict[str, Any] | None) -> str | None:
         return None
     attached = None
     if message["picture"] is not None:
-        picture = base64.b64decode(message["picture"])
-        attached = apprise.AppriseAttachment(
-            apprise.attachment.memory.AttachMemory(content=picture, name=_PICTURE_NAME, mimetype="image/png")
-        )
+        attached = apprise.AppriseAttachment(f"file://{message['picture']}?name={_PICTURE_NAME}&mime=image/png")
     sender = apprise.Apprise(asset=asset)
     sender.add(service)
     kind = apprise.NotifyType.SUCCESS if message["good"] else apprise.NotifyType.WARNING
@@ -91,6 +88,16 @@ def _send(apprise: Any, url: str, message: dict[str, Any] | None) -> str | None:
         attach=attached,
     )
     return None if was_sent else _reason(said, url)
+
+
+def _as_file(picture: str | None) -> str | None:
+    """A picture in base64 as a file in memory, by its path, since plug-ins want one; it is gone with the process."""
+    if picture is None:
+        return None
+    descriptor = os.memfd_create("picture")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(base64.b64decode(picture))
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _guarded(apprise: Any, url: str, message: dict[str, Any] | None) -> str | None:
@@ -108,11 +115,12 @@ def main() -> int:
     messages, jobs = asked.get("messages"), asked["jobs"]
     try:
         import apprise
-        import apprise.attachment.memory
     except ImportError as e:
         for number in range(len(jobs)):
             _answer(number, f"apprise is not installed: pip install 'asd-edge[notify]' ({e.name})")
         return 0
+    for message in messages or ():
+        message["picture"] = _as_file(message["picture"])
     logger = logging.getLogger("apprise")
     logger.handlers[:], logger.propagate = [_Complaints()], False
     logger.setLevel(logging.DEBUG)
