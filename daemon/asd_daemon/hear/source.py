@@ -29,6 +29,8 @@ class Block:
     rate_error: float | None = 0.0
     """How much faster than promised samples have come lately, as a fraction of the rate; negative: slower. None where the source promises
     nothing that can be relied on and it is not measured yet."""
+    far: NDArray[np.float32] | None = None
+    """What a second microphone, far from the machine, heard meanwhile, shaped as `samples`; None where there is none or it is lost."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ KINDS = ("device", "file", "folder", "command", "simulate")
 SIMULATION_OPTIONS = frozenset(
     {
         *("fail", "severity", "fail_after", "repair_after", "seconds", "cycle"),
-        *("domain", "snr", "noise", "speed", "seed", "serial"),
+        *("domain", "snr", "noise", "speed", "seed", "serial", "far", "crosstalk", "moving"),
     }
 )
 
@@ -59,6 +59,17 @@ class SourceSpec:
             bounds = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
             raise UsageError(f"source {self}: {option} is {text!r}, must be a number, {bounds}")
         return value
+
+    def flag(self, option: str) -> bool:
+        """An option that is 1 or 0; 0 where it is not given.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        text = self.options.get(option, "0")
+        if text not in ("0", "1"):
+            raise UsageError(f"source {self}: {option} is {text!r}, must be 1 or 0")
+        return text == "1"
 
     def speed(self, default: float) -> float:
         """How many times faster than real time; `max` and 0 are infinity: as fast as it goes."""

@@ -141,8 +141,14 @@ class SceneStream(SoundStream):
         self._failures: dict[str, float] = {}
         self._noise: NoiseStream = stream_noise(scene.noise, rng)
         alone = gain(scene.level_dbfs - NOMINAL_DBFS)
-        self._gains = scene.gains if only is None else (alone * (only == "machine"), alone * (only == "noise"))
-        self._microphone = Filter(spectrum([(100, -scene.tilt_db / 2), (8000, scene.tilt_db / 2)], 256))
+        self.gains = scene.gains if only is None else (alone * (only == "machine"), alone * (only == "noise"))
+        """Factors for the machine's and the noise's nominal sound."""
+        self.microphone = self.new_microphone()
+
+    def new_microphone(self) -> Filter:
+        """One of the place's microphones: what it does to the sound that reaches it."""
+        tilt_db = self.scene.tilt_db
+        return Filter(spectrum([(100, -tilt_db / 2), (8000, tilt_db / 2)], 256))
 
     def fail(self, failure: str, severity: float = 1.0) -> None:
         """Let the machine have a failure.
@@ -183,15 +189,19 @@ class SceneStream(SoundStream):
 
     def next_chunk(self) -> F32:
         """Make the next second."""
-        machine, noise = self._gains
+        machine, noise = self.gains
         whole = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
         if machine > 0:
-            whole += machine * self._machine_chunk()
+            whole += machine * self.machine_chunk()
         if noise > 0:
-            whole += noise * self._noise.next_chunk()
-        return limit(self._microphone(whole))
+            whole += noise * self.noise_chunk()
+        return limit(self.microphone(whole))
 
-    def _machine_chunk(self) -> F32:
+    def noise_chunk(self) -> F32:
+        """The next second of the noise."""
+        return self._noise.next_chunk()
+
+    def machine_chunk(self) -> F32:
         """The next second of the machine: as it runs, or fading from what it did before."""
         silence = np.zeros(CHUNK_SAMPLES, dtype=np.float32)
         now = silence if self._machine is None else self._machine.next_chunk()

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
+from asd_daemon.hear.simulator.two_microphones import CROSSTALK_DB, HallStream, draw_two_microphones
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SIMULATION_OPTIONS, SourceSpec
 from asd_daemon.hear.sources.computing_turns import ComputingTurns
@@ -89,11 +91,15 @@ class SimulationSource:
             if not self._clock.wait(_BLOCK_SAMPLES):
                 return
             second += 1
-            yield Block(block, last=second >= self._timetable.end_after_s)
+            yield Block(block, last=second >= self._timetable.end_after_s, far=self._far())
 
     def close(self) -> None:
         """Stop the machine."""
         self._clock.stop()
+
+    def _far(self) -> NDArray[np.float32] | None:
+        """What the second microphone has heard of the second at hand."""
+        return self._stream.far if isinstance(self._stream, HallStream) else None
 
     def _change(self, second: int) -> None:
         """Let it fail or be repaired when its time has come."""
@@ -116,7 +122,9 @@ def open_simulation(spec: SourceSpec, computing: ComputingTurns | None = None) -
     """`simulate:MACHINE?…`: fail, severity, fail_after, repair_after, seconds (s), cycle, domain, noise, snr (dB), speed, seed,
     serial. `cycle=load=0:600,off:300` runs ten minutes at that load, stands still for five, and so on (work_cycle.py).
 
-    Every other option is an operating attribute of the machine; what is not given is drawn from the domain by the seed.
+    With `far=1` it stands in a hall and a second microphone, far from it, is heard too; `crosstalk` (dB) is how much softer that one hears
+    the machine, and with `moving=1` the noise passes by. Every other option is an operating attribute of the machine; what is not given is
+    drawn from the domain by the seed.
 
     Raises:
         UsageError: something the simulator does not have, or out of range.
@@ -133,8 +141,21 @@ def open_simulation(spec: SourceSpec, computing: ComputingTurns | None = None) -
     if timetable.failure is None and ("fail_after" in spec.options or "repair_after" in spec.options):
         raise UsageError(f"source {spec}: say what fails, fail= one of {', '.join(machine.failures)}")
     rng = np.random.default_rng(int(spec.number("seed", 0, 0, 2**31)))
-    stream = SceneStream(machine, _scene(spec, machine, rng), rng)
+    stream = _stream(spec, machine, rng)
     return SimulationSource(spec.target, stream, timetable, spec.speed(1.0), computing)
+
+
+def _stream(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> SceneStream:
+    """The machine's sound as one microphone hears it, or two."""
+    scene = _scene(spec, machine, rng)
+    if not spec.flag("far"):
+        needs_two = next((option for option in ("crosstalk", "moving") if option in spec.options), None)
+        if needs_two is not None:
+            raise UsageError(f"source {spec}: {needs_two} has a meaning with far=1 only")
+        return SceneStream(machine, scene, rng)
+    places = draw_two_microphones(rng, 1, moving=int(spec.flag("moving")))
+    crosstalk_db = spec.number("crosstalk", places.crosstalk_db, -60, CROSSTALK_DB[1])
+    return HallStream(machine, scene, places.with_crosstalk(crosstalk_db), rng)
 
 
 def _scene(spec: SourceSpec, machine: SimulatedMachine, rng: np.random.Generator) -> Scene:
