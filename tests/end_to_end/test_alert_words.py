@@ -78,6 +78,8 @@ def test_another_product_is_normal_once_somebody_says_so_until_it_is_taken_back(
         assert len(told(daemon, "alert", kind="open")) == 1
         (kept,) = fan.alerts()
         assert (kept["event_id"], kept["word"], kept["machine"]) == (alert, "normal", "fan")
+        assert "noted" in fan.say("note", alert[:8], "the new", "product")
+        assert "note: the new product" in fan.say("show", alert[:8])
     with fan.runs(f"{OTHER_PRODUCT}&seed=4") as daemon:  # after a restart
         hears(daemon, 12)
         assert not told(daemon, "alert")

@@ -58,6 +58,8 @@ def show(alert_id: str, machine: str | None, as_json: bool) -> None:
     click.echo(
         f"  {alert.event_id}: peak score {score_of(alert.peak_score, alert.threshold)}, {counted(alert.windows, 'window')} kept"
     )
+    if alert.note is not None:
+        click.echo(f"  note: {alert.note}")
     if alert.clip is not None:
         file = state_folder() / alert.clip
         click.echo(f"  sound: {file}" if file.exists() else "  its sound is not kept any more")
@@ -72,7 +74,7 @@ def normal(alert_id: str, machine: str | None, undo: bool) -> int:
 
     For another product, a new setting, a door that was repaired: sound that will come again. It can be taken back with --undo.
     """
-    return _say("normal", alert_id, machine, None, undo=undo)
+    return _say("normal", alert_id, machine, {"undo": undo})
 
 
 @alerts.command()
@@ -84,10 +86,37 @@ def fault(alert_id: str, name: str | None, machine: str | None, undo: bool) -> i
     """Say that an alert was a fault, and which: later alerts that resemble it carry its name."""
     if name is None and not undo:
         raise UsageError("--name: a fault needs a name, such as --name bearing")
-    return _say("fault", alert_id, machine, name, undo=undo)
+    return _say("fault", alert_id, machine, {"undo": undo, **({"name": name} if name is not None else {})})
 
 
-def _say(word: str, alert_id: str, only: str | None, name: str | None, *, undo: bool) -> int:
+@alerts.command()
+@click.argument("alert_id")
+@click.argument("text", nargs=-1)
+@_machine_option
+def note(alert_id: str, text: tuple[str, ...], machine: str | None) -> int:
+    """Write something down about an alert: what was found, what was done. Without words what was written goes."""
+    return _say("note", alert_id, machine, {"text": " ".join(text)})
+
+
+@alerts.command()
+@click.argument("alert_id")
+@_machine_option
+@click.option("--device", metavar="NAME", help="Where to play it, by name or number.  [default: the system's]")
+def play(alert_id: str, machine: str | None, device: str | None) -> None:
+    """Play the sound around an alert on this box; Ctrl-C ends it."""
+    from asd_daemon.cli.playback import play_sound
+    from asd_daemon.settings.file import state_folder
+    from asd_daemon.waveform import read_waveform
+
+    name, _, alert = _find(alert_id, machine)
+    file = None if alert.clip is None else state_folder() / alert.clip
+    if file is None or not file.exists():
+        raise UsageError(f"{alert_id}: its sound is not kept{'' if file is None else ' any more'}")
+    click.echo(f"{name}: {file}", err=True)
+    play_sound(read_waveform(file), device)
+
+
+def _say(word: str, alert_id: str, only: str | None, more: dict[str, object]) -> int:
     """Give somebody's word to the daemon that hears the machine, or note it; the exit code."""
     from asd_daemon.run.stores import commands_folder
     from asd_daemon.settings.file import state_folder
@@ -96,11 +125,11 @@ def _say(word: str, alert_id: str, only: str | None, name: str | None, *, undo: 
     from asd_daemon.tell.storage.machine_locks import is_heard
 
     machine, archive, alert = _find(alert_id, only)
-    wish = {"command": word, "event_id": alert.event_id, "undo": undo, **({"name": name} if name is not None else {})}
+    wish = {"command": word, "event_id": alert.event_id, **more}
     try:
         command = parse_command(json.dumps(wish).encode())
     except ValueError as e:
-        raise UsageError(f"--name {e}") from e
+        raise UsageError(f"{'--name ' if word == 'fault' else ''}{e}") from e
     spool = CommandSpool(commands_folder(state_folder()))
     try:
         if is_heard(state_folder(), machine):

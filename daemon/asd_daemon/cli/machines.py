@@ -109,20 +109,15 @@ def remove(name: str, yes: bool) -> None:
 
 def _change_chosen(change: Callable[[Chosen], Chosen], name: str) -> bool:
     """Change what people have chosen of a machine; whether it was they who added it."""
-    from asd_daemon.settings.chosen import only_writer, read_chosen, write_chosen
+    from asd_daemon.settings.chosen import change_choices
     from asd_daemon.settings.chosen_keys import SOURCE
     from asd_daemon.settings.file import state_folder
 
     folder = state_folder()
-    if not any(choice.machine == name for choice in read_chosen(folder).choices):
-        return False
     try:
-        with only_writer(folder):
-            before = read_chosen(folder)
-            write_chosen(before, change(before))
+        return change_choices(folder, name, change).find(name, SOURCE) is not None
     except OSError as e:
         raise CannotStartError(f"{folder}: can't be written: {e.strerror or e}") from e
-    return before.find(name, SOURCE) is not None
 
 
 @machines.command()

@@ -214,8 +214,13 @@ def sweep(home: Path, record: EnrolmentRecord | None) -> None:
 
 
 @contextmanager
-def locked(root: Path, machine: str) -> Iterator[None]:
-    """One at a time learns, renames or removes a machine.
+def locked(root: Path, machine: str, *, only_reads: bool = False) -> Iterator[None]:
+    """One at a time learns, renames or removes a machine, while nobody reads it.
+
+    Args:
+        root: where learned machines lie.
+        machine: which.
+        only_reads: several may read at a time, and need no right to write.
 
     Raises:
         UsageError: another process or thread is at it.
@@ -223,16 +228,22 @@ def locked(root: Path, machine: str) -> Iterator[None]:
     """
     lock = root / f".{machine}.lock"
     try:
-        make_private_folder(root)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_to_owner_of(root.parent, [root, lock])
+        if only_reads:
+            descriptor = os.open(lock if lock.exists() else root, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            make_private_folder(root)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            give_to_owner_of(root.parent, [root, lock])
+    except FileNotFoundError:
+        yield  # there is nothing to be read
+        return
     except OSError as e:
         raise EnrolmentError(
             f"{lock}: can't be written: {e.strerror}; set ASD_STATE_DIR or give this user the right"
         ) from e
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if only_reads else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as e:
             raise UsageError(f"{machine}: is being learned or changed by somebody else at this moment") from e
         yield

@@ -17,7 +17,7 @@ import zipfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,7 @@ def export_machine(root: Path, machine: str, file: Path) -> ArchiveContents:
         UsageError: it was not learned here, or the file is there already or can't be written.
         EnrolmentError: what was learned is damaged.
     """
-    with locked(root, machine):
+    with locked(root, machine, only_reads=True):
         record = read_enrolment(root, machine)
         if record is None:
             raise UsageError(f"{machine}: was not learned on this box ({root})")
@@ -85,7 +85,9 @@ def export_machine(root: Path, machine: str, file: Path) -> ArchiveContents:
     return contents
 
 
-def import_machine(root: Path, file: Path, name: str | None = None, *, replaces: bool = False) -> EnrolmentRecord:
+def import_machine(
+    root: Path, file: Path, name: str | None = None, *, replaces: bool = False, opened: BinaryIO | None = None
+) -> EnrolmentRecord:
     """Take a machine over from a file.
 
     Args:
@@ -93,13 +95,14 @@ def import_machine(root: Path, file: Path, name: str | None = None, *, replaces:
         file: what `export_machine` wrote.
         name: what it is called here; None: as it was called.
         replaces: whether it may take the place of one that was learned here.
+        opened: the file, where it is open already and has no path to be read from.
 
     Raises:
         UsageError: the machine was learned here, or the file can't be read.
         EnrolmentError: the file is damaged, or was not made by `export_machine`.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(opened or file) as archive:
             contents = _contents(archive, file)
             machine = name or contents.machine
             with locked(root, machine):

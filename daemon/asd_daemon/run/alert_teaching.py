@@ -114,8 +114,8 @@ class AlertTeaching:
             return Answer(False, f"{self._machine}: no alerts are kept of recordings and simulations"), None
         if event_id is None:
             return Answer(False, f"{self._machine}: no alert is open; say which one is meant"), None
-        is_normal = command.command is CommandKind.NORMAL
-        if not self.can_be_taught and not command.undo:
+        is_normal, is_note = command.command is CommandKind.NORMAL, command.command is CommandKind.NOTE
+        if not self.can_be_taught and not command.undo and not is_note:
             return Answer(False, f"{self._machine} {NOT_TAUGHT}"), None
         self._write(with_vectors=True)
         try:
@@ -124,7 +124,7 @@ class AlertTeaching:
         except (UsageError, OSError) as e:
             return Answer(False, str(e)), None
         if answer.ok:
-            self.version += 1
+            self.version += 0 if is_note else 1
             _LOG.info("%s: %s", self._machine, answer.text)
             if self._alert is not None and self._alert.event_id == alert.event_id:
                 self._alert = self._archive.read(alert.event_id)
@@ -161,7 +161,7 @@ class AlertTeaching:
             kept = self._archive.read(event_id)
         except UsageError:
             return {}
-        return {"word": kept.word, "name": kept.name, "said_at": kept.said_at}
+        return {"word": kept.word, "name": kept.name, "said_at": kept.said_at, "note": kept.note}
 
     def _write(self, *, with_vectors: bool) -> None:
         if self._archive is None or self._alert is None:
@@ -187,6 +187,9 @@ def say_of(archive: AlertArchive, alert: ArchivedAlert, command: Command, now: d
         OSError: the disk refuses.
     """
     which = f"alert {alert.event_id[:8]} of {alert.started_at:%Y-%m-%d %H:%M}"
+    if command.command is CommandKind.NOTE:
+        archive.note(alert.event_id, (command.text or "").strip())
+        return Answer(True, f"{which}: {'noted' if (command.text or '').strip() else 'the note is gone'}")
     word = "normal" if command.command is CommandKind.NORMAL else "fault"
     if command.undo:
         if alert.word != word:

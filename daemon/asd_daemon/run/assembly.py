@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
+from typing import BinaryIO
 
 from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.command_inbox import CommandInbox
@@ -22,6 +23,7 @@ from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.telling_people import make_notifier
+from asd_daemon.run.upkeep import Upkeep
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
 from asd_daemon.settings.value_words import chosen_lines, facts_of
@@ -77,15 +79,21 @@ def make_service(
 
     health = HealthReporting(plan, delivery_report)
 
-    def give(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
-        if command.is_setting:
+    def give(
+        machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None = None
+    ) -> None:
+        if command.is_upkeep:
+            service.do(lambda: reply(upkeep.do(machine, command, file)))
+        elif command.is_setting:
             service.do(lambda: reply(choosing.choose(machine, command)))
         elif machine is not None:
             service.command(machine, command, reply)
 
     def give_by_mqtt(machine: str, command: Command) -> None:
         reply = partial(publish_answer, publisher, plan.settings.node, machine, command)
-        if command.is_setting and not (plan.settings.mqtt and plan.settings.mqtt.settings):
+        if command.is_upkeep:
+            reply(Answer(False, f"{command.command.value} is refused: it is done at the page, or on the box"))
+        elif command.is_setting and not (plan.settings.mqtt and plan.settings.mqtt.settings):
             reply(Answer(False, f"{command.command.value} is refused: mqtt.settings is not set"))
         else:
             give(machine, command, reply)
@@ -99,6 +107,7 @@ def make_service(
         node=plan.settings.node,
         version=metadata.version("asd-edge"),
         facts=lambda: facts_of(reloading.plan),
+        bundle=lambda: shared_bundle.words,
     )
     reporters = [*health.reporters, live_socket]
     service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
@@ -108,5 +117,6 @@ def make_service(
     options = options or CommandLineOptions(machines=tuple(plan.machines))
     reloading = Reloading(plan, options, service, assembly, publisher, notifier, stores, health, troubles)
     choosing = Choosing(reloading, options, state_folder())
+    upkeep = Upkeep(state_folder(), service, reloading, choosing, assembly, stores)
     service.on_reload = reloading.reload
     return service

@@ -51,6 +51,11 @@ class SharedBundle:
                     _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
 
+    @property
+    def words(self) -> str | None:
+        """Name and version of the bundle; None until it is loaded. From any thread, without waiting."""
+        return None if self._bundle is None else f"{self._bundle.name} {self._bundle.version}"
+
     def abandon(self) -> None:
         """Nobody waits for the bundle any more; from any thread."""
         self._is_over.set()

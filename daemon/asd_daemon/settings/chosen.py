@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +131,21 @@ def only_writer(folder: Path) -> Iterator[None]:
     with lock.open("rb+") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
+
+
+def change_choices(folder: Path, machine: str, change: Callable[[Chosen], Chosen]) -> Chosen:
+    """Change what was chosen of a machine, where anything was; what was chosen before.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    before = read_chosen(folder)
+    if not any(choice.machine == machine for choice in before.choices):
+        return before
+    with only_writer(folder):
+        before = read_chosen(folder)
+        write_chosen(before, change(before))
+    return before
 
 
 @dataclass(frozen=True)

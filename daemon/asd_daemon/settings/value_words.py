@@ -40,9 +40,13 @@ def chosen_lines(plan: Plan) -> Iterator[str]:
 
 
 def facts_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Of each machine that is heard: `title`, and `chosen`, the values that people chose, by their keys."""
+    """Of each machine that is heard: `title`, `budget` in false alarms a week, `chosen`: the values that people chose, by their keys."""
     held = plan.laid.held
     return {
-        name: {"title": machine.title, "chosen": {one.key: one.value for one in held if one.machine == name}}
+        name: {
+            "title": machine.title,
+            "budget": machine.alarm.false_alarms_per_week,
+            "chosen": {one.key: one.value for one in held if one.machine == name},
+        }
         for name, machine in plan.machines.items()
     }

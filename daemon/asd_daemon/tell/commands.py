@@ -41,6 +41,20 @@ class CommandKind(StrEnum):
     """Choose a value for a key of the configuration that may be chosen (settings/chosen_keys.py)."""
     UNSET = "unset"
     """Let the configuration's value hold again."""
+    NOTE = "note"
+    """Write something down about an alert."""
+    FORGET = "forget"
+    """Delete all that is kept of a machine; one that was added at the page is heard no more."""
+    RESTORE = "restore"
+    """Take over what was learned of a machine from the file that is handed over with the command."""
+    ROLLBACK = "rollback"
+    """Make the bundle before the current one current again."""
+    LOG = "log"
+    """Say the last lines of the log."""
+
+
+UPKEEP = frozenset({CommandKind.FORGET, CommandKind.RESTORE, CommandKind.ROLLBACK, CommandKind.LOG})
+"""What is for who looks after the box, at the page or on it, and refused by MQTT."""
 
 
 class Command(BaseModel):
@@ -67,6 +81,8 @@ class Command(BaseModel):
     """Which setting is meant, as a path with dots below the machine."""
     value: Any = None
     """What it shall be."""
+    text: str | None = Field(None, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")
+    """What is noted; nothing takes a note away."""
     undo: bool = Field(False, strict=True)
     """Take back what was said of an alert."""
     id: str | None = Field(None, max_length=100)
@@ -93,8 +109,13 @@ class Command(BaseModel):
 
     @property
     def is_word(self) -> bool:
-        """Whether it says what an alert was, which is answered."""
-        return self.command in (CommandKind.NORMAL, CommandKind.FAULT)
+        """Whether it says something of an alert, which is answered."""
+        return self.command in (CommandKind.NORMAL, CommandKind.FAULT, CommandKind.NOTE)
+
+    @property
+    def is_upkeep(self) -> bool:
+        """Whether it is for who looks after the box, which is answered."""
+        return self.command in UPKEEP
 
     @field_validator("over")
     @classmethod

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from asd_daemon.errors import CannotStartError
 from asd_daemon.tell.commands import Answer
@@ -69,12 +69,13 @@ class LiveClient:
         self._lines.close()
         self._connection.close()
 
-    def command(self, machine: str | None, wish: Mapping[str, object]) -> Answer:
+    def command(self, machine: str | None, wish: Mapping[str, object], file: BinaryIO | None = None) -> Answer:
         """Give it a command as docs/mqtt.md has it; what came of it.
 
         Args:
             machine: whose; None: of all of the daemon.
             wish: the command.
+            file: what is handed over with it, open at its beginning.
 
         Raises:
             CannotStartError: it does not answer.
@@ -83,7 +84,10 @@ class LiveClient:
         line = json.dumps({"machine": machine, "command": {**wish, "id": asked}}) + "\n"
         until_s = time.monotonic() + ANSWER_S
         try:
-            self._connection.sendall(line.encode())
+            if file is None:
+                self._connection.sendall(line.encode())
+            else:
+                socket.send_fds(self._connection, [line.encode()], [file.fileno()])
             while time.monotonic() < until_s:
                 said = self._next("answer")
                 if said["id"] == asked:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from asd_daemon.private_files import make_private_folder
 
@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 _MOST_CLIENTS = 8
 _MOST_UNREAD_BYTES = 2_000_000
 _MOST_REQUEST_BYTES = 65_536
+_MOST_FILES = 1
 
 
 @dataclass
@@ -36,6 +37,8 @@ class LiveClient:
     listen: frozenset[str] = frozenset()
     """Machines of which it wants the sound itself."""
     scores_seen: int = 0
+    file: BinaryIO | None = None
+    """What was handed over last, and nobody has taken yet."""
 
 
 class LiveClients:
@@ -80,6 +83,14 @@ class LiveClients:
                 self._clients[number].unsent += line
                 self._send(number)
 
+    def take_file(self, number: int) -> BinaryIO | None:
+        """The file that a client has handed over, which is the caller's to close from now on."""
+        client = self._clients.get(number)
+        if client is None:
+            return None
+        file, client.file = client.file, None
+        return file
+
     def close(self) -> None:
         """Let go of all, and remove the socket."""
         for number in list(self._clients):
@@ -101,11 +112,14 @@ class LiveClients:
     def _read(self, number: int) -> list[dict[str, Any]]:
         client = self._clients[number]
         try:
-            got = client.connection.recv(4096)
+            got, files, _, _ = socket.recv_fds(client.connection, 4096, _MOST_FILES)
         except BlockingIOError:
             return []
         except OSError:
-            got = b""
+            got, files = b"", []
+        for file in files:  # the last one counts
+            self._close_file(client)
+            client.file = os.fdopen(file, "rb")
         client.request += got
         if not got or len(client.request) > _MOST_REQUEST_BYTES:
             self._drop(number)
@@ -139,8 +153,15 @@ class LiveClients:
 
     def _drop(self, number: int) -> None:
         client = self._clients.pop(number)
+        self._close_file(client)
         self._selector.unregister(client.connection)
         client.connection.close()
+
+    @staticmethod
+    def _close_file(client: LiveClient) -> None:
+        if client.file is not None:
+            client.file.close()
+            client.file = None
 
 
 def _bind(file: Path) -> socket.socket:

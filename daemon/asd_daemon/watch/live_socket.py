@@ -4,8 +4,8 @@
 
 The daemon says `machines` once a second, `scores` on connecting and then as they come, and four times a second `sound`, or `pcm`, of the
 machines that a client has asked for: `{"sound": ["fan"], "listen": ["fan"]}`. A line `{"machine": "fan", "command": {…}}` is a command as
-docs/mqtt.md has it (`machine` null: of all of the daemon); what came of it is an `answer`. One thread serves all; it is last in line for
-what the hearing threads leave.
+docs/mqtt.md has it (`machine` null: of all of the daemon), with a file where one is handed over (SCM_RIGHTS); what came of it is an
+`answer`. One thread serves all; it is last in line for what the hearing threads leave.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,10 +35,12 @@ from asd_daemon.watch.report import Reports
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.25
+_SOON_S = 0.03
+"""While somebody waits for an answer."""
 _STATES_EVERY_S = 1.0
 AlarmRules = Callable[[], dict[str, AlarmRule]]
 Facts = Callable[[], dict[str, dict[str, Any]]]
-GiveCommand = Callable[[str | None, Command, Callable[[Answer], None]], None]
+GiveCommand = Callable[[str | None, Command, Callable[[Answer], None], BinaryIO | None], None]
 
 
 class LiveSocket:
@@ -49,10 +51,12 @@ class LiveSocket:
         sound: what the hearing threads leave.
         scores: the score log.
         rules: by which rules the machines' windows become alerts.
-        give: passes a command on to a machine, None: to all of the daemon; the answer may come from any thread.
-        facts: `title` of each machine, and `chosen`: the values that people chose, by their keys.
+        give: passes a command on to a machine, None: to all of the daemon; with the file that was handed over. The answer, after which the
+            file is closed, may come from any thread.
+        facts: of each machine `title`, `budget` in false alarms a week and `chosen`: the values that people chose, by their keys.
         node: this box's name.
         version: of the program.
+        bundle: name and version of what the machines are judged with.
     """
 
     def __init__(
@@ -66,8 +70,9 @@ class LiveSocket:
         node: str,
         version: str,
         facts: Facts = dict,
+        bundle: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._facts = facts
+        self._facts, self._bundle = facts, bundle
         self._file = folder / f"live-{os.getpid()}.sock"
         self._sound, self._scores, self._rules, self._give = sound, scores, rules, give
         self._about: dict[str, Any] = {"node": node, "version": version, "pid": os.getpid()}
@@ -75,7 +80,7 @@ class LiveSocket:
         self._stop = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._columns: dict[str, SpectrogramColumns] = {}
-        self._said_s = float("-inf")
+        self._said_s, self._says_soon, self._unanswered = float("-inf"), 0, 0
         self._thread: threading.Thread | None = None
 
     def start(self, reports: Reports) -> None:
@@ -102,10 +107,10 @@ class LiveSocket:
         known: frozenset[int] = frozenset()
         try:
             while not self._stop.is_set():
-                for number, wish in clients.poll(_TICK_S):
+                for number, wish in clients.poll(_SOON_S if self._unanswered or self._says_soon else _TICK_S):
                     self._take(clients, number, wish)
                 if clients.all.keys() != known:
-                    known, self._said_s = frozenset(clients.all), float("-inf")
+                    known, self._said_s, self._unanswered = frozenset(clients.all), float("-inf"), 0
                 self._want(clients)
                 if known:
                     self._say_all(clients)
@@ -116,17 +121,21 @@ class LiveSocket:
     def _take(self, clients: LiveClients, number: int, wish: dict[str, Any]) -> None:
         if "command" in wish:
             machine = wish.get("machine")
-            self._command(number, None if machine is None else str(machine), wish["command"])
+            file = clients.take_file(number)
+            self._command(number, None if machine is None else str(machine), wish["command"], file)
         elif number in (known := clients.all):
             for kind in ("sound", "listen"):
                 names = wish.get(kind)
                 setattr(known[number], kind, frozenset(map(str, names)) if isinstance(names, list) else frozenset())
 
-    def _command(self, number: int, machine: str | None, wish: object) -> None:
+    def _command(self, number: int, machine: str | None, wish: object, file: BinaryIO | None) -> None:
         """Pass a command on; one that is not answered by the machine is answered here."""
         asked = wish.get("id") if isinstance(wish, dict) else None
+        self._unanswered += 1
 
         def reply(answer: Answer) -> None:
+            if file is not None:
+                file.close()
             self._answers.put((number, {"kind": "answer", "id": asked, "ok": answer.ok, "text": answer.text}))
 
         try:
@@ -134,9 +143,9 @@ class LiveSocket:
         except ValueError as e:
             reply(Answer(False, str(e)))
             return
-        if command.is_setting:
-            _LOG.info("%s: asked to %s %s", machine or "daemon", command.command.value, command.key)
-            self._give(machine, command, reply)
+        if command.is_setting or command.is_upkeep:
+            _LOG.info("%s: asked to %s %s", machine or "daemon", command.command.value, command.key or "")
+            self._give(machine, command, reply, file)
         elif command.command is CommandKind.ENROLL:
             reply(Answer(False, "learning is begun by MQTT or `asd-daemon enroll`"))
         elif self._reports is None or machine is None or machine not in self._reports():
@@ -144,7 +153,7 @@ class LiveSocket:
         else:
             self._said_s = float("-inf")  # so that the state after it is said soon
             _LOG.info("%s: asked to %s", machine, command.command.value)
-            self._give(machine, command, reply)
+            self._give(machine, command, reply, None)
             if not command.is_word:
                 reply(Answer(True, f"{machine}: {command.command.value} is passed on"))
 
@@ -156,12 +165,14 @@ class LiveSocket:
 
     def _say_all(self, clients: LiveClients) -> None:
         now_s = time.monotonic()
-        if now_s - self._said_s >= _STATES_EVERY_S:
-            self._said_s = now_s
-            clients.say(self._states(), clients.all)
         while not self._answers.empty():
             number, answer = self._answers.get()
             clients.say(answer, [number])
+            self._unanswered = max(0, self._unanswered - 1)
+            self._says_soon = 2  # the machine's thread may be about to change its state
+        if self._says_soon or now_s - self._said_s >= _STATES_EVERY_S:
+            self._said_s, self._says_soon = now_s, max(0, self._says_soon - 1)
+            clients.say(self._states(), clients.all)
         for number, client in clients.all.items():
             client.scores_seen, new = self._scores.recent(client.scores_seen)
             if new:
@@ -199,11 +210,13 @@ class LiveSocket:
             machines[name] = {
                 **{k: v for k, v in state.items() if k not in ("schema", "node", "machine")},
                 "counts": asdict(report.counts),
-                **facts.get(name, {"title": None, "chosen": {}}),
+                **facts.get(name, {"title": None, "budget": None, "chosen": {}}),
                 "rule": asdict(rules[name]) if name in rules else None,
                 "heard_ago_s": None if ago_s is None else round(ago_s, 1),
             }
-        redacted: dict[str, Any] = redact_all({"kind": "machines", **self._about, "machines": machines})
+        redacted: dict[str, Any] = redact_all(
+            {"kind": "machines", **self._about, "bundle": self._bundle(), "machines": machines}
+        )
         return redacted
 
 

@@ -7,12 +7,14 @@ import logging
 import os
 import textwrap
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from asd_daemon.redaction import redact, redact_all
 
+_MOST_LINE_CHARACTERS = 2000
 _MOST_SUBJECTS = 1000  # of log lines whose repeats are counted
 ANSWER = {"is_answer": True}
 """`extra` of a line that answers what somebody has asked for just now: it is written however often."""
@@ -147,6 +149,31 @@ def is_the_journal(descriptor: int, environment: Mapping[str, str] = os.environ)
     return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
+class RecentLines(logging.Filter):
+    """Keeps the last lines that the filters before it let through in memory, for who can't read the journal."""
+
+    def __init__(self, most: int = 200) -> None:
+        super().__init__()
+        self._formatter = TextFormatter()
+        self._lines: deque[str] = deque(maxlen=most)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True."""
+        self._lines.append(self._formatter.format(record)[:_MOST_LINE_CHARACTERS])
+        return True
+
+    @property
+    def text(self) -> str:
+        """All of them, the oldest first; from any thread."""
+        return "\n".join(self._lines.copy())
+
+
+def recent_log() -> str:
+    """The last lines of this process's log, without secrets; nothing where they are not kept."""
+    filters = [one for handler in logging.getLogger().handlers for one in handler.filters]
+    return next((one.text for one in filters if isinstance(one, RecentLines)), "")
+
+
 def log_to_stderr(*, as_json: bool, verbose: bool, view_width: int | None = None) -> None:
     """Send the log to standard error; journald keeps it, we write no file.
 
@@ -161,6 +188,7 @@ def log_to_stderr(*, as_json: bool, verbose: bool, view_width: int | None = None
     handler.setFormatter(JournalFormatter(formatter) if is_journal else formatter)
     handler.addFilter(MachineNamed())  # first, so that repeats are counted for each machine
     handler.addFilter(RepeatLimit())
+    handler.addFilter(RecentLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -80,6 +80,19 @@ class Access:
             raise HTTPException(401, "log in first")
         return visitor
 
+    def require_operator(self, request: Request, token: str) -> Visitor:
+        """Who asks, if they may change something and have come from a page of ours.
+
+        Raises:
+            HTTPException: they may not, or have not.
+        """
+        visitor = self.require(request)
+        if not visitor.may_act:
+            raise HTTPException(403, "you may look, but change nothing")
+        if visitor.is_new or not self.sessions.is_form_token(visitor.cookie, token):
+            raise HTTPException(403, "the form is too old; load the page again")
+        return visitor
+
     async def form(self, request: Request, *, acts: bool = True) -> dict[str, str]:
         """The fields of a form.
 

@@ -14,6 +14,7 @@ from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.pages import Pages
 
 _MOST_NAME_CHARACTERS = 60
+MOST_NOTE_CHARACTERS = 1000
 _MUTES_MIN = (0, 60, 480, 1440)
 
 
@@ -36,6 +37,17 @@ class Actions:
         elif word != "normal":
             raise HTTPException(400, "say normal, or give the fault a name of up to 60 characters, such as bearing")
         told = await self._hub.command(record.machine, wish)
+        return self._back(request, f"/alerts/{record.event_id}", told)
+
+    async def note(self, request: Request) -> Response:
+        """Somebody writes something down about an alert; nothing: what was written goes."""
+        form = await self._access.form(request)
+        record, text = await self._pages.record(request), form.get("text", "").replace("\r\n", "\n").strip()
+        if len(text) > MOST_NOTE_CHARACTERS:
+            raise HTTPException(400, f"a note may have {MOST_NOTE_CHARACTERS} characters, this one has {len(text)}")
+        wish = {"command": "note", "event_id": record.event_id, "text": text}
+        done, words = await self._hub.command(record.machine, wish)
+        told = (done, ("Noted." if text else "The note is gone.") if done else words)
         return self._back(request, f"/alerts/{record.event_id}", told)
 
     async def acknowledge(self, request: Request) -> Response:

@@ -48,6 +48,12 @@ class AlertRecord:
         name = self._said().get("name")
         return name if isinstance(name, str) else None
 
+    @property
+    def note(self) -> str:
+        """What somebody has written down about it."""
+        note = self._said().get("note")
+        return note if isinstance(note, str) else ""
+
     def _said(self) -> dict[str, Any]:
         """The daemon's own file of the alert, where one is kept."""
         try:

@@ -33,6 +33,7 @@ from asd_daemon.web.sessions import Sessions, Tries, read_passwords, role_of_pas
 from asd_daemon.web.sounds import NormalSounds, live_wave
 from asd_daemon.web.static_files import StaticFiles
 from asd_daemon.web.system_report import SystemReport
+from asd_daemon.web.upkeep import MachineUpkeep
 from asd_daemon.web.words import iso
 
 _BEAT_S = 5.0
@@ -58,6 +59,7 @@ class Application:
     def asgi(self) -> ASGIApp:
         """What the server calls."""
         pages, actions = self._pages, Actions(self._access, self.hub, self._pages)
+        upkeep = MachineUpkeep(self._access, self.hub, pages, self._places)
         routes = [
             Route("/", pages.now),
             Route("/history", pages.history),
@@ -65,11 +67,18 @@ class Application:
             Route("/alerts", pages.alerts),
             Route("/alerts/{event_id}", pages.alert),
             Route("/alerts/{event_id}/say", actions.say, methods=["POST"]),
+            Route("/alerts/{event_id}/note", actions.note, methods=["POST"]),
             Route("/alerts/{event_id}/acknowledge", actions.acknowledge, methods=["POST"]),
             Route("/mute", actions.mute, methods=["POST"]),
             Route("/machines", pages.machines_page),
+            Route("/machines/call", upkeep.call, methods=["POST"]),
+            Route("/machines/budget", upkeep.budget, methods=["POST"]),
+            Route("/machines/forget", upkeep.forget, methods=["POST"]),
+            Route("/machines/{machine}/backup", upkeep.backup),
+            Route("/machines/{machine}/restore", upkeep.restore, methods=["POST"]),
             Route("/system", pages.system),
             Route("/system/support.zip", self._support),
+            Route("/system/rollback", upkeep.roll_back, methods=["POST"]),
             Route("/login", self._login_page, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", self._logout, methods=["POST"]),

@@ -15,6 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY_BYTES, MOST_HEAD_BYTES = 65_536, 16_384
+MOST_BACKUP_BYTES = 512 * 2**20
+"""Of a request that brings a machine's backup."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; connect-src 'self';"
     " manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -67,7 +69,7 @@ class Guards:
             status, reason = refused
             await PlainTextResponse(f"{reason}\n", status)(scope, receive, send_guarded)
             return
-        await self._app(scope, _Limited(receive), send_guarded)
+        await self._app(scope, _Limited(receive, _most_body_bytes(scope)), send_guarded)
 
     def _objection(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
@@ -78,7 +80,7 @@ class Guards:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "only GET, HEAD and POST are understood"
         length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > MOST_BODY_BYTES:
+        if not length.isascii() or not length.isdigit() or int(length) > _most_body_bytes(scope):
             return 413, "the request is too long"
         if scope["method"] == "POST":
             own = f"{scope['scheme']}://{hosts[0]}".lower()
@@ -104,11 +106,17 @@ class Guards:
         return True
 
 
+def _most_body_bytes(scope: Scope) -> int:
+    """How long a request's body may be; who it is from is asked before a backup is read."""
+    is_backup = scope["path"].startswith("/machines/") and scope["path"].endswith("/restore")
+    return MOST_BACKUP_BYTES if is_backup and scope["method"] == "POST" else MOST_BODY_BYTES
+
+
 class _Limited:
     """A request's body that may not be longer than it may be, whatever its head says."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive, self._left = receive, MOST_BODY_BYTES
+    def __init__(self, receive: Receive, most_bytes: int) -> None:
+        self._receive, self._left = receive, most_bytes
 
     async def __call__(self) -> Message:
         message = await self._receive()

@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from asd_daemon.web.places import Places
 from asd_daemon.web.score_tables import Row
@@ -121,21 +122,63 @@ class LiveHub:
         """Whether no further browser is let in."""
         return len(self._watchers) >= MOST_WATCHERS
 
-    async def command(self, machine: str, wish: Mapping[str, object]) -> tuple[bool, str]:
-        """Ask the daemon that hears a machine for something (docs/mqtt.md, commands); whether it was done, and its words."""
+    async def command(self, machine: str, wish: Mapping[str, object], file: BinaryIO | None = None) -> tuple[bool, str]:
+        """Ask the daemon that hears a machine for something (docs/mqtt.md, commands); whether it was done, and its words.
+
+        Args:
+            machine: whose.
+            wish: the command.
+            file: what is handed over with it, open at its beginning.
+        """
         daemon = next((d for d in self._daemons.values() if machine in d.machines and not d.writer.is_closing()), None)
         if daemon is None:
             return False, f"Nobody listens to {machine} now; start its daemon, or use asd-daemon alerts on the box."
+        return await self._ask(daemon, machine, wish, file)
+
+    async def command_any(
+        self, machine: str | None, wish: Mapping[str, object], file: BinaryIO | None = None
+    ) -> tuple[bool, str]:
+        """Ask one daemon after the other until one has done it: for what no machine that is heard is asked for."""
+        told = (False, "No daemon runs on this box.")
+        for daemon in list(self._daemons.values()):
+            if not daemon.writer.is_closing():
+                if file is not None:
+                    file.seek(0)
+                told = await self._ask(daemon, machine, wish, file)
+                if told[0]:
+                    break
+        return told
+
+    async def logs(self) -> list[tuple[str, str]]:
+        """The last lines of each running daemon's log, with its machines."""
+        asked = [d for d in self._daemons.values() if not d.writer.is_closing()]
+        said = [await self._ask(daemon, None, {"command": "log"}, waits=False) for daemon in asked]
+        return [(", ".join(daemon.machines), text) for daemon, (_, text) in zip(asked, said, strict=True)]
+
+    async def _ask(
+        self,
+        daemon: _Daemon,
+        machine: str | None,
+        wish: Mapping[str, object],
+        file: BinaryIO | None = None,
+        *,
+        waits: bool = True,
+    ) -> tuple[bool, str]:
         asked = secrets.token_hex(8)
         answer = self._asked[asked] = asyncio.get_running_loop().create_future()
+        line = json.dumps({"machine": machine, "command": {**wish, "id": asked}}).encode() + b"\n"
         try:
-            daemon.writer.write(json.dumps({"machine": machine, "command": {**wish, "id": asked}}).encode() + b"\n")
+            if file is None:
+                daemon.writer.write(line)
+            else:
+                _hand_over(daemon.writer, line, file)
             said = await asyncio.wait_for(answer, _ANSWER_WITHIN_S)
         except (OSError, TimeoutError):
             return False, "The daemon has not answered yet; it takes the word when it judges the next window."
         finally:
             self._asked.pop(asked, None)
-        await self._hear_twice(daemon)
+        if waits:
+            await self._hear_twice(daemon)
         return bool(said["ok"]), str(said["text"])
 
     async def _hear_twice(self, daemon: _Daemon) -> None:
@@ -183,7 +226,7 @@ class LiveHub:
         if said["kind"] == "machines":
             daemon.machines, daemon.said_s = said["machines"], time.monotonic()
             daemon.times_said += 1
-            daemon.about = {key: said[key] for key in ("node", "version", "pid")}
+            daemon.about = {key: said[key] for key in ("node", "version", "pid", "bundle")}
         elif said["kind"] == "scores":
             for machine, at, *rest in said["scores"]:
                 at_ms = round(datetime.fromisoformat(at).timestamp() * 1000)
@@ -214,6 +257,18 @@ class LiveHub:
             if daemon.wish != wish and not daemon.writer.is_closing():
                 daemon.wish = wish
                 daemon.writer.write(wish)
+
+
+def _hand_over(writer: asyncio.StreamWriter, line: bytes, file: BinaryIO) -> None:
+    """Send a line with a file.
+
+    Raises:
+        OSError: the daemon does not take it at this moment.
+    """
+    if writer.transport.get_write_buffer_size():
+        raise BlockingIOError("the daemon does not read")
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+        socket.send_fds(connection, [line], [file.fileno()])
 
 
 def _heard(machine: dict[str, Any]) -> dict[str, Any]:

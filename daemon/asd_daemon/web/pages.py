@@ -32,6 +32,7 @@ NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "troubles": [],
     "acknowledged": False,
     "title": None,
+    "budget": None,
     "chosen": {},
 }
 """What a machine is like whose daemon does not run."""
@@ -166,7 +167,8 @@ class Pages:
         """How the box is."""
         visitor = self._access.require(request)
         report = await anyio.to_thread.run_sync(self._system.read)
-        return self.render(request, visitor, "system.html", report=report, abouts=self._hub.abouts())
+        logs = await self._hub.logs() if visitor.may_act else []
+        return self.render(request, visitor, "system.html", report=report, abouts=self._hub.abouts(), logs=logs)
 
     async def failure(self, request: Request, error: Exception) -> Response:
         """What can't be answered, in a sentence; who must log in is sent there."""

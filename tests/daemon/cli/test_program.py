@@ -377,6 +377,8 @@ def test_every_command_and_option_has_help() -> None:
         "alerts fault",
         "alerts list",
         "alerts normal",
+        "alerts note",
+        "alerts play",
         "alerts show",
         "bundle install",
         "bundle rollback",

@@ -17,7 +17,7 @@ from asd_daemon.judge.features.change import Change, ChangeKind
 from asd_daemon.judge.features.spectral_difference import Band, Difference
 from asd_daemon.judge.scoring.verdict import Likeness
 from asd_daemon.judge.thresholds.threshold import Threshold
-from asd_daemon.tell.commands import Answer, Command, CommandKind, parse_command
+from asd_daemon.tell.commands import UPKEEP, Answer, Command, CommandKind, parse_command
 from asd_daemon.tell.mqtt.discovery import describes, device_id, discoveries, former_topics
 from asd_daemon.tell.mqtt.topics import Topics
 from asd_daemon.tell.payloads import (
@@ -146,7 +146,9 @@ def test_schemas_know_every_word_of_ours_and_no_other() -> None:
     assert set(state) == {c.value for c in Condition}
     changes = schema("alert").schema["properties"]["changes"]["items"]["properties"]["kind"]["enum"]
     assert set(changes) == {kind.value for kind in ChangeKind}
-    assert set(schema("command").schema["properties"]["command"]["enum"]) == {k.value for k in CommandKind}
+    assert set(schema("command").schema["properties"]["command"]["enum"]) == {
+        k.value for k in set(CommandKind) - UPKEEP
+    }
 
 
 @pytest.mark.parametrize("name", ["state", "score", "alert"])
@@ -181,6 +183,10 @@ def test_schema_refuses_what_is_missing_or_unknown(name: str) -> None:
         {"command": "fault", "name": "two\nlines"},
         {"command": "fault", "name": "x" * 61},
         {"command": "normal", "undo": "perhaps"},
+        {"command": "note", "text": "Belt was loose.\nTightened."},
+        {"command": "note", "event_id": "1", "text": None},
+        {"command": "note", "text": "x" * 1001},
+        {"command": "note", "text": "bell \x07"},
         {"command": "explode"},
         {"command": "mute", "minutes": 0},
         {"command": "mute", "minutes": 1e9},
@@ -284,10 +290,11 @@ def test_description_of_another_machine_is_known_as_such() -> None:
 def test_discovery_buttons_send_commands_that_are_understood() -> None:
     ((_, payload),) = discoveries(Topics("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True))
     pressed = [c["payload_press"] for c in payload["components"].values() if c["platform"] == "button"]
-    assert {parse_command(p.encode()).command for p in pressed} == set(CommandKind) - {
+    assert {parse_command(p.encode()).command for p in pressed} == set(CommandKind) - UPKEEP - {
         CommandKind.ENROLL,
         CommandKind.NORMAL,
         CommandKind.FAULT,
+        CommandKind.NOTE,
         CommandKind.SET,
         CommandKind.UNSET,
     }

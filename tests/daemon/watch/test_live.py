@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -93,10 +93,10 @@ class _Reader:
         self.connection.close()
 
 
-Give = Callable[[str | None, Command, Callable[[Answer], None]], None]
+Give = Callable[[str | None, Command, Callable[[Answer], None], BinaryIO | None], None]
 
 
-def ignore(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
+def ignore(machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None) -> None:
     raise AssertionError(f"{machine} was asked to {command}")
 
 
@@ -193,7 +193,7 @@ def test_a_socket_that_cannot_be_made_costs_the_view_alone(tmp_path: Path) -> No
 def test_commands_are_passed_on_and_answered_and_others_are_refused_in_words(tmp_path: Path) -> None:
     asked: list[tuple[str | None, Command]] = []
 
-    def give(machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
+    def give(machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None) -> None:
         asked.append((machine, command))
         if command.is_word:
             threading.Thread(target=reply, args=(Answer(True, "3 windows are taken for normal"),)).start()

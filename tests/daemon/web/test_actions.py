@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -36,11 +37,15 @@ class Daemon:
 
     answer: Answer = TAKEN
     asked: list[tuple[str | None, Command]] = field(default_factory=list)
+    files: list[bytes | None] = field(default_factory=list)
     sound: LiveSound = field(default_factory=LiveSound)
 
-    def give(self, machine: str | None, command: Command, reply: Callable[[Answer], None]) -> None:
+    def give(
+        self, machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None
+    ) -> None:
         self.asked.append((machine, command))
-        if command.is_word or command.is_setting:
+        self.files.append(None if file is None else file.read())
+        if command.is_word or command.is_setting or command.is_upkeep:
             reply(self.answer)
 
     @contextmanager

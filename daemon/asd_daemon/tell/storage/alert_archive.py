@@ -54,6 +54,8 @@ class ArchivedAlert(BaseModel):
     name: str | None = None
     """What the fault is called."""
     said_at: datetime | None = None
+    note: str | None = None
+    """What somebody has written down about it."""
 
 
 class AlertArchive:
@@ -138,8 +140,19 @@ class AlertArchive:
         self.write(said)
         return said
 
+    def note(self, event_id: str, text: str | None) -> ArchivedAlert:
+        """Keep what somebody writes down about an alert, in place of what was written before.
+
+        Raises:
+            UsageError: there is no such alert.
+            OSError: the disk refuses.
+        """
+        noted = self.read(event_id).model_copy(update={"note": text or None})
+        self.write(noted)
+        return noted
+
     def _make_room(self) -> None:
-        for alert in [alert for alert in self.all() if alert.word is None][:-MOST_ALERTS]:
+        for alert in [alert for alert in self.all() if alert.word is None and alert.note is None][:-MOST_ALERTS]:
             self._vectors_file(alert.event_id).unlink(missing_ok=True)
             self._file(alert.event_id).unlink(missing_ok=True)
 

@@ -18,21 +18,38 @@ asd.scores = async function (machine, from, to) {
   return { time, score, threshold, reason: take(Uint8Array), reasons: head.reasons, bucket: head.bucket_s };
 };
 
+// The usual score over time, in which a drift shows: mean of the windows below their limit, with a time constant
+asd.usual = function (table, constant) {
+  let mean = NaN, before = NaN;
+  return Array.from(table.time, (time, i) => {
+    const score = table.score[i];
+    if (!Number.isNaN(score) && !(score > table.threshold[i])) {
+      const weight = Number.isNaN(mean) ? 1 : 1 - Math.exp(-Math.max(1, time - before) / constant);
+      mean = Number.isNaN(mean) ? score : mean + weight * (score - mean);
+      before = time;
+    }
+    return mean;
+  });
+};
+
 // uPlot wants null where there is nothing; a line is not drawn over a time without windows
 asd.series = function (table) {
-  const time = [], score = [], threshold = [];
+  const time = [], score = [], threshold = [], usual = [];
+  const last = table.time.at(-1) - table.time[0] || 0, means = asd.usual(table, Math.max(3600, last / 24));
   const gap = Math.max(60, 3 * table.bucket);
   for (let i = 0; i < table.time.length; i++) {
     if (i && table.time[i] - table.time[i - 1] > gap) {
       time.push(table.time[i - 1] + 1);
       score.push(null);
       threshold.push(null);
+      usual.push(null);
     }
     time.push(table.time[i]);
     score.push(Number.isNaN(table.score[i]) ? null : table.score[i]);
     threshold.push(Number.isNaN(table.threshold[i]) ? null : table.threshold[i]);
+    usual.push(Number.isNaN(means[i]) ? null : means[i]);
   }
-  return [time, score, threshold];
+  return [time, score, threshold, usual];
 };
 
 asd.axis = function (small) {

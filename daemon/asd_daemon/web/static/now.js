@@ -81,7 +81,7 @@
     async draw() {
       const now = Date.now() / 1000;
       try {
-        this.table = asd.series(await asd.scores(this.name, now - hours * 3600, now + 60));
+        this.table = asd.series(await asd.scores(this.name, now - hours * 3600, now + 60)).slice(0, 3);
       } catch (error) {
         this.parts.chart.dataset.empty = "the scores can't be read just now";
         return;

@@ -1,0 +1,133 @@
+"""Machines are named, backed up, restored and removed on the pages, by who may, and the daemon does it while it listens."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from asd_daemon.web.guards import MOST_BACKUP_BYTES
+from asd_daemon.web.sessions import OPERATOR, VIEWER, set_password
+from rig.daemon import RunningDaemon, ask
+from rig.page import Answer, RunningPage
+from rig.waiting import wait_until
+
+PASSWORD, VIEWERS = "correct horse battery", "only looking around"
+
+
+@dataclass
+class Rig:
+    home: Path
+    page: RunningPage
+
+    def do(self, path: str, **fields: str) -> str:
+        """Send a form; the notice on the page that follows."""
+        done = self.page.post(path, {"token": self.page.token("/machines"), **fields})
+        assert done.status == 303, done.text
+        text = self.page.ask(done.headers["location"]).text
+        return text.partition('role="status">')[2].partition("</p>")[0]
+
+    def send(self, machine: str, content: bytes, token: str | None = None) -> Answer:
+        headers = {"X-Form-Token": token or self.page.token("/machines"), "Origin": self.page.origin}
+        return self.page.ask(f"/machines/{machine}/restore", "POST", content, headers)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    home = tmp_path_factory.mktemp("upkeep")
+    for role, password in ((OPERATOR, PASSWORD), (VIEWER, VIEWERS)):
+        set_password(home / "passwords", role, password)
+    source = "simulate:fan?seed=4&speed=100"
+    done = ask("enroll", "--machine", "fan", "--source", source, "--minutes", "3", home=home)
+    assert done.returncode == 0, done.stderr
+    (home / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": "fan?seed=4&speed=5"}}}}))
+    with (
+        RunningDaemon("run", "--no-mqtt", "--config", home / "c.json", home=home) as daemon,
+        RunningPage(home, password_file=str(home / "passwords")) as page,
+    ):
+        page.log_in(PASSWORD)
+        wait_until(lambda: "Use this budget" in page.ask("/machines").text, "the daemon is known")
+        yield Rig(home, page)
+        assert daemon.stop() == 0
+
+
+@pytest.fixture
+def rig(running: Rig) -> Rig:
+    running.page.cookie = None
+    running.page.log_in(PASSWORD)
+    return running
+
+
+def test_machine_gets_a_name_and_a_budget_and_gives_them_back(rig: Rig) -> None:
+    assert "title is &#34;Fan of line 3&#34; now" in rig.do("/machines/call", machine="fan", title=" Fan of line 3 ")
+    assert "<h2>Fan of line 3</h2>" in rig.page.ask("/machines").text
+    assert "unset again, as configured" in rig.do("/machines/call", machine="fan", title="")
+    assert "is 0.5 now" in rig.do("/machines/budget", machine="fan", budget="0.5")
+    assert 'value="0.5"' in rig.page.ask("/machines").text
+    assert "should be greater than 0, got -1.0" in rig.do("/machines/budget", machine="fan", budget="-1")
+    assert "again, as configured" in rig.do("/machines/budget", machine="fan", budget="")
+    token = rig.page.token("/machines")
+    for wrong in ("many", "nan", "inf"):
+        refused = rig.page.post("/machines/budget", {"token": token, "machine": "fan", "budget": wrong})
+        assert refused.status == 400
+        assert wrong in refused.text
+    assert rig.page.post("/machines/call", {"token": token, "machine": "fan", "title": "x" * 101}).status == 400
+    assert rig.page.post("/machines/call", {"token": token, "machine": "saw", "title": "x"}).status == 404
+
+
+def test_backup_is_a_machine_that_another_name_takes_over_and_that_is_removed(rig: Rig) -> None:
+    backup = rig.page.ask("/machines/fan/backup")
+    assert backup.status == 200
+    assert backup.headers["content-disposition"] == 'attachment; filename="fan.asd-machine.zip"'
+    with zipfile.ZipFile(io.BytesIO(backup.body)) as archive:
+        assert json.loads(archive.read("machine.json"))["machine"] == "fan"
+    done = rig.send("spare", backup.body)
+    assert done.status == 200
+    assert "known, and heard by nobody yet" in done.text
+    listed = {one["machine"] for one in json.loads(ask("machines", "list", "--json", home=rig.home).stdout)}
+    assert listed == {"fan", "spare"}
+    assert rig.send("fan", backup.body).text.endswith("judged so from its next window on\n")
+    assert "type spare to say" in rig.do("/machines/forget", machine="spare", sure="fan")
+    assert rig.do("/machines/forget", machine="spare", sure="spare").startswith("spare is forgotten")
+    assert "is configured: delete it in" in rig.do("/machines/forget", machine="fan", sure="fan")
+    listed = {one["machine"] for one in json.loads(ask("machines", "list", "--json", home=rig.home).stdout)}
+    assert listed == {"fan"}
+
+
+def test_what_is_no_backup_is_refused_and_said(rig: Rig) -> None:
+    done = rig.send("fan", b"no zip")
+    assert done.status == 422
+    assert "can't be read as a machine" in done.text
+    assert "can&#39;t be read as a machine" in rig.page.ask("/machines").text
+    assert rig.send("..", b"").status in (404, 422)
+    assert rig.page.ask("/machines/none/backup").status == 404
+    assert rig.page.ask("/machines/../backup").status == 404
+
+
+def test_viewer_fetches_no_backup_and_changes_nothing(rig: Rig) -> None:
+    rig.page.log_in(VIEWERS)
+    text = rig.page.ask("/machines").text
+    assert "Change, back up, remove" not in text
+    assert rig.page.ask("/machines/fan/backup").status == 403
+    assert "Last lines of the log" not in rig.page.ask("/system").text
+    rig.page.cookie = None
+    assert rig.page.ask("/machines/fan/backup", headers={"Accept": "text/html"}).status in (303, 401)
+    for token in ("", "made up"):
+        assert rig.send("fan", b"", token or "none").status in (401, 403)
+
+
+def test_upload_that_is_too_long_is_refused_before_it_is_read(rig: Rig) -> None:
+    headers = {"Content-Length": str(MOST_BACKUP_BYTES + 1), "X-Form-Token": rig.page.token("/machines")}
+    assert rig.page.ask("/machines/fan/restore", "POST", b"", headers).status == 413
+
+
+def test_log_and_bundle_are_shown_and_where_there_is_no_earlier_bundle_that_is_said(rig: Rig) -> None:
+    text = rig.page.ask("/system").text
+    assert "listening to fan" in text
+    assert "asd-edge-default" in text
+    assert "no bundle was installed here" in rig.do("/system/rollback")
