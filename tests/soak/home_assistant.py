@@ -33,6 +33,7 @@ LIMIT_S = 5.0
 PATIENCE_S = 120.0
 CORE = Path(__file__).resolve().parents[1] / "rig" / "home_assistant_core.py"
 _UNHEARD = {"binary_sensor.fan_box_problem": "unavailable", "sensor.fan_box_score": "unavailable"}
+_PICTURE = "image.fan_box_last_alert"
 _PLAYER = """
 import pathlib, sys, time
 sound, gone = open(sys.argv[1], "rb").read(), pathlib.Path(sys.argv[2])
@@ -120,7 +121,7 @@ def proof(python: Path, folder: Path) -> dict[str, float]:
         AssertionError: it does not show something.
     """
     ear, gone = simulated_fan(), folder / "gone"
-    (folder / "sound").write_bytes((np.clip(ear.healthy, -1, 1) * 32767).astype("<i2").tobytes())
+    say(folder, ear.healthy)
     (folder / "play.py").write_text(_PLAYER)
     source = {"command": f"{sys.executable} {folder}/play.py {folder}/sound {gone}", "speed": 0}
     configuration: dict[str, Any] = {"node": "box", "machines": {"fan": {"source": source}}}
@@ -163,6 +164,14 @@ def proof(python: Path, folder: Path) -> dict[str, float]:
             seen["machine removed by a reload"] = home.seconds_until(
                 lambda states: "sensor.mill_box_state" not in states, "a machine is removed"
             )
+            say(folder, ear.failing)  # which the player reads when it begins anew
+            gone.touch()
+            home.seconds_until(is_unheard, "the source is gone")
+            gone.unlink()
+            home.seconds_until(lambda states: states["binary_sensor.fan_box_problem"] == "on", "an alert opens")
+            seen["picture of the alert"] = home.seconds_until(
+                lambda states: states.get(_PICTURE, "unknown") not in ("unknown", "unavailable"), "its picture"
+            )
             daemon.process.kill()
             seen["daemon killed"] = home.seconds_until(
                 lambda states: all(states[entity] == "unavailable" for entity in states if "fan_box" in entity),
@@ -170,6 +179,11 @@ def proof(python: Path, folder: Path) -> dict[str, float]:
             )
         seen["entities"] = len([entity for entity in home.states if "fan_box" in entity])
     return seen
+
+
+def say(folder: Path, sound: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+    """Have the player play something else from its next beginning on."""
+    (folder / "sound").write_bytes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 def is_heard(states: dict[str, str]) -> bool:

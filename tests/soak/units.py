@@ -1,8 +1,8 @@
 """`python -m soak.units`: the units under a real systemd, in a small Debian of its own (a container; wants root).
 
 Installed as a user would, two machines listen; then the configuration is changed and reloaded, again and again; a daemon is killed; the
-page is asked and restarted. What must hold: a reload costs no window and keeps the process, what needs a restart is said in the journal,
-what was killed listens again, and the page answers.
+page is asked and restarted, a webhook is told. What must hold: a reload costs no window and keeps the process, what needs a restart is said
+in the journal, what was killed listens again, the page answers, and an address that root alone may read gets its message.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from rig.people import HOST, Webhook
 from rig.systemd_box import SystemdBox, make_root, make_wheels, missing
 from rig.waiting import wait_until
 
@@ -30,7 +31,7 @@ class Installed:
         self.box = box
         box.run("python3", "-m", "venv", "/opt/asd-edge")
         pip = ["/opt/asd-edge/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/mnt/wheels"]
-        box.run(*pip, "asd-edge[web]")
+        box.run(*pip, "asd-edge[web,notify]")
         self.machines: dict[str, dict[str, Any]] = {
             name: {"source": {"simulate": f"{name}?speed=4"}} for name in ("fan", "gearbox")
         }
@@ -79,7 +80,7 @@ def main() -> int:
         root, wheels = Path(folder) / "root", Path(folder) / "wheels"
         say("Debian and wheels …")
         make_root(root)
-        make_wheels(wheels)
+        make_wheels(wheels, "web,notify")
         with SystemdBox(root, [wheels]) as box:
             try:
                 prove(Installed(box))
@@ -98,6 +99,7 @@ def prove(installed: Installed) -> None:
     reloads(installed)
     killed(installed)
     page(installed)
+    people(installed)
     stopped(installed)
 
 
@@ -154,6 +156,26 @@ def page(installed: Installed) -> None:
     process = installed.box.run("cat", f"/proc/{installed.show('asd-daemon-web', 'MainPID')}/status").stdout
     (memory,) = (line.split()[1] for line in process.splitlines() if line.startswith("VmRSS"))
     say(f"page: answers, also after a restart; {int(memory) / 1024:.0f} MB")
+
+
+def people(installed: Installed) -> None:
+    """Somebody is told by the unit's own user, with an address that root alone may read."""
+    with Webhook() as hook:
+        urls = installed.box.root / "etc/asd-daemon/notify-urls"
+        urls.write_text(f"ops = json://box:hunter2@{HOST}:{hook.port}\n")
+        urls.chmod(0o600)
+        installed.machines["fan"] = {"source": {"simulate": "fan?speed=10&fail=rubbing&fail_after=60"}}
+        installed.write(notify={"urls_credential": "notify-urls", "storm_s": 0})
+        installed.box.run(
+            PROGRAM, "service", "install", *(w for name in installed.machines for w in ("--machine", name))
+        )
+        installed.box.run("systemctl", "daemon-reload")
+        installed.box.run("systemctl", "restart", FAN)
+        (told,) = hook.wait_for(1)[:1]
+    assert told["title"] == "fan: sounds wrong"
+    assert told["attachments"], "with its picture"
+    assert "hunter2" not in installed.box.journal(FAN)
+    say("people: told by the unit, with a picture")
 
 
 def fetched(path: str) -> str:

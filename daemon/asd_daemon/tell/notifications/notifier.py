@@ -80,7 +80,7 @@ class Notifier:
         self._waiting.change_recipients(self._telling.recipients)
         self._is_on = telling is not None
         self._changed = threading.Condition(threading.RLock())
-        self._is_closed = False
+        self._is_started = self._is_closed = False
         self._processes: set[threading.Thread] = set()
         self._thread: threading.Thread | None = None
 
@@ -101,9 +101,16 @@ class Notifier:
         return (*lines, *filter(None, [self._items.write_error if self._is_on else None]))
 
     def start(self) -> None:
-        """Begin to send what waits."""
+        """Begin to send; there is no thread before there is something to do."""
         with self._changed:
-            if self._thread is None and self._is_on and not self._is_closed:
+            self._is_started = True
+            self._begin()
+
+    def _begin(self) -> None:
+        """Have a thread, where there is something to do or to wait for."""
+        with self._changed:
+            may_run = self._is_started and self._is_on and not self._is_closed and self._thread is None
+            if may_run and self._next_s(self._now_s()) < float("inf"):
                 self._thread = threading.Thread(target=self._run, name="tell-people", daemon=True)
                 self._thread.start()
 
@@ -114,7 +121,7 @@ class Notifier:
             self._waiting.change_recipients(self._telling.recipients)
             self._items.save()
             self._changed.notify_all()
-        self.start()
+            self._begin()
 
     def alert(self, machine: str, event: AlertEvent, details: AlertDetails) -> None:
         """An alert opened, changed or closed; what is to be told of it is on disk when this returns."""
@@ -130,6 +137,7 @@ class Notifier:
             with self._changed:
                 self._following.still_open(machine, event, self._now_s())
                 self._items.save()
+                self._begin()
 
     def state(self, machine: str, state: MachineState) -> None:
         """How a machine is has changed."""
@@ -170,12 +178,17 @@ class Notifier:
             if self._is_on and len(self._processes) < _MOST_PROCESSES:
                 batches = self._waiting.batches(now_s)
             self._items.save()
-            if batches:
-                thread = threading.Thread(target=self._send, args=(batches,), name="tell-people-now", daemon=True)
-                self._processes.add(thread)
-                thread.start()
-            next_s = min(self._following.next_s(), self._waiting.next_s(now_s))
-            return min(_LOOK_EVERY_S, max(0.0, next_s - now_s))
+            for has_failed in (False, True):
+                together = [batch for batch in batches if batch.has_failed is has_failed]
+                if together:
+                    thread = threading.Thread(target=self._send, args=(together,), name="tell-people-now", daemon=True)
+                    self._processes.add(thread)
+                    thread.start()
+            return min(_LOOK_EVERY_S, max(0.0, self._next_s(now_s) - now_s))
+
+    def _next_s(self, now_s: float) -> float:
+        """Unix time at which there is something to do."""
+        return min(self._following.next_s(), self._waiting.next_s(now_s))
 
     def wait_sent(self, timeout_s: float) -> bool:
         """Wait until nothing is on its way; whether that is so."""
@@ -188,6 +201,7 @@ class Notifier:
             for addressed in happened(now_s):
                 self._waiting.put(addressed, now_s)
             self._items.save()
+            self._begin()
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -195,7 +209,11 @@ class Notifier:
             with self._changed:
                 if self._is_closed:
                     return
-                pause_s = self.look()
+                try:
+                    pause_s = self.look()
+                except Exception:  # noqa: BLE001  # the top of a thread: no defect here may end the daemon
+                    _LOG.exception("it is not known whom to tell now")
+                    pause_s = _LOOK_EVERY_S
                 if self._is_closed:
                     return
                 is_full = len(self._processes) >= _MOST_PROCESSES
@@ -203,9 +221,11 @@ class Notifier:
 
     def _send(self, batches: Sequence[Batch]) -> None:
         """One process's worth, from a thread of its own."""
+        unknown = set(range(len(batches)))
 
         def result(number: int, why: str | None) -> None:
             with self._changed:
+                unknown.discard(number)
                 if why is None:
                     self._waiting.told(batches[number], self._now_s())
                 elif not self._is_closed:
@@ -214,6 +234,10 @@ class Notifier:
 
         try:
             self._sender.send([Job(batch.recipient, self._message(batch)) for batch in batches], result)
+        except Exception as e:  # noqa: BLE001  # the same: it costs a try
+            _LOG.exception("people could not be told")
+            for number in tuple(unknown):
+                result(number, f"{type(e).__name__}, see the log")
         finally:
             with self._changed:
                 self._processes.discard(threading.current_thread())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from asd_daemon.judge.alarm.alarm import AlertEvent
@@ -10,6 +11,7 @@ from asd_daemon.tell.notifications.notifier import Notifier
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from asd_daemon.tell.publisher import Publisher
 
+_LOG = logging.getLogger(__name__)
 _STOP_S = 0.5
 
 
@@ -40,7 +42,7 @@ class NotifyingPublisher:
 
     def publish_state(self, machine: str, state: MachineState) -> None:
         """A machine's state has changed."""
-        self._notifier.state(machine, state)
+        self._guarded(lambda: self._notifier.state(machine, state))
         self._publisher.publish_state(machine, state)
 
     def publish_score(self, machine: str, score: PublishedScore) -> None:
@@ -51,15 +53,23 @@ class NotifyingPublisher:
         self, machine: str, event: AlertEvent, details: AlertDetails = NO_DETAILS, memory: bytes | None = None
     ) -> None:
         """An alert opened, changed or closed."""
-        self._notifier.alert(machine, event, details)
+        self._guarded(lambda: self._notifier.alert(machine, event, details))
         self._publisher.publish_alert(machine, event, details, memory)
 
     def republish_alert(self, machine: str, event: AlertEvent) -> None:
         """An alert was told by an earlier run of the daemon and is still open."""
-        self._notifier.still_open(machine, event)
+        self._guarded(lambda: self._notifier.still_open(machine, event))
         self._publisher.republish_alert(machine, event)
 
     def close(self, timeout_s: float) -> None:
         """Both; what people were not told yet waits on disk."""
         self._publisher.close(timeout_s)
         self._notifier.close(_STOP_S)
+
+    @staticmethod
+    def _guarded(work: Callable[[], None]) -> None:
+        """A defect in telling people costs their message: never a window, never the broker's."""
+        try:
+            work()
+        except Exception:  # noqa: BLE001  # the judging thread goes on, whatever it is
+            _LOG.exception("what happened can't be told to people")

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from asd_daemon.redaction import HIDDEN, redact
 
 _LEAST_SECRET, _MOST_CHARACTERS = 3, 300
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 6  # threads, of which apprise may add as many; a unit has 64
 _CAUSE = re.compile(r"Caused by .*: (.+?)['\")]+$")
 _PICTURE_NAME = "spectrogram.png"
 _SAID: ContextVar[list[str] | None] = ContextVar("said", default=None)  # apprise hands it to threads of its own

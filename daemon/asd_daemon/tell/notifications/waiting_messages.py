@@ -37,6 +37,8 @@ class Batch:
     notices: tuple[Notice, ...]
     is_last_of_the_hour: bool = False
     """Whether the next one has to wait for the limit."""
+    has_failed: bool = False
+    """Whether the last try failed: it may hang this time, and goes where nobody waits behind it."""
 
 
 @dataclass
@@ -123,7 +125,7 @@ class WaitingMessages:
             way.is_busy = True
             is_last = len(self._sent_in_the_hour(way, now_s)) + 1 >= self._rules().most_per_hour
             places, notices = tuple(one.place for one in mine), tuple(one.notice for one in mine)
-            batches.append(Batch(self._recipients[key], places, notices, is_last))
+            batches.append(Batch(self._recipients[key], places, notices, is_last, way.failures > 0))
         return batches
 
     def next_s(self, now_s: float) -> float:

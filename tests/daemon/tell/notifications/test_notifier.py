@@ -16,12 +16,14 @@ from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.alert_picture import AlertPicture
 from asd_daemon.tell.notifications.notice import MachineRules, Message, NoticeKind, NotificationRules
 from asd_daemon.tell.notifications.notifier import Notifier, Telling
+from asd_daemon.tell.notifications.notifying_publisher import NotifyingPublisher
 from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_time
 from asd_daemon.tell.notifications.recipients import Recipient
 from asd_daemon.tell.notifications.sender import Job, Result
 from asd_daemon.tell.payloads import AlertDetails, Condition, Drift, MachineState
 from asd_daemon.tell.storage.alert_pictures import AlertPictures
 from asd_daemon.tell.storage.waiting_notices import WaitingNotices
+from rig.scripted_sound import RememberingTeller
 from rig.waiting import PATIENT_S, wait_until
 
 NOON = datetime(2026, 1, 12, 12, tzinfo=UTC)  # a Monday
@@ -373,3 +375,29 @@ def test_thread_sends_by_itself(tmp_path: Path) -> None:
     desk.alert()
     assert heard.wait(PATIENT_S)
     desk.notifier.close(PATIENT_S)
+
+
+def test_defect_in_telling_people_costs_their_message_and_nothing_else(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = RememberingTeller()
+    publisher = NotifyingPublisher(told, desk.notifier)
+    desk.items.put(("fan", "alert", "e1"), "nonsense")
+    event = AlertEvent(AlertKind.UPDATE, "e1", desk.now, desk.now, 2.0, 2.0, 1.0, 2, 2)
+    publisher.publish_alert("fan", event)
+    publisher.publish_state("fan", MachineState(Condition.ALERT, desk.now, event_id="e1"))
+    assert [e.event_id for _, e in told.alerts] == ["e1"]
+    assert [state for _, state, _ in told.states] == [Condition.ALERT]
+    assert "what happened can't be told to people" in caplog.text
+
+
+def test_defect_in_the_sender_is_a_failed_try(desk: Desk) -> None:
+    def fails(jobs: Sequence[Job], result: Result) -> None:
+        raise RuntimeError("can't start new thread")
+
+    works, desk.post.send = desk.post.send, fails  # type: ignore[method-assign]
+    desk.alert()
+    assert desk.after(10) == []
+    assert desk.trouble == "RuntimeError, see the log"
+    desk.post.send = works  # type: ignore[method-assign]
+    assert desk.after(15) == ["fan: sounds wrong"]
