@@ -12,6 +12,7 @@ from asd_daemon.settings.chosen_keys import path_of
 from asd_daemon.settings.keys import MachineSettings, Settings
 
 if TYPE_CHECKING:
+    from asd_daemon.settings.notify import NotifySettings
     from asd_daemon.settings.plan import Plan
 
 
@@ -39,13 +40,26 @@ def chosen_lines(plan: Plan) -> Iterator[str]:
     yield from plan.laid.notes
 
 
+_TOLD = ("tell", "quiet_hours", "escalate_after_min")
+
+
+def _told(key: str, machine: MachineSettings, notify: NotifySettings) -> Any:
+    """What holds for a machine: its own, else what holds for all."""
+    own = getattr(machine.notify, key)
+    return getattr(notify, key) if own is None else own
+
+
 def facts_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Of each machine that is heard: `title`, `budget` in false alarms a week, `chosen`: the values that people chose, by their keys."""
-    held = plan.laid.held
+    """Of each machine that is heard: `title`, `budget` in false alarms a week, `notify` and `chosen`.
+
+    `notify` says who is told and when not, None where nobody is; `chosen` the values that people chose, by their keys.
+    """
+    held, notify = plan.laid.held, plan.settings.notify
     return {
         name: {
             "title": machine.title,
             "budget": machine.alarm.false_alarms_per_week,
+            "notify": None if notify is None else {key: _told(key, machine, notify) for key in _TOLD},
             "chosen": {one.key: one.value for one in held if one.machine == name},
         }
         for name, machine in plan.machines.items()

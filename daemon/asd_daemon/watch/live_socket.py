@@ -53,7 +53,7 @@ class LiveSocket:
         rules: by which rules the machines' windows become alerts.
         give: passes a command on to a machine, None: to all of the daemon; with the file that was handed over. The answer, after which the
             file is closed, may come from any thread.
-        facts: of each machine `title`, `budget` in false alarms a week and `chosen`: the values that people chose, by their keys.
+        facts: what the settings say of each machine (settings/value_words.py).
         node: this box's name.
         version: of the program.
         bundle: name and version of what the machines are judged with.
@@ -144,7 +144,10 @@ class LiveSocket:
             reply(Answer(False, str(e)))
             return
         if command.is_setting or command.is_upkeep:
-            _LOG.info("%s: asked to %s %s", machine or "daemon", command.command.value, command.key or "")
+            if command.command is not CommandKind.LOG:
+                _LOG.info(
+                    "%s: asked to %s", machine or "daemon", f"{command.command.value} {command.key or ''}".rstrip()
+                )
             self._give(machine, command, reply, file)
         elif command.command is CommandKind.ENROLL:
             reply(Answer(False, "learning is begun by MQTT or `asd-daemon enroll`"))
@@ -210,7 +213,7 @@ class LiveSocket:
             machines[name] = {
                 **{k: v for k, v in state.items() if k not in ("schema", "node", "machine")},
                 "counts": asdict(report.counts),
-                **facts.get(name, {"title": None, "budget": None, "chosen": {}}),
+                **facts.get(name, {"title": None, "budget": None, "notify": None, "chosen": {}}),
                 "rule": asdict(rules[name]) if name in rules else None,
                 "heard_ago_s": None if ago_s is None else round(ago_s, 1),
             }

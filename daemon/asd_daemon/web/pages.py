@@ -33,6 +33,7 @@ NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "acknowledged": False,
     "title": None,
     "budget": None,
+    "notify": None,
     "chosen": {},
 }
 """What a machine is like whose daemon does not run."""

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +25,40 @@ from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.pages import Pages
 from asd_daemon.web.places import ENROLLED, Places
 
-_MOST_TITLE_CHARACTERS = 100
+_MOST_TEXT_CHARACTERS = 300
 _BACKUP_WITHIN_S, _UPLOAD_WITHIN_S = 120.0, 600.0
+
+
+def _text(given: str) -> str:
+    if len(given) > _MOST_TEXT_CHARACTERS or not given.isprintable():
+        raise HTTPException(400, f"write up to {_MOST_TEXT_CHARACTERS} printable characters")
+    return given
+
+
+def _number(given: str) -> float:
+    try:
+        number = float(given.replace(",", "."))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise HTTPException(400, f"write a number, not {given[:20]!r}")
+    return number
+
+
+def _words(given: str) -> list[str]:
+    """A list with commas; `none` and `all`: the empty one."""
+    words = [word.strip() for word in _text(given).split(",")]
+    return [] if words in (["none"], ["all"]) else [word for word in words if word]
+
+
+_READ: dict[str, Callable[[str], object]] = {
+    "title": _text,
+    "alarm.false_alarms_per_week": _number,
+    "notify.tell": _words,
+    "notify.quiet_hours": _words,
+    "notify.escalate_after_min": _number,
+}
+"""What may be changed here, and how what was written is read."""
 
 
 class MachineUpkeep:
@@ -36,25 +68,18 @@ class MachineUpkeep:
         self._access, self._hub, self._pages, self._places = access, hub, pages, places
         self._turn = asyncio.Semaphore(1)  # a file of a machine is as large as its sound
 
-    async def call(self, request: Request) -> Response:
-        """What people call a machine; nothing: its own name again."""
+    async def change(self, request: Request) -> Response:
+        """A value of one key for a machine; nothing: as configured."""
         form = await self._access.form(request)
-        title = form.get("title", "").strip()
-        if len(title) > _MOST_TITLE_CHARACTERS or not title.isprintable():
-            raise HTTPException(400, f"a name must have up to {_MOST_TITLE_CHARACTERS} printable characters")
-        return await self._choose(request, form.get("machine", ""), "title", title or None)
-
-    async def budget(self, request: Request) -> Response:
-        """How many false alarms a week; nothing: as configured."""
-        form = await self._access.form(request)
-        given = form.get("budget", "").strip()
-        try:
-            budget = float(given) if given else None
-        except ValueError:
-            budget = math.nan
-        if budget is not None and not math.isfinite(budget):
-            raise HTTPException(400, f"the budget must be a number of false alarms a week, got {given[:20]!r}")
-        return await self._choose(request, form.get("machine", ""), "alarm.false_alarms_per_week", budget)
+        machine, key, text = form.get("machine", ""), form.get("key", ""), form.get("value", "").strip()
+        if machine not in self._hub.machines():
+            raise HTTPException(404, "nobody listens to such a machine now")
+        if key not in _READ:
+            raise HTTPException(400, f"{key[:60]!r} is not changed here")
+        wish: dict[str, object] = {"command": "unset", "key": key}
+        if text:
+            wish = {"command": "set", "key": key, "value": _READ[key](text)}
+        return self._told(request, await self._hub.command(machine, wish))
 
     async def forget(self, request: Request) -> Response:
         """Delete all that is kept of a machine, whose name was typed to show that it is meant."""
@@ -98,14 +123,6 @@ class MachineUpkeep:
                 told = await self._hub.command_any(machine, {"command": "restore"}, file)
         self._pages.notices.leave(self._access.visitor(request).cookie, *told)
         return Response(f"{told[1]}\n", 200 if told[0] else 422, media_type="text/plain")
-
-    async def _choose(self, request: Request, machine: str, key: str, value: object) -> Response:
-        if machine not in self._hub.machines():
-            raise HTTPException(404, "nobody listens to such a machine now")
-        wish: dict[str, object] = {"command": "unset", "key": key}
-        if value is not None:
-            wish = {"command": "set", "key": key, "value": value}
-        return self._told(request, await self._hub.command(machine, wish))
 
     def _learned_in(self, machine: str) -> Path | None:
         """The state folder of which a machine is known; a name from a browser is compared, and never a path by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import zipfile
@@ -17,6 +18,7 @@ from rig.daemon import RunningDaemon, ask
 from rig.page import Answer, RunningPage
 from rig.waiting import wait_until
 
+BUDGET = "alarm.false_alarms_per_week"
 PASSWORD, VIEWERS = "correct horse battery", "only looking around"
 
 
@@ -32,6 +34,9 @@ class Rig:
         text = self.page.ask(done.headers["location"]).text
         return text.partition('role="status">')[2].partition("</p>")[0]
 
+    def change(self, key: str, value: str) -> str:
+        return self.do("/machines/change", machine="fan", key=key, value=value)
+
     def send(self, machine: str, content: bytes, token: str | None = None) -> Answer:
         headers = {"X-Form-Token": token or self.page.token("/machines"), "Origin": self.page.origin}
         return self.page.ask(f"/machines/{machine}/restore", "POST", content, headers)
@@ -45,7 +50,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     source = "simulate:fan?seed=4&speed=100"
     done = ask("enroll", "--machine", "fan", "--source", source, "--minutes", "3", home=home)
     assert done.returncode == 0, done.stderr
-    (home / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": "fan?seed=4&speed=5"}}}}))
+    addresses = home / "addresses"
+    addresses.write_text("ops = json://127.0.0.1:9\nboss = json://127.0.0.1:9/boss\n")
+    addresses.chmod(0o600)
+    content = {
+        "machines": {"fan": {"source": {"simulate": "fan?seed=4&speed=5"}}},
+        "notify": {"urls_file": str(addresses), "tell": ["ops"], "escalate_to": ["boss"]},
+    }
+    (home / "c.json").write_text(json.dumps(content))
     with (
         RunningDaemon("run", "--no-mqtt", "--config", home / "c.json", home=home) as daemon,
         RunningPage(home, password_file=str(home / "passwords")) as page,
@@ -64,20 +76,34 @@ def rig(running: Rig) -> Rig:
 
 
 def test_machine_gets_a_name_and_a_budget_and_gives_them_back(rig: Rig) -> None:
-    assert "title is &#34;Fan of line 3&#34; now" in rig.do("/machines/call", machine="fan", title=" Fan of line 3 ")
+    assert "title is &#34;Fan of line 3&#34; now" in rig.change("title", " Fan of line 3 ")
     assert "<h2>Fan of line 3</h2>" in rig.page.ask("/machines").text
-    assert "unset again, as configured" in rig.do("/machines/call", machine="fan", title="")
-    assert "is 0.5 now" in rig.do("/machines/budget", machine="fan", budget="0.5")
+    assert "unset again, as configured" in rig.change("title", "")
+    assert "is 0.5 now" in rig.change(BUDGET, "0,5")
     assert 'value="0.5"' in rig.page.ask("/machines").text
-    assert "should be greater than 0, got -1.0" in rig.do("/machines/budget", machine="fan", budget="-1")
-    assert "again, as configured" in rig.do("/machines/budget", machine="fan", budget="")
-    token = rig.page.token("/machines")
-    for wrong in ("many", "nan", "inf"):
-        refused = rig.page.post("/machines/budget", {"token": token, "machine": "fan", "budget": wrong})
-        assert refused.status == 400
-        assert wrong in refused.text
-    assert rig.page.post("/machines/call", {"token": token, "machine": "fan", "title": "x" * 101}).status == 400
-    assert rig.page.post("/machines/call", {"token": token, "machine": "saw", "title": "x"}).status == 404
+    assert "should be greater than 0, got -1.0" in rig.change(BUDGET, "-1")
+    assert "again, as configured" in rig.change(BUDGET, "")
+    for key, wrong in (
+        (BUDGET, "many"),
+        (BUDGET, "nan"),
+        ("title", "x" * 301),
+        ("alarm.open_after", "1"),
+        ("source", "x"),
+    ):
+        fields = {"token": rig.page.token("/machines"), "machine": "fan", "key": key, "value": wrong}
+        assert rig.page.post("/machines/change", fields).status == 400
+        assert rig.page.post("/machines/change", {**fields, "machine": "saw"}).status == 404
+
+
+def test_who_is_told_and_when_not_is_changed_and_nonsense_is_refused_in_words(rig: Rig) -> None:
+    assert '["boss"] now' in html.unescape(rig.change("notify.tell", "boss"))
+    assert "nobody has the tag 'nobody'" in html.unescape(rig.change("notify.tell", "nobody"))
+    assert "again, as configured" in rig.change("notify.tell", "")
+    assert '["22:00-06:00", "sat-sun"] now' in html.unescape(rig.change("notify.quiet_hours", "22:00-06:00, sat-sun"))
+    assert 'value="22:00-06:00, sat-sun"' in rig.page.ask("/machines").text
+    assert "is [] now" in rig.change("notify.quiet_hours", "none")
+    assert "27:00" in rig.change("notify.quiet_hours", "27:00-06:00")
+    assert "is 30.0 now" in rig.change("notify.escalate_after_min", "30")
 
 
 def test_backup_is_a_machine_that_another_name_takes_over_and_that_is_removed(rig: Rig) -> None:
