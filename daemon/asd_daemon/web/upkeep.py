@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -47,15 +48,24 @@ def _number(given: str) -> float:
 
 def _words(given: str) -> list[str]:
     """A list with commas; `none` and `all`: the empty one."""
-    words = [word.strip() for word in _text(given).split(",")]
-    return [] if words in (["none"], ["all"]) else [word for word in words if word]
+    return _pieces(_text(given).split(","))
+
+
+def _times(given: str) -> list[str]:
+    """The same of times of the week, in which a comma between days stays: `22:00-06:00, mon,wed 12:00-13:00` are two."""
+    return _pieces(re.split(r";|(?<=\d),|,(?=[\s\d])", _text(given)))
+
+
+def _pieces(parts: list[str]) -> list[str]:
+    words = [word for part in parts if (word := part.strip())]
+    return [] if words in (["none"], ["all"]) else words
 
 
 _READ: dict[str, Callable[[str], object]] = {
     "title": _text,
     "alarm.false_alarms_per_week": _number,
     "notify.tell": _words,
-    "notify.quiet_hours": _words,
+    "notify.quiet_hours": _times,
     "notify.escalate_after_min": _number,
 }
 """What may be changed here, and how what was written is read."""

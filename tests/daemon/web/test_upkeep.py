@@ -99,8 +99,9 @@ def test_who_is_told_and_when_not_is_changed_and_nonsense_is_refused_in_words(ri
     assert '["boss"] now' in html.unescape(rig.change("notify.tell", "boss"))
     assert "nobody has the tag 'nobody'" in html.unescape(rig.change("notify.tell", "nobody"))
     assert "again, as configured" in rig.change("notify.tell", "")
-    assert '["22:00-06:00", "sat-sun"] now' in html.unescape(rig.change("notify.quiet_hours", "22:00-06:00, sat-sun"))
-    assert 'value="22:00-06:00, sat-sun"' in rig.page.ask("/machines").text
+    told = rig.change("notify.quiet_hours", "22:00-06:00, mon,wed 12:00-13:00,sat-sun")
+    assert '["22:00-06:00", "mon,wed 12:00-13:00", "sat-sun"] now' in html.unescape(told)
+    assert 'value="22:00-06:00, mon,wed 12:00-13:00, sat-sun"' in rig.page.ask("/machines").text
     assert "is [] now" in rig.change("notify.quiet_hours", "none")
     assert "27:00" in rig.change("notify.quiet_hours", "27:00-06:00")
     assert "is 30.0 now" in rig.change("notify.escalate_after_min", "30")
