@@ -62,6 +62,8 @@ class WaitingNotices:
             self._machines += tuple(machines)
             if self._database is not None:
                 self._guarded(lambda: self._read(machines))
+            else:  # what there is of them is read before the next writing
+                self._is_loaded = self._file is None
 
     def let_go(self, machines: Sequence[str]) -> None:
         """Leave the items of some machines to another process; they stay on disk."""

@@ -41,6 +41,24 @@ def test_machines_of_another_process_are_left_alone(tmp_path: Path) -> None:
     assert list(pump.of_kind("notice").values()) == [1]
 
 
+def test_machines_that_come_while_the_disk_fails_bring_their_items_when_it_is_back(tmp_path: Path) -> None:
+    pump = kept(tmp_path / "state", "pump")
+    pump.put(("pump", "notice", "1"), 2)
+    pump.close()
+    fan = kept(tmp_path / "state", "fan")
+    (tmp_path / "state").rename(tmp_path / "gone")
+    (tmp_path / "state").write_text("")
+    fan._close_database()
+    fan.put(PLACE, 1)
+    fan.save()
+    fan.take_up(["pump"])
+    assert list(fan.of_kind("notice").values()) == [1]
+    (tmp_path / "state").unlink()
+    (tmp_path / "gone").rename(tmp_path / "state")
+    fan.save()
+    assert list(fan.of_kind("notice").values()) == [1, 2]
+
+
 def test_file_that_is_no_database_any_more_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "notices.sqlite").write_bytes(b"no database" * 1000)
     items = kept(tmp_path, "fan")
