@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= $(shell n=$$(nproc); echo $$(( (n < 4 ? n : 4) + 1 )))   # processes of the tests: one more than cores, since many wait for sound
+ARCH ?= $(shell dpkg --print-architecture)
+DEBIAN_PYTHON ?= 3.11               # of the Debian that it is for: 3.11 in bookworm, 3.13 in trixie
 BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo demo-web screenshots test test-oldest test-newest lint bench soak bundle clean
+.PHONY: demo demo-web screenshots test test-oldest test-newest lint bench deb soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
@@ -40,9 +42,12 @@ bench: $(VENV)/.bench               ## the tables of figures, measured on this m
 	@deploy/system-packages.sh microphone
 	PYTHONPATH=tests $(BIN)/python benchmarks/edge.py --write benchmarks/results.md
 
+deb: $(VENV)/.all                   ## a Debian package of the edge: dist/asd-edge_….deb (ARCH=arm64 DEBIAN_PYTHON=3.13 for others)
+	$(BIN)/python deploy/debian/build.py --arch $(ARCH) --python $(DEBIAN_PYTHON)
+
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, the page, systemd; about an hour
 	@deploy/system-packages.sh broker nats rabbitmq microphone box
-	for proof in microphone day alerts brokers configuration home_assistant page units; do \
+	for proof in microphone day alerts brokers configuration home_assistant page units package; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound: views, no model (minutes)

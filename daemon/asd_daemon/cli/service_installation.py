@@ -92,7 +92,12 @@ def whole_unit(template_unit: str) -> str:
         "# It is this one or asd-daemon@MACHINE, never both.\n"
     )
     body = template_unit[template_unit.index("[Unit]") :]
-    changed = body.replace(" --machine %i", "").replace("machine %i", "all machines").replace("/%i", "/all")
+    changed = (
+        body.replace(" --machine %i", "")
+        .replace("the machine %i", "all machines")
+        .replace("machine %i", "all machines")
+        .replace("/%i", "/all")
+    )
     return head + changed
 
 
