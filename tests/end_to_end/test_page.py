@@ -1,4 +1,4 @@
-"""The way of somebody new: an empty box, a machine that is heard, an alert that is seen and heard, another limit that is tried."""
+"""The way of somebody new: an empty box, a machine that is learned, an alert that is seen and heard, another limit that is tried."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
 from asd_daemon.tell.storage.score_log import LoggedScore
 from rig.browser import DESKTOP, NOWHERE, PHONE, browser, chromium, findings, is_wider_than_the_screen, window
-from rig.daemon import RunningDaemon
+from rig.daemon import RunningDaemon, ask
 from rig.page import EVENT_ID, RunningPage, leave_state
 from rig.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
-FAILING = "fan?fail=rubbing&fail_after=60&speed=10"
+HEALTHY, FAILING = "fan?speed=30", "simulate:fan?fail=rubbing&fail_after=300&speed=30"
+NAME = "fan-3"
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +45,26 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
         yield page
 
 
-def test_from_an_empty_box_to_an_alert_that_is_seen_and_heard(chrome: Browser, tmp_path: Path) -> None:
+def test_from_an_empty_box_to_a_learned_machine_and_an_alert_that_is_normal(chrome: Browser, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    with RunningPage(tmp_path) as page, window(chrome, DESKTOP) as tab:
+    (tmp_path / "c.json").write_text(json.dumps({"machines": {}}))
+    with RunningPage(tmp_path) as page, window(chrome, PHONE) as tab:
         tab.goto(page.origin)
         expect(tab.get_by_role("heading", name="No machine is heard yet")).to_be_visible()
-        (tmp_path / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": FAILING}}}}))
         with RunningDaemon("run", "--config", tmp_path / "c.json", home=tmp_path) as daemon:
+            tab.get_by_role("link", name="Learn a machine").focus()  # it appears by itself
+            tab.keyboard.press("Enter")
+            add_by_keyboard(tab)
+            learn(tab)
+            tab.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+            tab.goto(page.origin)
             card = tab.locator(".machine")
-            expect(card.get_by_role("heading", name="fan")).to_be_visible()  # it appears by itself
+            expect(card.get_by_role("heading", name="Fan 3")).to_be_visible()
             expect(card.get_by_text("Listening", exact=True)).to_be_visible()
             tab.wait_for_function("() => Number(document.querySelector('.meter').getAttribute('aria-valuenow')) > -89")
+            expect(card.locator(".badge")).to_have_text("Normal")
+            begin_to_fail = ask("settings", "set", "source", FAILING, "--machine", NAME, home=tmp_path)
+            assert begin_to_fail.returncode == 0, begin_to_fail.stderr
             expect(card.locator(".badge")).to_have_text("Alert")
             card.get_by_role("link", name="Look at the alert").focus()
             tab.keyboard.press("Enter")
@@ -66,8 +76,8 @@ def test_from_an_empty_box_to_an_alert_that_is_seen_and_heard(chrome: Browser, t
             wait_until(lambda: windows_judged(tab) > heard + 12, "twelve windows more")
             expect(card.locator(".badge")).to_have_text("Normal")  # it does not come back
             expect(tab.locator(".alert-row")).to_have_count(1)
-            use_another_limit(tab, page)
             expect(tab.get_by_text("Live", exact=True)).to_be_visible()
+            assert page.resident_mb < 60
             daemon.process.send_signal(signal.SIGKILL)
             killed_s = time.monotonic()
             expect(tab.get_by_text("Not listening")).to_be_visible()
@@ -75,21 +85,61 @@ def test_from_an_empty_box_to_an_alert_that_is_seen_and_heard(chrome: Browser, t
             expect(card.locator(".badge")).to_have_text("Not running")
 
 
-def use_another_limit(tab: Page, page: RunningPage) -> None:
-    """Take a limit that was tried, see it hold, and return to what was learned."""
-    tab.goto(f"{page.origin}/history?machine=fan")
-    slider = tab.get_by_role("slider")
-    expect(slider).to_be_enabled()
-    slider.focus()
-    tab.keyboard.press("End")
-    wanted = float(tab.locator("#limit-value").inner_text())
-    tab.get_by_role("button", name="Use this limit").click()
-    expect(tab.locator(".notice")).to_have_text(f"The limit of fan is {wanted:.4g} from its next window on.")
-    wait_until(lambda: limit_that_held(tab) == pytest.approx(wanted), "windows are judged by it")
-    tab.get_by_role("button", name="Return to what was learned").click()
-    expect(tab.locator(".notice")).to_contain_text("is the learned one again")
-    wait_until(lambda: limit_that_held(tab) < wanted / 1.02, "windows are judged by the learned one")
-    tab.goto(page.origin)
+def add_by_keyboard(tab: Page) -> None:
+    """Choose what to hear by listening to it, on a phone and without a mouse, and give it a name."""
+    tab.get_by_role("radio", name="a simulated machine").focus()
+    tab.keyboard.press("Space")
+    which = tab.get_by_role("textbox", name="Simulated machine")
+    expect(which).to_be_visible()
+    which.focus()
+    tab.keyboard.press("ControlOrMeta+a")
+    tab.keyboard.type(HEALTHY)
+    tab.keyboard.press("Tab")
+    expect(tab.locator(".advice .good")).to_contain_text("nothing disturbs")
+    tab.wait_for_function("() => Number(document.querySelector('.meter').getAttribute('aria-valuenow')) > -89")
+    assert findings(tab) == []
+    assert not is_wider_than_the_screen(tab)
+    tab.get_by_label("What do people call the machine?").fill("Fan 3")
+    tab.keyboard.press("Enter")
+    expect(tab.locator(".notice")).to_have_text(f"Fan 3 is heard now; it is called {NAME} in messages.")
+
+
+def learn(tab: Page) -> None:
+    """Let it learn, with a look at how far it is after the page was loaded again; what was learned, and a knock that is none."""
+    tab.get_by_label("How long?").select_option("3 minutes")
+    tab.get_by_role("button", name="Begin to learn").click()
+    expect(tab.get_by_text("Learning has begun.")).to_be_visible()
+    tab.reload()
+    expect(tab.locator("#verdict")).to_have_text("Fair")  # it appears by itself
+    expect(tab.get_by_text("learned from 18 windows of 10 s only")).to_be_visible()
+    tab.get_by_role("button", name="I knock now").click()
+    expect(tab.locator("#knocked")).to_contain_text("Not heard: the most was")
+    assert findings(tab) == []
+    assert not is_wider_than_the_screen(tab)
+
+
+def test_a_limit_that_was_tried_is_used_and_given_back(chrome: Browser, tmp_path: Path) -> None:
+    leave_state(tmp_path)
+    (tmp_path / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": "fan?speed=10"}}}}))
+    with (
+        RunningPage(tmp_path) as page,
+        RunningDaemon("run", "--config", tmp_path / "c.json", home=tmp_path) as daemon,
+        window(chrome, DESKTOP) as tab,
+    ):
+        wait_until(lambda: any("listening to" in line for line in daemon.log), "it listens")
+        wait_until(lambda: "Learn it" in tab.request.get(f"{page.origin}/machines").text(), "the page knows it")
+        tab.goto(f"{page.origin}/history?machine=fan")
+        slider = tab.get_by_role("slider")
+        expect(slider).to_be_enabled()
+        slider.focus()
+        tab.keyboard.press("End")
+        wanted = float(tab.locator("#limit-value").inner_text())
+        tab.get_by_role("button", name="Use this limit").click()
+        expect(tab.locator(".notice")).to_have_text(f"The limit of fan is {wanted:.4g} from its next window on.")
+        wait_until(lambda: limit_that_held(tab) == pytest.approx(wanted), "windows are judged by it")
+        tab.get_by_role("button", name="Return to what was learned").click()
+        expect(tab.locator(".notice")).to_contain_text("is the learned one again")
+        wait_until(lambda: limit_that_held(tab) < wanted / 1.02, "windows are judged by the learned one")
 
 
 def limit_that_held(tab: Page) -> float:
@@ -118,7 +168,7 @@ def look_at_alert(tab: Page) -> None:
 def say_that_it_is_normal(tab: Page) -> None:
     """Mute and unmute, look after it, call it a fault, take that back, and say what it was."""
     tab.get_by_role("button", name="Mute 1 h").click()
-    expect(tab.get_by_role("status")).to_have_text("No alert of fan is told now.")
+    expect(tab.get_by_role("status")).to_have_text(f"No alert of {NAME} is told now.")
     tab.get_by_role("button", name="Tell alerts again").click()
     tab.get_by_role("button", name="I look after it").click()
     expect(tab.get_by_text("Acknowledged: nothing but its end is told.")).to_be_visible()
@@ -156,6 +206,7 @@ def test_every_page_is_fit_for_screen_readers_and_for_a_phone(
             "/",
             "/history?machine=fan",
             "/alerts",
+            "/learn",
             f"/alerts/{EVENT_ID}",
             "/machines",
             "/system",

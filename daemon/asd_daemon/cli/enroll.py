@@ -178,6 +178,8 @@ def _print_learned(model: str, done: EnrolmentResult) -> None:
         click.echo(f"found {done.learned.words}")
     click.echo(f"judged by {_families(record.weights)} ({views})")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")
+    if record.place:
+        click.echo(f"warning: at the microphone's place: {', '.join(record.place).replace('_', ' ')}", err=True)
     if record.drift > DRIFT_TO_WARN_OF:
         click.echo(
             f"warning: the sound changed while it was learned ({record.drift:.1f} times); more of it makes fewer false alarms: --add",

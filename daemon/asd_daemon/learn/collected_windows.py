@@ -53,7 +53,9 @@ class CollectionKey(BaseModel):
     """How many slots of time there are, where they are spread."""
 
 
-class _Note(BaseModel):
+class CollectionNote(BaseModel):
+    """What a folder of collected windows says of them."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: CollectionKey
@@ -61,6 +63,8 @@ class _Note(BaseModel):
     begun_at: datetime | None = None
     """UTC time of the first window, where they are spread."""
     unattended: bool = False
+    wanted: int | None = None
+    """How many a daemon wants, where they are not spread."""
 
 
 class CollectedWindows:
@@ -72,6 +76,7 @@ class CollectedWindows:
         earlier: what becomes of those that are there.
         keeps_sound: whether the windows themselves are kept.
         unattended: whether a daemon collects, and goes on by itself after a restart.
+        wanted: how many windows, for that; None: all that come, or as many as there are slots.
         now: UTC time.
 
     Raises:
@@ -87,8 +92,10 @@ class CollectedWindows:
         earlier: Earlier = "ask",
         keeps_sound: bool = False,
         unattended: bool = False,
+        wanted: int | None = None,
         now: datetime | None = None,
     ) -> None:
+        self._wanted = wanted
         self.folder, self._key, self._earlier, self._keeps_sound = folder, key, earlier, keeps_sound
         self._now, self._unattended = now or datetime.now(UTC), unattended
         self.forgotten = 0
@@ -178,7 +185,7 @@ class CollectedWindows:
         Raises:
             EnrolmentError: the folder can't be written.
         """
-        note = self._note or _Note(key=self._key)
+        note = self._note or CollectionNote(key=self._key)
         if note.begun_at is None:
             try:
                 self._write(note.model_copy(update={"begun_at": at}))
@@ -234,14 +241,14 @@ class CollectedWindows:
             windows.append((own, {}))
         return NormalSound.from_windows(windows), levels
 
-    def _resumed(self) -> _Note | None:
+    def _resumed(self) -> CollectionNote | None:
         """The note of a collection that is gone on with."""
         if not self._files:
             return None
         if self._earlier == "forget" or (self._earlier == "ask" and self._key.mode == "relearn"):
             return None
         try:
-            note = _Note.model_validate_json((self.folder / NOTE).read_bytes())
+            note = CollectionNote.model_validate_json((self.folder / NOTE).read_bytes())
         except (OSError, ValidationError):
             self._refuse("nobody knows of what")
             return None
@@ -251,7 +258,7 @@ class CollectedWindows:
             return None
         return note
 
-    def _difference(self, note: _Note) -> str | None:
+    def _difference(self, note: CollectionNote) -> str | None:
         """What there is for another purpose, in words; None where it is for the same."""
         last = datetime.fromtimestamp(self._files[-1].stat().st_mtime, UTC)
         oldest = max(OLDEST, timedelta(seconds=self._key.over_s or 0))
@@ -279,18 +286,8 @@ class CollectedWindows:
         self.forgotten, self._files = len(self._files), []
         shutil.rmtree(self.folder, ignore_errors=True)
         make_private_folder(self.folder)
-        self._write(_Note(key=self._key, unattended=self._unattended))
+        self._write(CollectionNote(key=self._key, unattended=self._unattended, wanted=self._wanted))
 
-    def _write(self, note: _Note) -> None:
+    def _write(self, note: CollectionNote) -> None:
         write_private(self.folder / NOTE, note.model_dump_json())
         self._note = note
-
-
-def unfinished_collection(home: Path) -> CollectionKey | None:
-    """What a daemon has collected windows of a machine for, spread over time, when it was stopped; None where there is no such thing."""
-    try:
-        note = _Note.model_validate_json((home / COLLECTING / NOTE).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    key = note.key
-    return key if note.unattended and key.over_s is not None and key.windows is not None else None

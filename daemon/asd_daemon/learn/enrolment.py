@@ -20,8 +20,9 @@ from asd_daemon.judge.scoring.operating_states import RunningStates
 from asd_daemon.learn.collected_windows import COLLECTING, CollectedWindows, CollectionKey, Earlier, Mode
 from asd_daemon.learn.collecting import EnrolmentProgress, collect, collect_spread
 from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment, with_enrolled_machine
-from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment, write_record
 from asd_daemon.learn.heard_machine import HeardMachine
+from asd_daemon.learn.heard_place import place_of
 from asd_daemon.learn.learned_states import LearnedStates, learn_states
 from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.relearning import KeptEnrolment, whole_enrolment
@@ -117,6 +118,7 @@ def enrol(
             earlier=request.earlier,
             keeps_sound=request.keeps_sound,
             unattended=request.unattended,
+            wanted=request.windows if request.over_s is None else None,
         )
         if collection.forgotten:
             reporter.message(f"{collection.forgotten} windows that an earlier call collected are forgotten")
@@ -201,7 +203,18 @@ def _learned(
     sounds = heard.sounds if request.keeps_sound else {}
     origin = LearnedFrom(request.machine, request.source, gathered.microphone, heard.level_range, sounds)
     record, threshold = save_enrolment(bundle, root, origin, learned)
+    record = _with_place(root, record, reporter)
     return EnrolmentResult(record, learned, threshold)
+
+
+def _with_place(root: Path, record: EnrolmentRecord, reporter: _Reporter) -> EnrolmentRecord:
+    """The record with what disturbed at the microphone's place, where sound was kept to say it; what was learned holds in any case."""
+    try:
+        record = record.model_copy(update={"place": place_of(root, record)})
+        write_record(root / record.machine, record)
+    except (EnrolmentError, OSError) as e:
+        reporter.message(f"how the microphone is placed can't be said: {e}")
+    return record
 
 
 def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter) -> HeardMachine:

@@ -62,6 +62,11 @@ class EnrolmentRecord(BaseModel):
     window_states: tuple[str, ...] = Field((), description="state of each window; empty: there is one only")
     sound_rows: tuple[int, ...] = Field((), description="which windows those are that are kept as sound")
 
+    place: tuple[str, ...] | None = Field(
+        None,
+        description="what disturbed at the microphone's place, most of the time; null: no sound was kept to say it",
+    )
+
     @property
     def views_used(self) -> frozenset[str]:
         """The views that it is judged by."""

@@ -1,4 +1,4 @@
-"""Learning a machine while it is listened to, because somebody asked for it by MQTT.
+"""Learning a machine while it is listened to, because somebody asked for it at the page or by MQTT.
 
 A `LearningJudge` scores one machine by what is known, hands the same windows to `enrolment` in a thread of its own, and goes over to the
 new state when that has passed. It publishes nothing; the machine's monitor does.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ from asd_daemon.errors import AsdError, EnrolmentError, SourceError, UnknownMach
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
-from asd_daemon.learn.collected_windows import unfinished_collection
+from asd_daemon.learn.collected_windows import COLLECTING
 from asd_daemon.learn.collecting import EnrolmentProgress
 from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
+from asd_daemon.learn.unfinished_collection import unfinished_collection
 from asd_daemon.tell.commands import Command
+from asd_daemon.tell.learning_report import LearningReport
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
-from asd_daemon.wording import score_text
+from asd_daemon.wording import counted, score_text
 
 _LOG = logging.getLogger(__name__)
 F32 = NDArray[np.float32]
@@ -107,6 +110,9 @@ class LearningJudge:
         self._thread: threading.Thread | None = None
         self._heard = 0
         self._progress = ""
+        self._stopped = False
+        self.report = LearningReport()
+        """For who looks, from any thread."""
         self._outcomes: queue.SimpleQueue[EnrolmentResult | Exception] = queue.SimpleQueue()
         self._outcome_message: str | None = None
 
@@ -135,7 +141,9 @@ class LearningJudge:
         return self._progress if self.is_learning else outcome
 
     def enrol(self, command: Command) -> str | None:
-        """Begin to learn; why not, where that can't be."""
+        """Begin to learn, or stop; why not, where that can't be."""
+        if command.undo:
+            return self._stop()
         if self.is_learning:
             return "the machine is being learned already"
         try:
@@ -168,16 +176,25 @@ class LearningJudge:
         self._begin(request)
         return None
 
+    def _stop(self) -> str | None:
+        """Stop learning, and forget what was heard for it; why not, where that can't be."""
+        if self._windows is None:
+            return "the machine is not being learned"
+        self._stopped = True
+        self._windows.close()
+        return None
+
     def _go_on(self) -> None:
-        """Go on with windows that are spread over time, where a restart came between."""
-        key = unfinished_collection(self._target.root / self._target.model)
-        if key is None or key.source != self._target.source or self.is_learning:
+        """Go on with what a daemon has collected, where a restart came between."""
+        found = unfinished_collection(self._target.root / self._target.model)
+        if found is None or found[0].source != self._target.source or self.is_learning:
             return
-        _LOG.info("%s: goes on learning, %s windows over time", self._target.model, key.windows)
+        key, windows = found
+        _LOG.info("%s: goes on learning, %s", self._target.model, counted(windows, "window"))
         request = EnrolmentRequest(
             self._target.model,
             self._target.source,
-            key.windows,
+            windows,
             add=key.mode == "add",
             relearn=key.mode == "relearn",
             earlier="resume",
@@ -191,8 +208,9 @@ class LearningJudge:
 
     def _begin(self, request: EnrolmentRequest) -> None:
         """Learn in a thread."""
-        self._windows, self._heard = ForwardedWindows(self._source_health()), 0
+        self._windows, self._heard, self._stopped = ForwardedWindows(self._source_health()), 0, False
         self._progress = f"0 of {request.windows} windows heard"
+        self.report = LearningReport(True, wanted=request.windows or 0, over_s=request.over_s, words=self._progress)
         name = f"learn-{self._target.model}"
         self._thread = threading.Thread(target=self._learn, args=(request, self._windows), name=name, daemon=True)
         self._thread.start()
@@ -229,9 +247,10 @@ class LearningJudge:
     def _on_progress(self, progress: EnrolmentProgress) -> None:
         if progress.message is not None and progress.windows == progress.wanted:  # all are heard, and it learns
             self._progress = progress.message
-            return
-        unusable = f", {progress.unusable} not usable" if progress.unusable else ""
-        self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
+        else:
+            unusable = f", {progress.unusable} not usable" if progress.unusable else ""
+            self._progress = f"{progress.windows} of {progress.wanted} windows heard{unusable}"
+        self.report = replace(self.report, windows=progress.windows, unusable=progress.unusable, words=self._progress)
 
     def _apply_outcome(self) -> None:
         """Go over to what was learned, where learning has ended well."""
@@ -245,8 +264,16 @@ class LearningJudge:
             states = outcome.learned.words
             self._outcome_message = f"learned from {outcome.record.windows} windows{': ' if states else ''}{states}"
             _LOG.info("%s: %s, threshold %s", self._target.model, self._outcome_message, score_text(outcome.threshold))
+            self.report = LearningReport(words=self._outcome_message)
             return
         stays = "" if self._judge is None else "; what was known before stays"
+        if self._stopped:
+            shutil.rmtree(self._target.root / self._target.model / COLLECTING, ignore_errors=True)
+            self._outcome_message = f"learning was stopped, and what was heard for it is forgotten{stays}"
+            _LOG.info("%s: %s", self._target.model, self._outcome_message)
+            self.report = LearningReport(words=self._outcome_message)
+            return
         self._outcome_message = f"learning failed: {outcome}{stays}"
         unforeseen = None if isinstance(outcome, AsdError) else outcome
         _LOG.error("%s: %s", self._target.model, self._outcome_message, exc_info=unforeseen)
+        self.report = LearningReport(words=self._outcome_message, failed=True)

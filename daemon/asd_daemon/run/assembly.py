@@ -6,12 +6,12 @@ Owns how the parts are put together. Nothing is opened here that the service doe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from importlib import metadata
-from typing import BinaryIO
 
+from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.run.choosing import Choosing
+from asd_daemon.run.command_giving import CommandGiving
 from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
@@ -23,11 +23,11 @@ from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.telling_people import make_notifier
+from asd_daemon.run.trial_listening import TrialListening
 from asd_daemon.run.upkeep import Upkeep
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.plan import CommandLineOptions, Plan
 from asd_daemon.settings.value_words import chosen_lines, facts_of
-from asd_daemon.tell.commands import Answer, Command
 from asd_daemon.tell.notifications.notifying_publisher import NotifyingPublisher
 from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
@@ -79,44 +79,34 @@ def make_service(
 
     health = HealthReporting(plan, delivery_report)
 
-    def give(
-        machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None = None
-    ) -> None:
-        if command.is_upkeep:
-            service.do(lambda: reply(upkeep.do(machine, command, file)))
-        elif command.is_setting:
-            service.do(lambda: reply(choosing.choose(machine, command)))
-        elif machine is not None:
-            service.command(machine, command, reply)
+    def heard() -> dict[str, tuple[SourceSpec, str | None]]:
+        running = {monitor.machine: monitor.source_health.identity for monitor in service.monitors}
+        return {name: (spec, running.get(name)) for name, spec in reloading.plan.sources.items()}
 
-    def give_by_mqtt(machine: str, command: Command) -> None:
-        reply = partial(publish_answer, publisher, plan.settings.node, machine, command)
-        if command.is_upkeep:
-            reply(Answer(False, f"{command.command.value} is refused: it is done at the page, or on the box"))
-        elif command.is_setting and not (plan.settings.mqtt and plan.settings.mqtt.settings):
-            reply(Answer(False, f"{command.command.value} is refused: mqtt.settings is not set"))
-        else:
-            give(machine, command, reply)
-
+    trials = TrialListening(live_sound, heard)
     live_socket = LiveSocket(
         status_folder(state_folder()),
         live_sound,
         stores.scores,
         lambda: {monitor.machine: monitor.alarm_rule for monitor in service.monitors},
-        give,
+        lambda *asked: giving.give(*asked),  # noqa: PLW0108  # which is made below
         node=plan.settings.node,
         version=metadata.version("asd-edge"),
         facts=lambda: facts_of(reloading.plan),
         bundle=lambda: shared_bundle.words,
+        trials=None if options is None or options.machines else trials,
     )
     reporters = [*health.reporters, live_socket]
     service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
-    inbox = CommandInbox(stores.spool, lambda machine, asked: service.command(machine, asked.command, asked.reply))
+    inbox = CommandInbox(stores.spool, service.command)
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
-    publisher.on_command = give_by_mqtt
-    options = options or CommandLineOptions(machines=tuple(plan.machines))
-    reloading = Reloading(plan, options, service, assembly, publisher, notifier, stores, health, troubles)
-    choosing = Choosing(reloading, options, state_folder())
+    known = options or CommandLineOptions(machines=tuple(plan.machines))
+    reloading = Reloading(plan, known, service, assembly, publisher, notifier, stores, health, troubles)
+    choosing = Choosing(reloading, known, state_folder(), trials.release)
     upkeep = Upkeep(state_folder(), service, reloading, choosing, assembly, stores)
+    giving = CommandGiving(
+        service, choosing, upkeep, plan.settings.mqtt, partial(publish_answer, publisher, plan.settings.node)
+    )
+    publisher.on_command = giving.give_by_mqtt
     service.on_reload = reloading.reload
     return service

@@ -26,10 +26,17 @@ class Choosing:
         reloading: takes on another plan.
         options: the command line.
         folder: the state folder.
+        release: lets go of microphones that somebody tries, before a machine is heard by one.
     """
 
-    def __init__(self, reloading: Reloading, options: CommandLineOptions, folder: Path) -> None:
-        self._reloading, self._options, self._folder = reloading, options, folder
+    def __init__(
+        self,
+        reloading: Reloading,
+        options: CommandLineOptions,
+        folder: Path,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._reloading, self._options, self._folder, self._release = reloading, options, folder, release
 
     def choose(self, machine: str | None, command: Command) -> Answer:
         """Do what a command `set` or `unset` asks for; what was done, or why not."""
@@ -41,6 +48,8 @@ class Choosing:
                 after, plan = changed_choices(
                     kept, machine, command, lambda chosen: self._plan(before, chosen, machine, key)
                 )
+                if key == SOURCE:
+                    self._release()
                 self._reloading.change_to(plan, f"{path} was chosen")
                 self._keep(kept, after, before, path)
         except AsdError as e:

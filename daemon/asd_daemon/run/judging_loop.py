@@ -18,11 +18,12 @@ from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.window_judging import Learner, WindowJudging
-from asd_daemon.tell.commands import AskedCommand, Command, CommandKind
+from asd_daemon.tell.commands import Answer, AskedCommand, CommandKind
 from asd_daemon.tell.payloads import Condition
 from asd_daemon.watch.counters import Counters
 
 _LOG = logging.getLogger(__name__)
+_RECORDING = "a recording, or a simulation that is only tried out, is learned by `asd-daemon enroll`"
 
 
 class JudgingLoop:
@@ -125,7 +126,7 @@ class JudgingLoop:
     def _handle_command(self, asked: AskedCommand) -> None:
         command = asked.command
         if command.command is CommandKind.ENROLL:
-            self._enrol(command)
+            self._enrol(asked)
             return
         at, condition, reason = self._command_time(), self._status.state.condition, self._status.state.reason
         if command.is_word:
@@ -136,13 +137,16 @@ class JudgingLoop:
             self._alerts.handle_command(command, at)
         self._status.change(condition, reason, at)
 
-    def _enrol(self, command: Command) -> None:
-        """Begin to learn the machine, or say why that can't be."""
-        refused = "mqtt.enrolment is not set" if self._learner is None else self._learner.enrol(command)
+    def _enrol(self, asked: AskedCommand) -> None:
+        """Begin to learn the machine, or stop it, or say why that can't be."""
+        refused = asked.refusal or (_RECORDING if self._learner is None else self._learner.enrol(asked.command))
         condition = self._status.state.condition
         if refused is None and self._learner is not None:
             learning = condition if condition in (Condition.ALERT, Condition.UNKNOWN_STATE) else Condition.LEARNING
             self._status.change(learning, self._learner.status_message(), self._now())
+            words = "is being learned" if not asked.command.undo else "is not learned any further"
+            asked.reply(Answer(True, f"{self._machine} {words}"))
         else:
             _LOG.warning("%s: command enroll refused: %s", self._machine, refused)
             self._status.change(condition, f"enroll refused: {refused}", self._now())
+            asked.reply(Answer(False, f"{self._machine}: {refused}"))

@@ -25,7 +25,8 @@ from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.machine_threshold import ThresholdRule
 from asd_daemon.run.window_judging import Learner, WindowJudging
-from asd_daemon.tell.commands import Answer, AskedCommand, Command
+from asd_daemon.tell.commands import AskedCommand
+from asd_daemon.tell.learning_report import LearningReport
 from asd_daemon.tell.payloads import AboveThreshold, Condition, MachineState
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.tell.storage.machine_records import MachineRecords
@@ -192,9 +193,14 @@ class MachineMonitor:
             return "its source does not let go"
         return "is still judging a window" if self._judge_is_opened else "what judges it is still being opened"
 
-    def command(self, command: Command, reply: Callable[[Answer], None] = lambda _: None) -> None:
+    @property
+    def learning(self) -> LearningReport | None:
+        """How far the learning of it is; None where it can't be learned while it is heard."""
+        return None if self._learner is None else self._learner.report
+
+    def command(self, asked: AskedCommand) -> None:
         """Do what people ask for, soon; from any thread."""
-        self._queue.put(AskedCommand(command, reply), may_wait=False)
+        self._queue.put(asked, may_wait=False)
 
     def change_rules(self, rules: MachineRules) -> None:
         """Judge by other rules from the next window on, without missing one; from any thread."""

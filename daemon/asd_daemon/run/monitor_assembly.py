@@ -21,6 +21,7 @@ from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import Stores
+from asd_daemon.settings.chosen_keys import SOURCE
 from asd_daemon.settings.plan import Plan
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.waveform import SAMPLE_RATE_HZ
@@ -68,10 +69,17 @@ def make_learning_judge(
     name: str,
     shared_bundle: SharedBundle,
     source: Source,
-    callbacks: MonitorCallbacks,
-    teaching: AlertTeaching,
+    known: Callable[[], Judge],
 ) -> LearningJudge:
-    """A machine's judge that can learn it while it listens."""
+    """A machine's judge that can learn it while it listens.
+
+    Args:
+        plan: what shall run.
+        name: the machine's.
+        shared_bundle: the bundle.
+        source: its sound.
+        known: opens what is known of it.
+    """
     from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
 
     target = EnrolmentTarget(
@@ -82,7 +90,6 @@ def make_learning_judge(
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
         off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
     )
-    known = judge_opener(plan, name, shared_bundle, callbacks, teaching, is_taught=True)
     return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
 
 
@@ -135,18 +142,19 @@ class MonitorAssembly:
     def judge_opener(self, plan: Plan, name: str, callbacks: MonitorCallbacks) -> Callable[[], Judge]:
         """What opens a machine's judge; one that can be taught waits for its lesson."""
         teaching = self._teaching[name]
-        return judge_opener(plan, name, self._shared_bundle, callbacks, teaching, is_taught=_is_taught(plan))
+        return judge_opener(plan, name, self._shared_bundle, callbacks, teaching, is_taught=_waits(plan, name))
 
     def _monitor(self, plan: Plan, name: str, opened: OpenedSource, callbacks: MonitorCallbacks) -> MachineMonitor:
         machine, learner = plan.machines[name], None
         teaching = AlertTeaching(name, self._stores.archive(name) if plan.goes_on_with(name) else None)
         self._teaching[name] = teaching
-        if _is_taught(plan):
-            learner = make_learning_judge(plan, name, self._shared_bundle, opened.source, callbacks, teaching)
+        known = self.judge_opener(plan, name, callbacks)
+        if plan.goes_on_with(name) or _waits(plan, name):
+            learner = make_learning_judge(plan, name, self._shared_bundle, opened.source, known)
         return MachineMonitor(
             name,
             opened.source,
-            learner.open if learner is not None else self.judge_opener(plan, name, callbacks),
+            learner.open if learner is not None else known,
             self._publisher,
             callbacks,
             learner=learner,
@@ -171,6 +179,7 @@ class OpenedSource:
     memory: SourceMemory | None
 
 
-def _is_taught(plan: Plan) -> bool:
-    """Whether machines can be learned while they are listened to."""
-    return plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
+def _waits(plan: Plan, name: str) -> bool:
+    """Whether a machine that is not known waits to be learned: somebody may teach it by MQTT, or has added it to be learned."""
+    by_mqtt = plan.settings.mqtt is not None and plan.settings.mqtt.enrolment
+    return by_mqtt or (name not in plan.configured.machines and plan.chosen.find(name, SOURCE) is not None)

@@ -21,7 +21,7 @@ from asd_daemon.run.status_line import status_line
 from asd_daemon.run.stop_signals import StopSignals
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.thread_failures import ThreadFailures
-from asd_daemon.tell.commands import Answer, Command
+from asd_daemon.tell.commands import AskedCommand
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counts
 from asd_daemon.watch.report import HealthReporter, MachineReport
@@ -105,15 +105,18 @@ class Service:
         """What all monitors have counted, those that are gone too."""
         return self._monitors.counts
 
-    def command(self, machine: str, command: Command, reply: Callable[[Answer], None] = lambda _: None) -> None:
-        """Pass on what people ask a machine's alarm for; from any thread."""
+    def command(self, machine: str, asked: AskedCommand) -> None:
+        """Pass on what people ask of a machine; from any thread."""
         for monitor in self.monitors:
             if monitor.machine == machine:
-                monitor.command(command, reply)
+                monitor.command(asked)
 
     def reports(self) -> dict[str, MachineReport]:
         """How each machine and the way to it are now; from any thread."""
-        return {m.machine: MachineReport(m.state, m.counters.now, m.source_health, m.above) for m in self.monitors}
+        return {
+            m.machine: MachineReport(m.state, m.counters.now, m.source_health, m.above, m.learning)
+            for m in self.monitors
+        }
 
     def stop(self, why: str = "asked to") -> None:
         """End `run` soon; from any thread."""

@@ -20,6 +20,7 @@ from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.state_changes import JudgedWindow, StateChanges
 from asd_daemon.run.window_in_progress import WindowInProgress
 from asd_daemon.tell.commands import Command
+from asd_daemon.tell.learning_report import LearningReport
 from asd_daemon.tell.payloads import Condition, PublishedScore
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counters
@@ -31,11 +32,15 @@ class Learner(Protocol):
     """Learns the machine from the windows that are judged, when it is asked to."""
 
     @property
+    def report(self) -> LearningReport:
+        """How far it is, and what came of it; from any thread."""
+
+    @property
     def is_learning(self) -> bool:
         """Whether it is at it."""
 
     def enrol(self, command: Command) -> str | None:
-        """Begin; why not, where it can't."""
+        """Begin, or stop; why not, where it can't."""
 
     def status_message(self) -> str | None:
         """How far it is; or, once, what came of it."""

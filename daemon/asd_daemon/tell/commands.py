@@ -84,7 +84,7 @@ class Command(BaseModel):
     text: str | None = Field(None, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")
     """What is noted; nothing takes a note away."""
     undo: bool = Field(False, strict=True)
-    """Take back what was said of an alert."""
+    """Take back what was said of an alert; or stop learning, and forget what was heard for it."""
     id: str | None = Field(None, max_length=100)
     """Given back with the answer."""
 
@@ -191,3 +191,5 @@ class AskedCommand:
     command: Command
     reply: Callable[[Answer], None] = lambda _: None
     """Called from the machine's judging thread, where the command is one that is answered."""
+    refusal: str | None = None
+    """Why who asks may not; None: they may."""

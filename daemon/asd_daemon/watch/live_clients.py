@@ -36,6 +36,8 @@ class LiveClient:
     """Machines of which it wants levels and spectrograms."""
     listen: frozenset[str] = frozenset()
     """Machines of which it wants the sound itself."""
+    advice: frozenset[str] = frozenset()
+    """Machines, or sources that are tried, of which it wants to know how well the microphone is placed."""
     scores_seen: int = 0
     file: BinaryIO | None = None
     """What was handed over last, and nobody has taken yet."""

@@ -3,9 +3,11 @@
     live-<process id>.sock      beside the status file, for its owner alone; lines of JSON
 
 The daemon says `machines` once a second, `scores` on connecting and then as they come, and four times a second `sound`, or `pcm`, of the
-machines that a client has asked for: `{"sound": ["fan"], "listen": ["fan"]}`. A line `{"machine": "fan", "command": {…}}` is a command as
-docs/mqtt.md has it (`machine` null: of all of the daemon), with a file where one is handed over (SCM_RIGHTS); what came of it is an
-`answer`. One thread serves all; it is last in line for what the hearing threads leave.
+machines that a client has asked for: `{"sound": ["fan"], "listen": ["fan"], "advice": ["fan"]}`; `advice` says how well the microphone is
+placed. In place of a machine a source may be named that is to be tried, `device:NAME` or `simulate:MACHINE`; `{"devices": true}` lists the
+microphones. A line `{"machine": "fan", "command": {…}}` is a command as docs/mqtt.md has it (`machine` null: of all of the daemon), with
+a file where one is handed over (SCM_RIGHTS); what came of it is an `answer`. One thread serves all; it is last in line for what the
+hearing threads leave.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -29,6 +31,7 @@ from asd_daemon.redaction import redact_all
 from asd_daemon.tell.commands import Answer, Command, CommandKind, parse_command
 from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
+from asd_daemon.watch.live_advice import LiveAdvice
 from asd_daemon.watch.live_clients import LiveClients
 from asd_daemon.watch.live_sound import LiveSound, SpectrogramColumns
 from asd_daemon.watch.report import Reports
@@ -43,6 +46,22 @@ Facts = Callable[[], dict[str, dict[str, Any]]]
 GiveCommand = Callable[[str | None, Command, Callable[[Answer], None], BinaryIO | None], None]
 
 
+class Trials(Protocol):
+    """Listens to microphones that somebody tries."""
+
+    def want(self, sources: frozenset[str]) -> None:
+        """Listen to these from now on, and to no other."""
+
+    def states(self) -> dict[str, str | None]:
+        """Source → why it can't be heard; None where it is."""
+
+    def list_devices(self, reply: Callable[[dict[str, Any]], None]) -> None:
+        """Have the microphones listed."""
+
+    def close(self) -> None:
+        """Listen to none any more."""
+
+
 class LiveSocket:
     """Serves it; a reporter on the running daemon.
 
@@ -54,6 +73,7 @@ class LiveSocket:
         give: passes a command on to a machine, None: to all of the daemon; with the file that was handed over. The answer, after which the
             file is closed, may come from any thread.
         facts: what the settings say of each machine (settings/value_words.py).
+        trials: listens to microphones that somebody tries; None: nobody can, and no machine can be added.
         node: this box's name.
         version: of the program.
         bundle: name and version of what the machines are judged with.
@@ -71,7 +91,9 @@ class LiveSocket:
         version: str,
         facts: Facts = dict,
         bundle: Callable[[], str | None] = lambda: None,
+        trials: Trials | None = None,
     ) -> None:
+        self._trials, self._advice = trials, LiveAdvice()
         self._facts, self._bundle = facts, bundle
         self._file = folder / f"live-{os.getpid()}.sock"
         self._sound, self._scores, self._rules, self._give = sound, scores, rules, give
@@ -117,14 +139,18 @@ class LiveSocket:
                     self._stop.wait(_TICK_S / 4)  # so that a client that writes without end can't keep it busy
         finally:
             clients.close()
+            if self._trials is not None:
+                self._trials.close()
 
     def _take(self, clients: LiveClients, number: int, wish: dict[str, Any]) -> None:
         if "command" in wish:
             machine = wish.get("machine")
             file = clients.take_file(number)
             self._command(number, None if machine is None else str(machine), wish["command"], file)
+        elif "devices" in wish and self._trials is not None:
+            self._trials.list_devices(lambda told: self._answers.put((number, {"kind": "devices", **told})))
         elif number in (known := clients.all):
-            for kind in ("sound", "listen"):
+            for kind in ("sound", "listen", "advice"):
                 names = wish.get(kind)
                 setattr(known[number], kind, frozenset(map(str, names)) if isinstance(names, list) else frozenset())
 
@@ -149,19 +175,21 @@ class LiveSocket:
                     "%s: asked to %s", machine or "daemon", f"{command.command.value} {command.key or ''}".rstrip()
                 )
             self._give(machine, command, reply, file)
-        elif command.command is CommandKind.ENROLL:
-            reply(Answer(False, "learning is begun by MQTT or `asd-daemon enroll`"))
         elif self._reports is None or machine is None or machine not in self._reports():
             reply(Answer(False, f"{machine} is not heard by this daemon"))
         else:
-            self._said_s = float("-inf")  # so that the state after it is said soon
             _LOG.info("%s: asked to %s", machine, command.command.value)
             self._give(machine, command, reply, None)
-            if not command.is_word:
+            if not (command.is_word or command.command is CommandKind.ENROLL):
                 reply(Answer(True, f"{machine}: {command.command.value} is passed on"))
 
     def _want(self, clients: LiveClients) -> None:
-        wanted = frozenset[str]().union(*(c.sound | c.listen for c in clients.all.values()))
+        everyone = clients.all.values()
+        asked = frozenset[str]().union(*(c.advice for c in everyone))
+        wanted = asked.union(*(c.sound | c.listen for c in everyone))
+        self._advice.want(asked)
+        if self._trials is not None:
+            self._trials.want(frozenset(name for name in wanted if ":" in name))  # which no machine's name holds
         if wanted != self._columns.keys():
             self._sound.want(wanted)
             self._columns = {name: self._columns.get(name) or SpectrogramColumns() for name in wanted}
@@ -184,7 +212,11 @@ class LiveSocket:
         for piece in self._sound.take():
             pieces.setdefault(piece.machine, []).append(piece.samples)
         for machine, parts in pieces.items():
-            self._say_sound(clients, machine, np.concatenate(parts))
+            sound = np.concatenate(parts)
+            self._advice.hear(machine, sound)
+            self._say_sound(clients, machine, sound)
+        for advice in self._advice.due():
+            clients.say(advice, [n for n, c in clients.all.items() if advice["machine"] in c.advice])
 
     def _say_sound(self, clients: LiveClients, machine: str, samples: Any) -> None:
         looking = [n for n, c in clients.all.items() if machine in c.sound]
@@ -213,12 +245,20 @@ class LiveSocket:
             machines[name] = {
                 **{k: v for k, v in state.items() if k not in ("schema", "node", "machine")},
                 "counts": asdict(report.counts),
+                "learning": report.learning and asdict(report.learning),
                 **facts.get(name, {"title": None, "budget": None, "notify": None, "chosen": {}}),
                 "rule": asdict(rules[name]) if name in rules else None,
                 "heard_ago_s": None if ago_s is None else round(ago_s, 1),
             }
         redacted: dict[str, Any] = redact_all(
-            {"kind": "machines", **self._about, "bundle": self._bundle(), "machines": machines}
+            {
+                "kind": "machines",
+                **self._about,
+                "bundle": self._bundle(),
+                "machines": machines,
+                "adds": self._trials is not None,
+                "trials": {} if self._trials is None else self._trials.states(),
+            }
         )
         return redacted
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.tell.learning_report import LearningReport
 from asd_daemon.tell.notifications.notice import NotificationStatus
 from asd_daemon.tell.payloads import AboveThreshold, MachineState
 from asd_daemon.tell.publisher import BrokerStatus
@@ -22,6 +23,8 @@ class MachineReport:
     source_health: SourceHealth
     above: AboveThreshold | None = None
     """How near an alert is."""
+    learning: LearningReport | None = None
+    """How far the learning of it is; None where it can't be learned while it is heard."""
 
 
 @dataclass(frozen=True)

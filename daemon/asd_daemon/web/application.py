@@ -24,6 +24,7 @@ from asd_daemon.web.access import Access, safe_next
 from asd_daemon.web.actions import Actions
 from asd_daemon.web.alert_records import read_alerts
 from asd_daemon.web.guards import Guards
+from asd_daemon.web.learn_pages import LearnPages
 from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.options import WebOptions
 from asd_daemon.web.pages import MOST_LIVE, Pages
@@ -39,6 +40,7 @@ from asd_daemon.web.words import iso
 _BEAT_S = 5.0
 _DAY_S = 86_400.0
 _MOST_DAYS = 400
+_MOST_SOURCE = 300
 
 
 class Application:
@@ -60,6 +62,7 @@ class Application:
         """What the server calls."""
         pages, actions = self._pages, Actions(self._access, self.hub, self._pages)
         upkeep = MachineUpkeep(self._access, self.hub, pages, self._places)
+        learn = LearnPages(self._access, self.hub, self._pages, self._places)
         routes = [
             Route("/", pages.now),
             Route("/history", pages.history),
@@ -70,6 +73,15 @@ class Application:
             Route("/alerts/{event_id}/note", actions.note, methods=["POST"]),
             Route("/alerts/{event_id}/acknowledge", actions.acknowledge, methods=["POST"]),
             Route("/mute", actions.mute, methods=["POST"]),
+            Route("/learn", learn.choose),
+            Route("/learn/add", learn.add, methods=["POST"]),
+            Route("/learn/{machine}", learn.machine),
+            Route("/learn/{machine}/begin", learn.begin, methods=["POST"]),
+            Route("/learn/{machine}/stop", learn.stop, methods=["POST"]),
+            Route("/learn/{machine}/remove", learn.remove, methods=["POST"]),
+            Route("/learn/{machine}/knock", learn.knock, methods=["POST"]),
+            Route("/api/knock/{machine}", learn.heard_knock),
+            Route("/api/devices", learn.devices),
             Route("/machines", pages.machines_page),
             Route("/machines/change", upkeep.change, methods=["POST"]),
             Route("/machines/forget", upkeep.forget, methods=["POST"]),
@@ -143,10 +155,11 @@ class Application:
         self._access.require(request)
         if self.hub.is_full:
             raise HTTPException(503, "too many are looking")
-        wanted = request.query_params.getlist("sound")[:MOST_LIVE]
+        wanted, advice = (request.query_params.getlist(key)[:MOST_LIVE] for key in ("sound", "advice"))
+        self._allow_trials(request, [*wanted, *advice])
 
         async def stream() -> AsyncIterator[str]:
-            async with self.hub.watching(wanted) as watcher:
+            async with self.hub.watching(wanted, (), advice) as watcher:
                 while True:
                     try:
                         piece = await asyncio.wait_for(watcher.pieces.get(), _BEAT_S)
@@ -161,7 +174,8 @@ class Application:
     async def _listen(self, request: Request) -> Response:
         self._access.require(request)
         machine = request.query_params.get("machine", "")
-        if machine not in self.hub.machines():
+        self._allow_trials(request, [machine])
+        if machine not in self.hub.machines() and ":" not in machine:
             raise HTTPException(404, "nobody listens to such a machine now")
         if self.hub.is_full:
             raise HTTPException(503, "too many are listening")
@@ -170,6 +184,18 @@ class Application:
             return self._access.visitor(request).role is not None
 
         return StreamingResponse(live_wave(self.hub, machine, may_listen), media_type="audio/wav")
+
+    def _allow_trials(self, request: Request, names: list[str]) -> None:
+        """Sources that are tried have names as no machine has: `device:NAME`; who may only look opens no microphone.
+
+        Raises:
+            HTTPException: they may not.
+        """
+        tried = [name for name in names if ":" in name]
+        if tried and not self._access.require(request).may_act:
+            raise HTTPException(403, "you may look, but not try a microphone")
+        if any(len(name) > _MOST_SOURCE or not name.isprintable() for name in tried):
+            raise HTTPException(400, "that is no source of sound")
 
     async def _clip(self, request: Request) -> Response:
         self._access.require(request)

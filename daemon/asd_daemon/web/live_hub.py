@@ -11,52 +11,22 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from asd_daemon.web.live_daemon import STALE_S, LiveDaemon, Watcher
 from asd_daemon.web.places import Places
 from asd_daemon.web.score_tables import Row
 
-STALE_S = 4.0
-"""So long without a word, and a daemon or its sound is not believed to be there any more."""
 _LOOK_EVERY_S = 1.0
 _MOST_LINE_BYTES = 4_000_000
 _MOST_RECENT = 4000  # windows of one machine that a daemon may not have written yet
-_MOST_PIECES = 64
 _ANSWER_WITHIN_S = 25.0
 MOST_WATCHERS = 200
-
-
-@dataclass(eq=False)
-class Watcher:
-    """One browser."""
-
-    sound: frozenset[str] = frozenset()
-    listen: frozenset[str] = frozenset()
-    pieces: asyncio.Queue[dict[str, Any]] = field(default_factory=lambda: asyncio.Queue(_MOST_PIECES))
-
-    def offer(self, piece: dict[str, Any]) -> None:
-        """Give it a piece, in the place of the oldest where it does not keep up."""
-        if self.pieces.full():
-            self.pieces.get_nowait()
-        self.pieces.put_nowait(piece)
-
-
-@dataclass
-class _Daemon:
-    writer: asyncio.StreamWriter
-    wish: bytes = b""
-    machines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    said_s: float = 0.0
-    said: asyncio.Condition = field(default_factory=asyncio.Condition)
-    times_said: int = 0
 
 
 class LiveHub:
@@ -64,7 +34,7 @@ class LiveHub:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._daemons: dict[Path, _Daemon] = {}
+        self._daemons: dict[Path, LiveDaemon] = {}
         self._recent: dict[str, deque[Row]] = {}
         self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._watchers: set[Watcher] = set()
@@ -98,16 +68,18 @@ class LiveHub:
 
     def snapshot(self) -> dict[str, Any]:
         """All machines, for a browser."""
-        return {"kind": "machines", "machines": self.machines()}
+        return {"kind": "machines", "machines": self.machines(), "adds": self.adds}
 
     def recent(self, machine: str) -> list[Row]:
         """Windows of a machine since its daemon runs, as far as they are remembered."""
         return list(self._recent.get(machine, ()))
 
     @contextlib.asynccontextmanager
-    async def watching(self, sound: Iterable[str], listen: Iterable[str] = ()) -> AsyncIterator[Watcher]:
-        """A browser that looks, and the machines that it looks and listens at."""
-        watcher = Watcher(frozenset(sound), frozenset(listen))
+    async def watching(
+        self, sound: Iterable[str], listen: Iterable[str] = (), advice: Iterable[str] = ()
+    ) -> AsyncIterator[Watcher]:
+        """A browser that looks, and the machines, or sources that are tried, that it looks and listens at and wants advice on."""
+        watcher = Watcher(frozenset(sound), frozenset(listen), frozenset(advice))
         self._watchers.add(watcher)
         try:
             self._wish()
@@ -135,6 +107,33 @@ class LiveHub:
             return False, f"Nobody listens to {machine} now; start its daemon, or use asd-daemon alerts on the box."
         return await self._ask(daemon, machine, wish, file)
 
+    async def add(self, machine: str, source: str) -> tuple[bool, str]:
+        """Have a machine heard by a source, in words such as `device:default`; whether it is, and the daemon's words."""
+        hears = [d for d in self._daemons.values() if machine in d.machines and not d.writer.is_closing()]
+        daemon = hears[0] if hears else self._adding()
+        if daemon is None:
+            return (
+                False,
+                "No daemon that runs on this box takes further machines; start asd-daemon.service, which hears all of them.",
+            )
+        return await self._ask(daemon, machine, {"command": "set", "key": "source", "value": source})
+
+    async def devices(self) -> dict[str, Any]:
+        """The microphones of the box, by a daemon that can try them: `devices`, and `trouble` where they can't be listed."""
+        daemon = self._adding()
+        if daemon is None:
+            return {"devices": [], "trouble": "No daemon that runs on this box takes further machines."}
+        return await daemon.list_devices(_ANSWER_WITHIN_S)
+
+    @property
+    def adds(self) -> bool:
+        """Whether a machine can be added."""
+        return self._adding() is not None
+
+    def _adding(self) -> LiveDaemon | None:
+        """The daemon to which machines are added: the first of those that take them."""
+        return next((d for d in self._daemons.values() if d.adds and not d.writer.is_closing()), None)
+
     async def command_any(
         self, machine: str | None, wish: Mapping[str, object], file: BinaryIO | None = None
     ) -> tuple[bool, str]:
@@ -157,7 +156,7 @@ class LiveHub:
 
     async def _ask(
         self,
-        daemon: _Daemon,
+        daemon: LiveDaemon,
         machine: str | None,
         wish: Mapping[str, object],
         file: BinaryIO | None = None,
@@ -171,26 +170,15 @@ class LiveHub:
             if file is None:
                 daemon.writer.write(line)
             else:
-                _hand_over(daemon.writer, line, file)
+                daemon.hand_over(line, file)
             said = await asyncio.wait_for(answer, _ANSWER_WITHIN_S)
         except (OSError, TimeoutError):
             return False, "The daemon has not answered yet; it takes the word when it judges the next window."
         finally:
             self._asked.pop(asked, None)
         if waits:
-            await self._hear_twice(daemon)
+            await daemon.hear_twice()
         return bool(said["ok"]), str(said["text"])
-
-    async def _hear_twice(self, daemon: _Daemon) -> None:
-        """Wait until the machines' states are of after an answer, so that the next page shows what has become of it."""
-        until = daemon.times_said + 2
-
-        async def wait() -> None:
-            async with daemon.said:
-                await daemon.said.wait_for(lambda: daemon.times_said >= until)
-
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wait(), STALE_S)
 
     async def _connect(self, file: Path) -> None:
         folder = os.open(file.parent, os.O_PATH | os.O_DIRECTORY)  # a path may be longer than a socket's address
@@ -202,7 +190,7 @@ class LiveHub:
             return
         finally:
             os.close(folder)
-        self._daemons[file] = _Daemon(writer)
+        self._daemons[file] = LiveDaemon(writer)
         task = asyncio.create_task(self._read(file, reader))
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
@@ -222,9 +210,14 @@ class LiveHub:
             daemon.writer.close()
             self._tell(self.snapshot())
 
-    def _take(self, daemon: _Daemon, said: dict[str, Any]) -> None:
+    def _take(self, daemon: LiveDaemon, said: dict[str, Any]) -> None:
         if said["kind"] == "machines":
             daemon.machines, daemon.said_s = said["machines"], time.monotonic()
+            if daemon.adds != bool(said.get("adds")):
+                daemon.adds = bool(said.get("adds"))
+                self._wish()
+            for source, trouble in said.get("trials", {}).items():
+                self._tell_some({"kind": "trial", "machine": source, "trouble": trouble}, "sound")
             daemon.times_said += 1
             daemon.about = {key: said[key] for key in ("node", "version", "pid", "bundle")}
         elif said["kind"] == "scores":
@@ -238,37 +231,34 @@ class LiveHub:
             waiting = self._asked.pop(str(said["id"]), None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(said)
+        elif said["kind"] == "devices":
+            daemon.take_devices(said)
         else:
-            kind = "sound" if said["kind"] == "sound" else "listen"
-            for watcher in self._watchers:
-                if said["machine"] in getattr(watcher, kind):
-                    watcher.offer(said)
+            self._tell_some(said, {"sound": "sound", "advice": "advice"}.get(said["kind"], "listen"))
+
+    def _tell_some(self, said: dict[str, Any], wish: str) -> None:
+        """Tell those who look at, listen to or want advice on the machine or source."""
+        for watcher in self._watchers:
+            if said["machine"] in getattr(watcher, wish):
+                watcher.offer(said)
 
     def _tell(self, said: dict[str, Any]) -> None:
         for watcher in self._watchers:
             watcher.offer(said)
 
     def _wish(self) -> None:
-        """Ask each daemon for the sound that somebody looks or listens at."""
-        sound = sorted(frozenset[str]().union(*(w.sound for w in self._watchers)))
-        listen = sorted(frozenset[str]().union(*(w.listen for w in self._watchers)))
-        wish = json.dumps({"sound": sound, "listen": listen}).encode() + b"\n"
+        """Ask each daemon for the sound that somebody looks or listens at; a source is tried by one of them."""
+        wanted = {
+            wish: frozenset[str]().union(*(getattr(w, wish) for w in self._watchers))
+            for wish in ("sound", "listen", "advice")
+        }
+        adding = self._adding()
         for daemon in self._daemons.values():
-            if daemon.wish != wish and not daemon.writer.is_closing():
-                daemon.wish = wish
-                daemon.writer.write(wish)
-
-
-def _hand_over(writer: asyncio.StreamWriter, line: bytes, file: BinaryIO) -> None:
-    """Send a line with a file.
-
-    Raises:
-        OSError: the daemon does not take it at this moment.
-    """
-    if writer.transport.get_write_buffer_size():
-        raise BlockingIOError("the daemon does not read")
-    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
-        socket.send_fds(connection, [line], [file.fileno()])
+            own = {w: sorted(n for n in names if ":" not in n or daemon is adding) for w, names in wanted.items()}
+            line = json.dumps(own).encode() + b"\n"
+            if daemon.wish != line and not daemon.writer.is_closing():
+                daemon.wish = line
+                daemon.writer.write(line)
 
 
 def _heard(machine: dict[str, Any]) -> dict[str, Any]:

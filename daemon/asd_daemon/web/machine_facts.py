@@ -14,6 +14,17 @@ _MOST_RECORD_BYTES = 2**20
 _STEADY_DRIFT = (
     1.3  # later windows of the enrolment lie so many times farther from the earlier ones than these from each other
 )
+_FAINT_DBFS, _FEW_WINDOWS = -75.0, 60
+_CANNOT_HEAR = ("room", "too_quiet", "gate", "wind")
+_PLACES = {
+    "room": "The microphone heard only noise as of a room: no tone and no rhythm. Bring it nearer to the machine, and learn it anew.",
+    "too_quiet": "It was very soft at the microphone: bring that much nearer, or turn its gain up, and learn it anew.",
+    "gate": "Sound was cut off between louder moments: turn off the microphone's noise suppression, and learn it anew.",
+    "wind": "Wind or touches drowned the machine: fix the microphone firmly out of the draught, and learn it anew.",
+    "soft": "It was soft at the microphone: nearer is better.",
+    "loud": "It was near the end of the scale: a failing machine is louder; turn the gain down a little.",
+    "hum": "Most of it was hum at the mains' frequency: of the machine, or of the cable? Listen with the machine off.",
+}
 
 
 @dataclass(frozen=True)
@@ -27,17 +38,29 @@ class Learned:
     level_dbfs: tuple[float, float, float]
     drift: float
     states: tuple[str, ...]
+    place: tuple[str, ...] = ()
+    """What disturbed at the microphone's place, most of the time."""
 
     @property
-    def advice(self) -> str:
-        """How good that was, and what would be better."""
-        if self.windows < 60:
-            return f"From {self.windows} windows, ten minutes or less: learn it again for 20 minutes or more."
-        if self.level_dbfs[1] < -70:
-            return "It is very soft at the microphone: place that nearer, and learn it again."
+    def verdict(self) -> tuple[str, str, tuple[str, ...]]:
+        """How good that is in a word, how the word looks, and why with what would be better."""
+        bad = [_PLACES[kind] for kind in self.place if kind in _CANNOT_HEAR]
+        if self.level_dbfs[1] < _FAINT_DBFS and not bad:
+            bad.append(_PLACES["too_quiet"])
+        if bad:
+            return "Can't hear this machine", "bad", tuple(bad)
+        fair = [_PLACES[kind] for kind in self.place if kind in _PLACES]
+        if self.windows < _FEW_WINDOWS:
+            fair.append(
+                f"It was learned from {self.windows} windows of 10 s only: let it hear more with “Add to what is known”."
+            )
         if self.drift > _STEADY_DRIFT:
-            return "It did not sound the same from beginning to end: learn it again over a longer time, with --over."
-        return "Good: enough windows, a good level, and it sounded the same throughout."
+            fair.append(
+                "It did not sound the same from beginning to end: learn it again over a longer time, a day or more."
+            )
+        if fair:
+            return "Fair", "doubt", tuple(fair)
+        return "Good", "good", ("Enough windows, a good level, and it sounded the same throughout.",)
 
 
 def read_learned(folders: Sequence[Path], machine: str) -> Learned | None:
@@ -61,6 +84,7 @@ def read_learned(folders: Sequence[Path], machine: str) -> Learned | None:
                 (low, middle, high),
                 float(record["drift"]),
                 tuple(dict.fromkeys(states)),
+                tuple(str(kind) for kind in record.get("place") or ()),
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue

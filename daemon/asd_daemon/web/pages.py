@@ -35,6 +35,7 @@ NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "budget": None,
     "notify": None,
     "chosen": {},
+    "learning": None,
 }
 """What a machine is like whose daemon does not run."""
 MOST_LIVE = 8
@@ -112,7 +113,9 @@ class Pages:
         visitor = self._access.require(request)
         machines = await self.machines()
         latest = await self._alerts(since_ms=_now_ms() - _WEEK_MS, most=5)
-        return self.render(request, visitor, "now.html", machines=machines, latest=latest, most_live=MOST_LIVE)
+        return self.render(
+            request, visitor, "now.html", machines=machines, latest=latest, most_live=MOST_LIVE, adds=self._hub.adds
+        )
 
     async def history(self, request: Request) -> Response:
         """Scores of one machine, and what would have fired."""

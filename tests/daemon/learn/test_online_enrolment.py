@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ from asd_daemon.learn import enrolment
 from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 from asd_daemon.learn.enrolment_record import read_enrolment
 from asd_daemon.learn.online_enrolment import EnrolmentTarget, LearningJudge
+from asd_daemon.learn.unfinished_collection import unfinished_collection
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.settings.keys import MqttSettings
 from asd_daemon.tell import commands
-from asd_daemon.tell.commands import Command, parse_command
+from asd_daemon.tell.commands import AskedCommand, Command, parse_command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
-from rig.waiting import PATIENT_S
+from rig.waiting import PATIENT_S, wait_until
 
 TILT = 2.0
 SIXTEEN = 16 / 6  # minutes
@@ -218,7 +220,7 @@ def states_of(
     source = ScriptedSource([Block(healthy_noise(rng)) for _ in range(windows)])
     rule = AlarmRule(open_after=2, of=3, close_after=2, update_every_s=0)
     monitor = MachineMonitor("fan", source, open_judge, publisher, callbacks, rule=rule, learner=learner)
-    monitor.command(asked())
+    monitor.command(AskedCommand(asked()))
     monitor.start()
     monitor.listen()
     assert ended.wait(PATIENT_S)
@@ -240,7 +242,10 @@ def test_monitor_says_learning_with_how_far_it_is_and_refuses_where_that_is_not_
     refused = states_of(None, lambda: Scorer(bundle, "fan"), 2)
     assert refused == [
         ("starting", None),
-        ("starting", "enroll refused: mqtt.enrolment is not set"),
+        (
+            "starting",
+            "enroll refused: a recording, or a simulation that is only tried out, is learned by `asd-daemon enroll`",
+        ),
         ("normal", None),
     ]
 
@@ -249,6 +254,40 @@ def test_settings_enrolment_needs_commands() -> None:
     with pytest.raises(ValidationError, match="enrolment needs commands: true"):
         MqttSettings(host="broker", enrolment=True)
     assert MqttSettings(host="broker", commands=True, enrolment=True).enrolment
+
+
+def test_learning_for_minutes_goes_on_after_a_restart_unless_it_was_stopped_or_is_of_another_day(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    one = learning_judge(bundle, tmp_path)
+    assert one.enrol(asked()) is None
+    assert len(hears(one, 3)) == 3
+    wait_until(lambda: one.report.windows == 3, "they are taken")
+    one.close()
+    wait_for_learning()
+    again = learning_judge(bundle, tmp_path)
+    assert again.is_learning
+    wait_until(lambda: again.report.windows == 3, "it goes on where it was")
+    assert (again.report.is_learning, again.report.wanted) == (True, 16)
+    assert again.enrol(Command.model_validate({"command": "enroll", "undo": True})) is None
+    wait_for_learning()
+    hears(again, 1)
+    assert not again.report.is_learning
+    assert not again.report.failed
+    assert "is forgotten" in (again.report.words or "")
+    assert not learning_judge(bundle, tmp_path).is_learning
+    assert (
+        again.enrol(Command.model_validate({"command": "enroll", "undo": True})) == "the machine is not being learned"
+    )
+
+    assert again.enrol(asked()) is None
+    hears(again, 2)
+    wait_until(lambda: again.report.windows == 2, "they are taken")
+    again.close()
+    wait_for_learning()
+    home = tmp_path / "pump"
+    assert unfinished_collection(home) is not None
+    assert unfinished_collection(home, datetime.now(UTC) + timedelta(days=2)) is None
 
 
 def test_learning_that_is_spread_over_time_goes_on_after_a_restart(bundle: Bundle, tmp_path: Path) -> None:

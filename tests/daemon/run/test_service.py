@@ -20,7 +20,7 @@ from asd_daemon.run.judging_queue import JudgingQueue
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
-from asd_daemon.tell.commands import Command
+from asd_daemon.tell.commands import AskedCommand, Command
 from asd_daemon.watch.report import Reports
 from asd_daemon.watch.systemd import SystemdNotifier
 from rig.scripted_sound import EndlessSource, Loudness, LoudnessJudge, RememberingTeller, window
@@ -120,7 +120,7 @@ def test_command_while_nothing_is_heard_does_not_make_it_heard() -> None:
     for _ in range(4):
         source.words.put(Block(np.zeros(8000, np.float32)))  # 2 s of digital silence
     until(lambda: listening_of(rig)[-1:] == [("unusable", False)])
-    rig.service.command("fan", Command.model_validate({"command": "mute", "minutes": 5}))
+    rig.service.command("fan", AskedCommand(Command.model_validate({"command": "mute", "minutes": 5})))
     until(lambda: rig.publisher.told_states[-1].muted_until is not None)
     assert listening_of(rig)[-1] == ("unusable", False)
     rig.service.stop("test")

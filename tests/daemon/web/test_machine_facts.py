@@ -22,14 +22,33 @@ def learned(folder: Path, **other: object) -> str:
     found = read_learned([folder / "none", folder], "fan")
     assert found is not None
     assert (found.windows, found.states) == ({**RECORD, **other}["windows"], ("running", "idle"))
-    return found.advice
+    word, _, why = found.verdict
+    return f"{word}: {' '.join(why)}"
 
 
 def test_an_enrolment_is_good_or_says_what_would_make_it_so(tmp_path: Path) -> None:
-    assert learned(tmp_path).startswith("Good")
-    assert "20 minutes or more" in learned(tmp_path, windows=24)
-    assert "nearer" in learned(tmp_path, level_dbfs=[-80, -75, -71])
-    assert "longer time" in learned(tmp_path, drift=1.6)
+    assert learned(tmp_path).startswith("Good: ")
+    assert learned(tmp_path, place=["good_of_a_later_version"]).startswith("Good: ")
+    assert "24 windows of 10 s only" in learned(tmp_path, windows=24)
+    assert "a day or more" in learned(tmp_path, drift=1.6)
+    assert learned(tmp_path, place=["soft", "hum"]).startswith("Fair: It was soft")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"level_dbfs": [-85, -80, -76]}, "very soft at the microphone"),
+        ({"place": ["room"]}, "no tone and no rhythm"),
+        ({"place": ["gate"]}, "noise suppression"),
+        ({"place": ["wind", "hum"], "windows": 30}, "Wind or touches"),
+    ],
+)
+def test_a_machine_that_was_not_heard_is_told_as_that_with_advice(
+    tmp_path: Path, what: dict[str, object], words: str
+) -> None:
+    said = learned(tmp_path, **what)
+    assert said.startswith("Can't hear this machine: ")
+    assert words in said
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"level_dbfs": [1]}', '{"level_dbfs": ["a", "b", "c"]}'])

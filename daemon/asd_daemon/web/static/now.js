@@ -2,11 +2,6 @@
 "use strict";
 
 (() => {
-  const words = {
-    starting: ["Starting", "wait"], normal: ["Normal", "good"], alert: ["Alert", "bad"], learning: ["Learning", "wait"],
-    unusable: ["Can't judge", "doubt"], unknown_state: ["Unknown state", "doubt"], mic_lost: ["No sound", "doubt"],
-    wrong_device: ["Wrong microphone", "doubt"], overloaded: ["Box too slow", "doubt"], stopped: ["Stopped", "off"], off: ["Off", "off"], not_running: ["Not running", "off"],
-  };
   const silentAfter = 4000, hours = 3;
   const cards = new Map();
   let heardAt = 0, player = null;
@@ -23,7 +18,7 @@
 
     show(machine) {
       const state = machine ? machine.state : "not_running";
-      const [text, look] = words[state] || [state.replaceAll("_", " "), "doubt"];
+      const [text, look] = asd.stateWords(state);
       const { badge, since, hearing, ratio, calibration, open, troubles } = this.parts;
       if (this.element.dataset.state !== state) this.element.dataset.state = state;
       this.element.dataset.look = look;
@@ -179,7 +174,8 @@
 
   events.addEventListener("machines", (event) => {
     heardAt = Date.now();
-    const machines = JSON.parse(event.data).machines;
+    const { machines, adds } = JSON.parse(event.data), empty = document.querySelector("[data-adds]");
+    if (empty && (empty.dataset.adds === "yes") !== adds) location.reload();
     last.clear();
     for (const [name, machine] of Object.entries(machines)) {
       last.set(name, machine);

@@ -38,3 +38,11 @@ setInterval(() => {
     element.textContent = asd.span((Date.now() - new Date(element.dateTime)) / 1000);
   }
 }, 1000);
+
+// The words for a state, and how it looks; a state of a later version is shown by its own name
+asd.states = {
+  starting: ["Starting", "wait"], normal: ["Normal", "good"], alert: ["Alert", "bad"], learning: ["Learning", "wait"],
+  unusable: ["Can't judge", "doubt"], unknown_state: ["Unknown state", "doubt"], mic_lost: ["No sound", "doubt"],
+  wrong_device: ["Wrong microphone", "doubt"], overloaded: ["Box too slow", "doubt"], stopped: ["Stopped", "off"], off: ["Off", "off"], not_running: ["Not running", "off"],
+};
+asd.stateWords = (state) => asd.states[state] || [state.replaceAll("_", " "), "doubt"];
