@@ -76,6 +76,24 @@ def look(tab: Page, origin: str, folder: Path, size: str) -> None:
     tab.screenshot(path=folder / f"history-{size}.png")
 
 
+def look_at_learning(tab: Page, origin: str, folder: Path, size: str) -> None:
+    """A machine that is added, placed, and being learned."""
+    title = "Compressor"
+    tab.goto(f"{origin}/learn")
+    tab.get_by_role("radio", name="a simulated machine").check()
+    tab.get_by_role("textbox", name="Simulated machine").fill("gearbox?seed=9")
+    tab.get_by_label("What do people call the machine?").fill(title)
+    tab.get_by_role("button", name="Add it").click()
+    tab.get_by_label("How long?").select_option("20 minutes")
+    tab.get_by_role("button", name="Begin to learn").click()
+    tab.wait_for_function(
+        "() => Number(document.getElementById('progress').value) >= 2 && document.querySelector('.advice .good')"
+    )
+    tab.evaluate("() => document.querySelector('.notice')?.remove()")
+    tab.screenshot(path=folder / f"learn-{size}.png")
+    tab.get_by_role("button", name="Hear it no more").click()
+
+
 def main(words: list[str]) -> int:
     """Take them."""
     folder = Path(words[0])
@@ -94,8 +112,10 @@ def main(words: list[str]) -> int:
         ):
             with window(started, DESKTOP) as tab:
                 look(tab, page.origin, folder, "desktop")
+                look_at_learning(tab, page.origin, folder, "desktop")
             with window(started, PHONE, "dark", 2) as tab:
                 look(tab, page.origin, folder, "phone")
+                look_at_learning(tab, page.origin, folder, "phone")
             daemon.stop()
     return 0
 

@@ -227,7 +227,9 @@ class LearningJudge:
                 self._windows.forward(waveform)
             self._heard += 1
         if self._judge is None:
-            raise UnknownMachineError(self.status_message() or "not learned yet: send the command enroll")
+            raise UnknownMachineError(
+                self.status_message() or "not learned yet: learn it at the page, or send the command enroll"
+            )
         return self._judge.score(waveform)
 
     def close(self) -> None:
@@ -242,6 +244,8 @@ class LearningJudge:
         try:
             self._outcomes.put(enrol(self._bundle(), self._target.root, request, windows, self._on_progress))
         except Exception as e:  # noqa: BLE001  # the top of a thread: whatever it is, it must be told
+            if self._stopped:
+                shutil.rmtree(self._target.root / self._target.model / COLLECTING, ignore_errors=True)
             self._outcomes.put(e)
 
     def _on_progress(self, progress: EnrolmentProgress) -> None:
@@ -268,7 +272,6 @@ class LearningJudge:
             return
         stays = "" if self._judge is None else "; what was known before stays"
         if self._stopped:
-            shutil.rmtree(self._target.root / self._target.model / COLLECTING, ignore_errors=True)
             self._outcome_message = f"learning was stopped, and what was heard for it is forgotten{stays}"
             _LOG.info("%s: %s", self._target.model, self._outcome_message)
             self.report = LearningReport(words=self._outcome_message)

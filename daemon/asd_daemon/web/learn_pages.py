@@ -114,7 +114,12 @@ class LearnPages:
     async def remove(self, request: Request) -> Response:
         """Hear a machine that was added no more; what was learned of it stays."""
         await self._access.form(request)
-        told = await self._hub.command(self._name(request), {"command": "unset", "key": "source"})
+        name = self._name(request)
+        if (self._hub.machines()[name].get("learning") or {}).get(
+            "is_learning"
+        ):  # else it would go on when it is added again
+            await self._hub.command(name, {"command": "enroll", "undo": True})
+        told = await self._hub.command(name, {"command": "unset", "key": "source"})
         return self._back(request, "/learn", told)
 
     async def knock(self, request: Request) -> Response:

@@ -37,6 +37,12 @@ def choose(home: Path, machine: str | None, key: str, *value: object) -> Answer:
     return answer
 
 
+def learning(home: Path, machine: str) -> Any:
+    """How far the learning of a machine is, as the daemon says on its socket."""
+    (told,) = [daemon.machines[machine]["learning"] for daemon in running_daemons(home / "state" / "status")]
+    return told
+
+
 def scores(daemon: RunningDaemon, machine: str) -> list[Any]:
     told = [json.loads(line) for line in list(daemon.lines)]
     return [one for one in told if one["topic"] == "score" and one["machine"] == machine]
@@ -200,3 +206,35 @@ def test_by_mqtt_only_where_the_configuration_allows_it(allowed: bool, tmp_path:
                 heard.wait_for(lambda m: m.topic == "asd/box/fan/score" and m.payload["threshold"] == 7.5)
             else:
                 assert "mqtt.settings" in answer["text"]
+
+
+def test_second_machine_is_added_and_learned_while_the_first_misses_no_window(tmp_path: Path) -> None:
+    with running(tmp_path, {"machines": {"steady": STEADY}}, "--no-mqtt") as daemon:
+        assert choose(tmp_path, "mill", "source", "simulate:slider?speed=30").ok
+        wait_until(lambda: any("listening to steady, mill" in line for line in daemon.log), "both are heard")
+        (answer,) = [
+            one.command("mill", {"command": "enroll", "minutes": 3})
+            for one in running_daemons(tmp_path / "state" / "status")
+        ]
+        assert answer == Answer(True, "mill is being learned")
+        wait_until(lambda: bool(scores(daemon, "mill")), "it is learned, and judged")
+        wait_until(lambda: len(scores(daemon, "steady")) == 10, "all ten windows of the first are judged")
+        assert daemon.stop() == 0
+        assert "0 dropped" in daemon.log[-1]
+        assert any("mill: learned from 18 windows" in line for line in daemon.log)
+
+
+def test_learning_goes_on_after_a_restart_of_the_daemon(tmp_path: Path) -> None:
+    with running(tmp_path, {"machines": {}}, "--no-mqtt") as daemon:
+        assert choose(tmp_path, "mill", "source", "simulate:slider?speed=10").ok
+        wait_until(lambda: any("listening to mill" in line for line in daemon.log), "it is heard")
+        for one in running_daemons(tmp_path / "state" / "status"):
+            assert one.command("mill", {"command": "enroll", "minutes": 3}).ok
+        collected = tmp_path / "state" / "enrolled" / "mill" / "collecting"
+        wait_until(lambda: len(list(collected.glob("window-*.npz"))) >= 3, "some windows are heard")
+        assert daemon.stop() == 0
+    with running(tmp_path, {"machines": {}}, "--no-mqtt") as daemon:
+        wait_until(lambda: any("mill: goes on learning, 18 windows" in line for line in daemon.log), "it goes on")
+        wait_until(lambda: learning(tmp_path, "mill")["windows"] > 3, "it goes on where it was")
+        assert learning(tmp_path, "mill")["is_learning"]
+        assert daemon.stop() == 0

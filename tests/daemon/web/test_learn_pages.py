@@ -193,7 +193,9 @@ def test_microphones_are_listed_and_one_that_is_tried_says_what_is_wrong(rig: Ri
 
 def windows(rig: Rig, *scores: float | None) -> int:
     """Let windows be judged; the time of the one before them."""
-    at = datetime.now(UTC) + timedelta(minutes=next(LATER))  # none is before those of the test before
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(
+        minutes=next(LATER)
+    )  # none is before those of the test before
     rig.daemon.scores.add(LoggedScore("fan", at, 0.5, 1.0))
     last = round(at.timestamp() * 1000)
     wait_until(lambda: rig.knock(last - 1)["windows"] == 1, "it is known")
