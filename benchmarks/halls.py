@@ -186,6 +186,12 @@ def crosstalk_of(windows: Sequence[F32]) -> Crosstalk:
     return learn_crosstalk([lambda window=window: window for window in windows])  # type: ignore[misc]
 
 
+def hall_share(both: F32, crosstalk: Crosstalk) -> float:
+    """Of a window's power (N, 2), what the hall made."""
+    near, far = (np.ascontiguousarray(both[:, column]) for column in (0, 1))
+    return without_hall(near, far, crosstalk).share
+
+
 def scores_by_way(
     vectors: Mapping[str, Sequence[dict[str, F32]]], train: NDArray[np.bool_], domains: NDArray[np.int64]
 ) -> dict[str, F32]:

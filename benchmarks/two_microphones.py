@@ -16,6 +16,7 @@ nlms            the far microphone adaptively filtered (normalised LMS, 512 taps
 subtraction     the far microphone's power subtracted
 residual        views of the near microphone less half of those of the far one
 near + cancelled   the mean of both scores
+chosen          cancelled where the hall makes a tenth of most windows that are learned, else near: what enrolment does
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from halls import (
     clips,
     crosstalk_of,
     described,
+    hall_share,
     scores_by_way,
     si_sdr_db,
     simulated,
@@ -47,6 +49,7 @@ from asd_daemon.hear.simulator import MACHINES
 from asd_daemon.judge.hall.cancelling import without_hall
 from asd_trainer.evaluate.roc import area
 
+LEAST_SHARE = 0.1
 SNRS_DB = (-5, 10, -10, 0)
 SEEDS = (1, 2)
 WINDOW_WAYS = (*SOUND_WAYS, "far")
@@ -59,15 +62,20 @@ def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
     crosstalk = crosstalk_of([heard.both for heard, learned in zip(windows, train, strict=True) if learned])
     vectors: dict[str, list[dict[str, Any]]] = {way: [] for way in WINDOW_WAYS}
     gains: dict[str, list[float]] = {way: [] for way in SOUND_WAYS}
+    shares = []
     for clip, heard in zip(found, windows, strict=True):
         truth = heard.machine[:, 0]
+        if clip.split == "train":
+            shares.append(hall_share(heard.both, crosstalk))
         before = si_sdr_db(heard.both[:, 0], truth)
         for way, sound in sounds_by_way(heard.both, crosstalk, WINDOW_WAYS):
             vectors[way].append(described(sound))
             if way in gains and clip.split == "test":
                 gains[way].append(si_sdr_db(sound, truth) - before)
+    share = float(np.median(shares))
     domains = np.array([int(clip.domain == "target") for clip in found])
     scores = scores_by_way(vectors, train, domains)
+    scores["chosen"] = scores["cancelled" if share >= LEAST_SHARE else "near"]
     test = [clip for clip in found if clip.split == "test"]
     truth_of = np.array([clip.anomalous for clip in test])
     is_target = np.array([clip.domain == "target" for clip in test])
@@ -82,6 +90,7 @@ def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
     return {
         "snr_db": snr_db,
         "crosstalk_db": crosstalk.level_db,
+        "share": share,
         "gain_db": {way: float(np.mean(own)) for way, own in gains.items()},
         "least_gain_db": {way: float(np.min(own)) for way, own in gains.items()},
         "figures": figures,

@@ -56,6 +56,16 @@ def read_blocks(path: Path, channel: int = 0) -> Iterator[F32]:
             _LOG.warning("%s", file.shortfall)
 
 
+def read_both(path: Path, channel: int = 0, far: int = 1) -> Iterator[F32]:
+    """Two channels of a sound file, in order, in blocks float32 (N, 2) at 16 kHz: a microphone at the machine and one far from it.
+
+    Raises:
+        RecordingError: as `read_blocks`.
+    """
+    for near, other in zip(read_blocks(path, channel), read_blocks(path, far), strict=True):
+        yield np.stack([near, other], axis=1)
+
+
 def refuse_low_rate(file: SoundFile) -> None:
     """Refuse a recording whose rate can't hold the band that is judged.
 

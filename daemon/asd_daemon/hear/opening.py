@@ -22,6 +22,10 @@ def open_source(spec: SourceSpec, *, wait: bool = False, computing: ComputingTur
         RecordingError: a file that can't be read.
         SourceError: nothing to play.
     """
+    if spec.kind == "device" and "far" in spec.options:
+        from asd_daemon.hear.sources.shared_microphone import open_microphones
+
+        return open_microphones({spec.target: spec}, wait=wait, device_checks={})[spec.target]
     if spec.kind in ("device", "command"):
         from asd_daemon.hear.sources.microphone import open_command, open_microphone
 

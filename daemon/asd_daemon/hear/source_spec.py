@@ -23,9 +23,9 @@ SIMULATION_OPTIONS = frozenset(
 
 # simulate also takes the operating attributes of its machine, which only the simulator knows
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "device": frozenset({"channel", "rate_hz"}),
-    "file": frozenset({"channel", "speed"}),
-    "folder": frozenset({"channel", "speed"}),
+    "device": frozenset({"channel", "far", "rate_hz"}),
+    "file": frozenset({"channel", "far", "speed"}),
+    "folder": frozenset({"channel", "far", "speed"}),
     "command": frozenset({"speed"}),  # in a configuration only: a question mark is a command's own
 }
 
@@ -59,6 +59,23 @@ class SourceSpec:
             bounds = f"{least:g} or more" if most == float("inf") else f"{least:g} to {most:g}"
             raise UsageError(f"source {self}: {option} is {text!r}, must be a number, {bounds}")
         return value
+
+    def channel(self, option: str = "channel") -> int | None:
+        """Which channel is meant, counted from 0; `far` is that of a second microphone, far from the machine; None where it is not given.
+
+        Raises:
+            UsageError: no whole number, out of range, or one and the same for both.
+        """
+        if option not in self.options:
+            return None
+        number = self.number(option, 0, 0, 63)
+        if number != int(number):
+            raise UsageError(f"source {self}: {option} must be a whole number, counted from 0")
+        if option == "far" and number == (self.channel() or 0):
+            raise UsageError(
+                f"source {self}: far must be another channel than that of the machine, which is {number:g}"
+            )
+        return int(number)
 
     def flag(self, option: str) -> bool:
         """An option that is 1 or 0; 0 where it is not given.

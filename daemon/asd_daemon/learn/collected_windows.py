@@ -100,6 +100,7 @@ class CollectedWindows:
         self._now, self._unattended = now or datetime.now(UTC), unattended
         self.forgotten = 0
         """Windows that were there and are not gone on with."""
+        self.hears_far = False  # whether a second microphone has heard one that was added
         self._files = sorted(folder.glob("window-*.npz"))
         try:
             self._note = self._resumed()
@@ -208,7 +209,7 @@ class CollectedWindows:
         Args:
             extractor: describes it.
             views: by which views.
-            samples: float32 (160 000,).
+            samples: float32 (160 000,), or (160 000, 2) of two microphones: described and measured is the near one.
             number: higher than that of the last one; None: the next.
             keeps_sound: whether this one may be kept as sound, where any are.
 
@@ -216,8 +217,10 @@ class CollectedWindows:
             EnrolmentError: the disk refuses.
         """
         number = 1 + self.last_number if number is None else number
-        own = extractor.vectors(samples, views, parts=True)
-        level = 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
+        self.hears_far |= samples.ndim == 2
+        near = samples if samples.ndim == 1 else np.ascontiguousarray(samples[:, 0])
+        own = extractor.vectors(near, views, parts=True)
+        level = 10 * np.log10(np.mean(np.square(near, dtype=np.float64)) + 1e-20)
         file = self.folder / f"window-{number:06d}.npz"
         try:
             if self._keeps_sound and keeps_sound:

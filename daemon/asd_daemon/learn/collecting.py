@@ -140,7 +140,7 @@ def _add_if_usable(
         reason = UnfitReason.RATE_UNKNOWN
     if reason is None:
         keeps = number is None or number % every == 0
-        collection.add(FeatureExtractor(None), collection.views, item.samples, number=number, keeps_sound=keeps)
+        collection.add(FeatureExtractor(None), collection.views, item.both, number=number, keeps_sound=keeps)
         return None
     unusable[reason.value] += 1
     return f"a window was not usable: {reason.value}"

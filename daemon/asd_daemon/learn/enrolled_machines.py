@@ -43,6 +43,7 @@ from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
 from asd_daemon.learn.learned_states import LearnedStates
 from asd_daemon.learn.machine_files import write_machine
 from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.learn.second_microphone import LearnedHall
 from asd_daemon.learn.view_probes import view_probes
 from asd_daemon.private_files import give_to_owner_of, make_private_folder
 
@@ -94,6 +95,8 @@ class LearnedFrom:
     sounds: Mapping[int, Path] = field(default_factory=dict)
     """Windows that may be kept, by their position among those that were given to be learned."""
     relearned: str | None = None
+    hall: LearnedHall | None = None
+    """Its second microphone, where it was learned with two."""
 
 
 def save_enrolment(
@@ -147,6 +150,7 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
     folder.chmod(0o700)
     write_vectors(folder / SOUND, sound.vectors)
     states = _write_states(folder, found)
+    hall = None if origin.hall is None else origin.hall.write(folder)
     kept = found.sounds_of(origin.sounds)
     rows: tuple[int, ...] = ()
     try:
@@ -180,6 +184,7 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
         states=states,
         window_states=found.names,
         sound_rows=rows,
+        hall=hall,
     )
 
 

@@ -17,15 +17,18 @@ from asd_daemon.hear.source import Source
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
 from asd_daemon.judge.scoring.operating_states import RunningStates
+from asd_daemon.judge.scoring.two_microphones import HallListening
 from asd_daemon.learn.collected_windows import COLLECTING, CollectedWindows, CollectionKey, Earlier, Mode
 from asd_daemon.learn.collecting import EnrolmentProgress, collect, collect_spread
 from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment, with_enrolled_machine
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment, write_record
 from asd_daemon.learn.heard_machine import HeardMachine
 from asd_daemon.learn.heard_place import place_of
+from asd_daemon.learn.kept_vectors import KeptEnrolment
 from asd_daemon.learn.learned_states import LearnedStates, learn_states
 from asd_daemon.learn.learning import LEAST_WINDOWS
-from asd_daemon.learn.relearning import KeptEnrolment, whole_enrolment
+from asd_daemon.learn.relearning import whole_enrolment
+from asd_daemon.learn.second_microphone import LearnedHall, with_second_microphone
 from asd_daemon.learn.spread import SpreadSchedule
 
 DRIFT_TO_WARN_OF = 1.3  # drift from which the user hears of it
@@ -195,13 +198,14 @@ def _learned(
         copies = heard.sound.windows - len(rows)
         reporter.message(f"{copies} of {heard.sound.windows} windows are copies of others and count once")
         heard = heard.subset(rows)
+    heard, hall = _with_hall(bundle, root, heard, gathered, reporter)
     learned = learn_states(
         heard.sound, names=heard.names, levels_dbfs=heard.levels_dbfs, off=heard.off, on_progress=reporter.message
     )
     if learned.machine.drift > DRIFT_LIMIT:
         raise DataSetError(_too_changeable(request, collection, learned.machine.drift))
     sounds = heard.sounds if request.keeps_sound else {}
-    origin = LearnedFrom(request.machine, request.source, gathered.microphone, heard.level_range, sounds)
+    origin = LearnedFrom(request.machine, request.source, gathered.microphone, heard.level_range, sounds, hall=hall)
     record, threshold = save_enrolment(bundle, root, origin, learned)
     record = _with_place(root, record, reporter)
     return EnrolmentResult(record, learned, threshold)
@@ -215,6 +219,31 @@ def _with_place(root: Path, record: EnrolmentRecord, reporter: _Reporter) -> Enr
     except (EnrolmentError, OSError) as e:
         reporter.message(f"how the microphone is placed can't be said: {e}")
     return record
+
+
+def _with_hall(
+    bundle: Bundle, root: Path, heard: HeardMachine, gathered: _Gathered, reporter: _Reporter
+) -> tuple[HeardMachine, LearnedHall | None]:
+    """The windows as they will be judged, where two microphones heard them."""
+    before = gathered.before
+    if before is not None and before.hall is None:
+        return heard, None  # learned with one microphone, it goes on with one
+    known = None
+    if before is not None and before.hall is not None:
+        listening = HallListening.open(with_enrolled_machine(bundle, root, before.machine), before.machine)
+        known = listening.crosstalk if listening is not None else None
+    heard, hall = with_second_microphone(heard, reporter.message, known=known, anew=known is not None)
+    if hall is not None:
+        reporter.message(hall.words)
+    elif before is not None:
+        raise EnrolmentError(
+            f"{before.machine}: was learned with two microphones, and too little of both is kept to extend it; learn it anew, --relearn"
+        )
+    elif gathered.collection.hears_far:
+        reporter.message(
+            "the second microphone is not used: for that the windows must be kept as sound (keep.enrolment_sound)"
+        )
+    return heard, hall
 
 
 def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter) -> HeardMachine:

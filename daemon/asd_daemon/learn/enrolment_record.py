@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asd_daemon.errors import EnrolmentError
 from asd_daemon.judge.bundle.bundle import Bundle, BundlePath, FileEntry, MachineEntry, MachineName
-from asd_daemon.judge.bundle.manifest import FUSION, MachineStates
+from asd_daemon.judge.bundle.manifest import FUSION, HallEntry, MachineStates
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
 from asd_daemon.judge.scoring.verdict import OFF, RUNNING
@@ -60,6 +60,7 @@ class EnrolmentRecord(BaseModel):
     relearned: str | None = Field(None, description="why it was learned anew from what was kept, where it was")
     states: MachineStates | None = Field(None, description="its states; null: one normal, and nobody knows it off")
     window_states: tuple[str, ...] = Field((), description="state of each window; empty: there is one only")
+    hall: HallEntry | None = Field(None, description="its second microphone; null: it was learned with one")
     sound_rows: tuple[int, ...] = Field((), description="which windows those are that are kept as sound")
 
     place: tuple[str, ...] | None = Field(
@@ -84,15 +85,18 @@ class EnrolmentRecord(BaseModel):
 
     @property
     def judged_entry(self) -> MachineEntry:
-        """Its entry among a bundle's machines, with its states."""
-        return self.entry.model_copy(update={"states": self.states})
+        """Its entry among a bundle's machines, with its states and its second microphone."""
+        return self.entry.model_copy(update={"states": self.states, "hall": self.hall})
 
     @property
     def judged_files(self) -> tuple[str, ...]:
         """What must be whole for it to be judged by."""
         running = self.states.running if self.states else ()
         own = (f"{self.entry.folder}/{name}" for name in self.entry.files)
-        return (*own, *(f"{state.folder}/{FUSION}" for state in running))
+        of_hall = (self.hall.file,) if self.hall else ()
+        near = self.hall.near if self.hall else None
+        of_near = (f"{near.folder}/{name}" for name in near.files) if near else ()
+        return (*own, *(f"{state.folder}/{FUSION}" for state in running), *of_hall, *of_near)
 
 
 def models_hash(bundle: Bundle) -> str:

@@ -17,10 +17,9 @@ from asd_daemon.judge.bundle.manifest import OffLevel
 from asd_daemon.judge.scoring.operating_states import RunningStates
 from asd_daemon.judge.scoring.verdict import OFF, RUNNING
 from asd_daemon.learn.enrolment_record import EnrolmentRecord
-from asd_daemon.learn.kept_vectors import join_sound
+from asd_daemon.learn.kept_vectors import KeptEnrolment, join_sound
 from asd_daemon.learn.learned_states import nearest_states
 from asd_daemon.learn.normal_sound import NormalSound
-from asd_daemon.learn.relearning import KeptEnrolment
 from asd_daemon.learn.states import OFF_GAP_DB, off_level, off_up_to
 
 F64 = NDArray[np.float64]

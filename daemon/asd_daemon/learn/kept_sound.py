@@ -30,7 +30,7 @@ _FULL = 32_767
 
 
 def write_window(folder: Path, number: int, samples: F32) -> Path:
-    """Keep a window float32 (160 000,) in [-1, 1].
+    """Keep a window float32 (160 000,), or (160 000, 2) of two microphones, in [-1, 1].
 
     Raises:
         OSError: the disk refuses.
@@ -57,14 +57,32 @@ def window_files(folder: Path) -> list[Path]:
 
 
 def read_window(file: Path) -> F32:
-    """What `write_window` wrote, float32 (160 000,).
+    """What `write_window` wrote, float32 (160 000,); of two microphones the near one.
 
     Raises:
         EnrolmentError: it can't be read as that.
     """
+    return _read(file, 0)
+
+
+def read_both_microphones(file: Path) -> F32 | None:
+    """What `write_window` wrote of two microphones, float32 (160 000, 2); None where it was one.
+
+    Raises:
+        EnrolmentError: it can't be read as that.
+    """
+    try:
+        with soundfile.SoundFile(str(file)) as opened:
+            channels = opened.channels
+    except (OSError, soundfile.LibsndfileError) as e:
+        raise EnrolmentError(f"{file}: can't be read: {e}; learn the machine anew with --relearn") from e
+    return np.stack([_read(file, channel) for channel in (0, 1)], axis=1) if channels == 2 else None
+
+
+def _read(file: Path, channel: int) -> F32:
     named = _NAME.match(file.name)
     try:
-        samples = read_waveform(file)
+        samples = read_waveform(file, channel)
     except RecordingError as e:
         raise EnrolmentError(f"{e}; learn the machine anew with --relearn") from e
     if named is None or samples.shape != (WINDOW_SAMPLES,):

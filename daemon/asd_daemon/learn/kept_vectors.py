@@ -6,6 +6,7 @@ Owns the form of these files.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,18 @@ from asd_daemon.errors import UNREADABLE_ARRAY, EnrolmentError
 from asd_daemon.learn.normal_sound import NormalSound
 
 _PREFIX = "vectors/"
+
+
+@dataclass(frozen=True)
+class KeptEnrolment:
+    """What is still of use of an enrolment."""
+
+    sound: NormalSound
+    """Vectors of the views that can be had."""
+    sounds: Mapping[int, Path]
+    """The windows as sound, where they are kept, by their position among all."""
+    names: tuple[str, ...] = ()
+    """State of each window; empty where there is one only, or that is not known."""
 
 
 def write_vectors(file: Path, vectors: Mapping[str, NDArray[np.float32]]) -> None:

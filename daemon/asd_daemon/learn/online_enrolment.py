@@ -65,7 +65,7 @@ class ForwardedWindows:
         self._closed = False
 
     def forward(self, samples: F32) -> None:
-        """Pass on a window, float32 (160 000,); nobody needs it where enough were heard."""
+        """Pass on a window, float32 (160 000,), or (160 000, 2) of two microphones; nobody needs it where enough were heard."""
         if not self._closed:
             self._windows.put(samples)
 
@@ -76,7 +76,7 @@ class ForwardedWindows:
             SourceError: `close` was called.
         """
         while (samples := self._windows.get()) is not None:
-            yield Block(samples)
+            yield Block(samples) if samples.ndim == 1 else Block(samples[:, 0], far=samples[:, 1])
         raise SourceError("learning was stopped; what was collected stays")
 
     def close(self) -> None:

@@ -19,24 +19,15 @@ from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.learn.enrolled_machines import LearnedFrom, kept_windows, locked, read_enrolled_sound, save_enrolment
 from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment, valid_views
+from asd_daemon.learn.heard_machine import HeardMachine
 from asd_daemon.learn.kept_sound import read_window
+from asd_daemon.learn.kept_vectors import KeptEnrolment
 from asd_daemon.learn.learned_states import learn_states
 from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.learn.second_microphone import LearnedHall, with_second_microphone
 
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class KeptEnrolment:
-    """What is still of use of an enrolment."""
-
-    sound: NormalSound
-    """Vectors of the views that can be had."""
-    sounds: Mapping[int, Path]
-    """The windows as sound, where they are kept, by their position among all."""
-    names: tuple[str, ...] = ()
-    """State of each window; empty where there is one only, or that is not known."""
 
 
 def relearn_from_kept(
@@ -68,11 +59,32 @@ def relearn_from_kept(
         why = objection(record, bundle) or "its files were damaged"
         kept = kept_enrolment(root, record, VIEW_NAMES, on_progress)
         off = record.states.off if record.states else None
-        found = learn_states(kept.sound, names=kept.names, off=off, on_progress=on_progress)
-        sounds = kept.sounds if keeps_sound else {}
-        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, sounds, relearned=why)
+        heard, hall = _with_hall(root, record, kept, on_progress)
+        found = learn_states(heard.sound, names=heard.names, off=off, on_progress=on_progress)
+        sounds = heard.sounds if keeps_sound else {}
+        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, sounds, why, hall)
         record, _ = save_enrolment(bundle, root, origin, found)
         return record
+
+
+def _with_hall(
+    root: Path, record: EnrolmentRecord, kept: KeptEnrolment, on_progress: Callable[[str], None]
+) -> tuple[HeardMachine, LearnedHall | None]:
+    """What was kept, as it will be judged; that of two microphones is described anew.
+
+    Raises:
+        EnrolmentError: too little of both microphones is kept as sound.
+    """
+    heard = HeardMachine(kept.sound, None, kept.sounds, record.level_dbfs, kept.names)
+    if record.hall is None:
+        return heard, None
+    heard, hall = with_second_microphone(heard, on_progress, anew=True)
+    if hall is None:
+        raise EnrolmentError(
+            f"{root / record.machine}: was learned with two microphones, and too little of both is kept as sound; learn it anew with"
+            f" `asd-daemon enroll --machine {record.machine} --relearn`"
+        )
+    return heard, hall
 
 
 def kept_enrolment(

@@ -16,7 +16,7 @@ from asd_daemon.judge.alarm.alarm import Alarm, AlertEvent, AlertKind
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.alarm.lasting_change import UNKNOWN_STATE_WORDS, LastingChange
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
-from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict
+from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict, heard_hall
 from asd_daemon.run.alert_explanation import AlertExplanation
 from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.machine_threshold import MachineThreshold, ThresholdRule
@@ -189,9 +189,9 @@ class MachineAlerts:
         if alert is not None and verdict.score == alert.peak_score:
             self._like = verdict.like if isinstance(verdict, DescribedVerdict) else None
         if event is not None and event.kind is AlertKind.OPEN:
-            self._explanation.begin(window.samples)
+            self._explanation.begin(window.samples, heard_hall(verdict))
         elif alert is not None and verdict.score == alert.peak_score:  # what is told is how the worst window differs
-            self._explanation.replace_worst(window.samples)
+            self._explanation.replace_worst(window.samples, heard_hall(verdict))
         if event is not None:
             self._handle_event(event)
         elif alert is None and verdict.score <= self._rules.alarm.close_threshold(verdict.threshold):
@@ -204,8 +204,7 @@ class MachineAlerts:
         """What there is to tell where the change may be a state that was never heard: that once, and then only what is worse."""
         alert = self.open_alert
         was_told = alert is not None and alert.event_id == self._unknown_told
-        is_open = alert is not None
-        lasts = self._lasting.update(verdict.score, verdict.threshold, alert_open=is_open, was_told=was_told)
+        lasts = self._lasting.update(verdict.score, verdict.threshold, alert_open=alert is not None, was_told=was_told)
         if alert is None:
             return event
         if lasts and not was_told:
@@ -273,7 +272,9 @@ class MachineAlerts:
         alert = self.open_alert
         is_unknown = alert is not None and alert.event_id == self._unknown_told
         told = self._explanation
-        return AlertDetails(told.difference, told.changes, self._clip, is_unknown, self._like, told.picture)
+        return AlertDetails(
+            told.difference, told.changes, self._clip, is_unknown, self._like, told.picture, told.hall_share
+        )
 
     def _end_expired_silence(self, now: datetime) -> None:
         if self._silence.has_expired(now):

@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.judge.scoring.verdict import DescribedVerdict, Likeness, Verdict
+from asd_daemon.judge.scoring.verdict import DescribedVerdict, HeardHall, Likeness, Verdict, heard_hall
 from asd_daemon.judge.thresholds.learned_threshold import LearnedThreshold
 from asd_daemon.judge.thresholds.tail_memory import TailMemory
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold, LearningRule, Threshold
@@ -46,6 +46,8 @@ class Judgement:
     """view → (1, D), of a judge that tells them."""
     like: Likeness | None = None
     """The named example that the window resembles."""
+    hall: HeardHall | None = None
+    """What the far microphone says of the window; None of a machine that was learned with one."""
 
 
 class MachineThreshold:
@@ -75,7 +77,13 @@ class MachineThreshold:
         value = self.take_up(verdict.threshold, verdict.enrolled).value
         anomalous = verdict.score > value and not verdict.is_off
         judgement = Judgement(
-            verdict.score, value, anomalous, verdict.enrolled, verdict.operating_state, is_off=verdict.is_off
+            verdict.score,
+            value,
+            anomalous,
+            verdict.enrolled,
+            verdict.operating_state,
+            is_off=verdict.is_off,
+            hall=heard_hall(verdict),
         )
         if isinstance(verdict, DescribedVerdict):
             return replace(judgement, vectors=verdict.vectors, like=verdict.like)

@@ -36,7 +36,7 @@ class TaughtJudge:
         teaching.can_be_taught = scorer.can_be_taught
 
     def score(self, waveform: F32) -> WindowScore:
-        """Score float32 (160 000,).
+        """Score float32 (160 000,), or (160 000, 2) of two microphones.
 
         Raises:
             RecordingError: not a finite window of that length.
@@ -45,7 +45,7 @@ class TaughtJudge:
             self._version = self._teaching.version
             self._take_up()
         verdict = self._scorer.score(waveform)
-        return replace(verdict, like=self._like(verdict)) if self._examples else verdict
+        return replace(verdict, like=self._like(verdict)) if self._examples and verdict.vectors else verdict
 
     def _take_up(self) -> None:
         """Go over to what was said last; what this scorer can't use is left out."""

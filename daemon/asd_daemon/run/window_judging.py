@@ -5,6 +5,7 @@ Asked from the judging thread only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
@@ -14,7 +15,7 @@ from asd_daemon.hear.windows.fitness import FitnessLimits, WindowFitness
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.hear.windows.window import Window
 from asd_daemon.judge.alarm.lasting_change import UNKNOWN_STATE_WORDS
-from asd_daemon.judge.scoring.verdict import OFF, Judge
+from asd_daemon.judge.scoring.verdict import OFF, HeardHall, Judge, heard_hall
 from asd_daemon.run.machine_alerts import MachineAlerts
 from asd_daemon.run.machine_status import MachineStatus, Outage
 from asd_daemon.run.state_changes import JudgedWindow, StateChanges
@@ -25,6 +26,8 @@ from asd_daemon.tell.payloads import Condition, PublishedScore
 from asd_daemon.tell.publisher import Publisher
 from asd_daemon.watch.counters import Counters
 
+_LOG = logging.getLogger(__name__)
+FAR_LOST_WORDS = "the far microphone is not heard: judged by the near one alone"
 _QUIET = "much quieter than usual: switched off, or the microphone is covered; learn it with the machine off too"
 
 
@@ -85,6 +88,7 @@ class WindowJudging:
         self.judged_until = at
         """UTC time of the end of the last window."""
         self._changes = StateChanges()
+        self._is_far_lost = False
         self._dropped_reported = 0  # of the windows that were dropped, how many have been told
 
     def change_limits(self, limits: FitnessLimits) -> None:
@@ -109,7 +113,7 @@ class WindowJudging:
             self._outage.report(Condition.UNUSABLE, reason.value, at, hears=hears)
             return
         try:
-            verdict = self._alerts.apply_threshold(judge.score(window.samples))
+            verdict = self._alerts.apply_threshold(judge.score(window.both))
         except UnknownMachineError as e:  # it waits to be learned, or is being learned
             self.in_progress.settle(unusable=1)
             self._status.change(Condition.LEARNING, str(e), at)
@@ -119,18 +123,43 @@ class WindowJudging:
             self._alerts.handle_unusable_window(at, "not judged")
             self._outage.report(Condition.UNUSABLE, str(e), at, hears=True)
             return
+        hall = heard_hall(verdict)
+        self._hear_far(hall)
+        if hall is not None and hall.drowns and not verdict.is_off:
+            self._handle_drowned(at)
+            return
         self._fitness.mark_usable()
         if verdict.is_off or is_quiet:
             self._handle_off(at, is_known=verdict.is_off)
             return
         self.in_progress.settle(scored=1)
         score = PublishedScore(
-            window.started_at, verdict.score, verdict.threshold, verdict.anomalous, verdict.operating_state
+            window.started_at,
+            verdict.score,
+            verdict.threshold,
+            verdict.anomalous,
+            verdict.operating_state,
+            None if hall is None else hall.share,
         )
         self._publisher.publish_score(self._machine, score)
         self._count(self._changes.take(window, verdict))
         self._status.set_score(verdict)
         self._status.change(*self._condition(), at, operating_state=self._changes.state)
+
+    def _hear_far(self, hall: HeardHall | None) -> None:
+        """Say once that the far microphone is lost, and once that it is back."""
+        lost = hall is not None and hall.share is None
+        if lost and not self._is_far_lost:
+            _LOG.warning("%s: %s", self._machine, FAR_LOST_WORDS)
+        elif self._is_far_lost and not lost:
+            _LOG.info("%s: the far microphone is back", self._machine)
+        self._is_far_lost = lost
+
+    def _handle_drowned(self, at: datetime) -> None:
+        """The hall is too loud for anything to be said of the machine."""
+        self.in_progress.settle(unusable=1)
+        self._alerts.handle_unusable_window(at, UnfitReason.HALL.value)
+        self._outage.report(Condition.UNUSABLE, UnfitReason.HALL.value, at, hears=True)
 
     def _handle_off(self, at: datetime, *, is_known: bool) -> None:
         """The machine stands still: nothing of it can be judged, and nothing is wrong with that."""
@@ -159,7 +188,9 @@ class WindowJudging:
         if dropped > self._dropped_reported:
             reason, self._dropped_reported = "cannot keep up: windows are dropped", dropped
             condition = condition if has_alert else Condition.OVERLOADED
+        if reason is None and self._is_far_lost:
+            reason = FAR_LOST_WORDS
         if self._learner is not None and condition is Condition.NORMAL:
-            reason = self._learner.status_message()
+            reason = self._learner.status_message() or reason
             condition = Condition.LEARNING if self._learner.is_learning else Condition.NORMAL
         return condition, reason

@@ -44,7 +44,7 @@ CHOOSABLE = (
         "notify.escalate_after_min", False, "minutes until others are told of an alert that nobody has answered"
     ),
 )
-SOURCES = {"device": ("device", "channel", "rate_hz"), "simulate": ("simulate",)}
+SOURCES = {"device": ("device", "channel", "far", "rate_hz"), "simulate": ("simulate",)}
 """Kinds of source that an added machine may have, with their keys: what opens no file and runs no program."""
 
 

@@ -42,6 +42,13 @@ class SourceSettings(Section):
     channel: int | None = Field(
         None, ge=0, le=63, description="which channel of device, file or folder to hear, counted from 0; never averaged"
     )
+    far: int | None = Field(
+        None,
+        ge=0,
+        le=63,
+        description="channel of a second microphone, far from the machine, that hears the hall; source: {near: {…}, far: {…}} is"
+        " understood too",
+    )
     rate_hz: float | None = Field(
         None, ge=4000, le=384_000, description="rate in Hz to open a device at; unset: what suits the device"
     )
@@ -52,6 +59,12 @@ class SourceSettings(Section):
         description="so many times faster than real time a command speaks, 0: as it likes; for rehearsals; unset: 1",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _two_microphones(cls, content: Any) -> Any:
+        """A source of `near` and `far` is the near one, with the far one's channel."""
+        return _near_with_far(content) if isinstance(content, dict) and "near" in content else content
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
@@ -59,12 +72,15 @@ class SourceSettings(Section):
             raise ValueError(f"give exactly one of {', '.join(KINDS)}; got {', '.join(given) or 'none'}")
         if self.channel is not None and given[0] in ("command", "simulate"):
             raise ValueError(f"channel has no meaning for {given[0]}")
+        if self.far is not None and given[0] in ("command", "simulate"):
+            more = "; write simulate: fan?far=1" if given[0] == "simulate" else ""
+            raise ValueError(f"far has no meaning for {given[0]}{more}")
         if self.rate_hz is not None and given[0] != "device":
             raise ValueError(f"rate_hz has no meaning for {given[0]}")
         if self.speed is not None and given[0] != "command":
             raise ValueError(f"speed has no meaning for {given[0]}")
         try:
-            self.spec()
+            self.spec().channel("far")
         except UsageError as e:  # it knows no file; here it becomes one of the file's mistakes
             raise ValueError(str(e)) from e
         return self
@@ -78,5 +94,26 @@ class SourceSettings(Section):
         if self.simulate is not None:
             return parse_source(f"simulate:{self.simulate}")
         kind = next(k for k in KINDS if getattr(self, k) is not None)
-        options = {"channel": self.channel, "rate_hz": self.rate_hz, "speed": self.speed}
+        options = {"channel": self.channel, "far": self.far, "rate_hz": self.rate_hz, "speed": self.speed}
         return SourceSpec(kind, str(getattr(self, kind)), {k: str(v) for k, v in options.items() if v is not None})
+
+
+def _near_with_far(content: dict[str, Any]) -> dict[str, Any]:
+    """{near: {…}, far: {…}} as one source with a second channel.
+
+    Raises:
+        ValueError: they do not belong to one device, file or folder.
+    """
+    near, far = content["near"], content.get("far")
+    if set(content) - {"near", "far"} or not isinstance(near, dict) or not isinstance(far, dict):
+        raise ValueError("near and far must be sources of their own and stand alone: {near: {…}, far: {…}}")
+    others = {key: value for key, value in far.items() if key != "channel"}
+    if others != {key: value for key, value in near.items() if key != "channel"}:
+        raise ValueError(
+            f"near and far must be channels of one device, file or folder; got {_words(near)} and {_words(far)}"
+        )
+    return {**near, "far": far.get("channel", 0)}
+
+
+def _words(source: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in source.items()) or "nothing"

@@ -129,6 +129,8 @@ class AlertDetails:
     """The named example that its worst window resembles; None where there is none."""
     picture: AlertPicture | None = field(default=None, compare=False)
     """Its worst window beside a normal one, for people; no part of the payload."""
+    hall_share: float | None = None
+    """Of its worst window's power that came from the hall, 0 to 1; None without a second microphone."""
 
 
 NO_DETAILS = AlertDetails()
@@ -145,6 +147,8 @@ class PublishedScore:
     anomalous: bool
     operating_state: str | None = None
     """The state that the window was judged in."""
+    hall_share: float | None = None
+    """Of the window's power that came from the hall, 0 to 1; None without a second microphone."""
 
 
 class Availability(StrEnum):
@@ -209,6 +213,7 @@ def score_payload(node: str, machine: str, told: PublishedScore) -> dict[str, An
         "threshold": _rounded(told.threshold),
         "anomalous": told.anomalous,
         "operating_state": told.operating_state,
+        "hall_share": _rounded(told.hall_share),
     }
 
 
@@ -240,6 +245,7 @@ def alert_payload(
         "like": {"name": details.like.name, "on": details.like.on.isoformat()} if details.like else None,
         "clip": details.clip,
         "unknown_state": details.unknown_state,
+        "hall_share": _rounded(details.hall_share),
         "repeated": repeated,
     }
 

@@ -106,10 +106,7 @@ def channel_of(spec: SourceSpec) -> int:
     Raises:
         UsageError: no whole number, or out of range.
     """
-    channel = spec.number("channel", 0, 0, 63)
-    if channel != int(channel):
-        raise UsageError(f"source {spec}: channel must be a whole number, counted from 0")
-    return int(channel)
+    return spec.channel() or 0
 
 
 def open_microphone(spec: SourceSpec, *, wait: bool, timeouts: ChildTimeouts | None = None) -> SupervisedChild:

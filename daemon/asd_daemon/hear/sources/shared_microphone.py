@@ -37,9 +37,9 @@ class SharedMicrophone:
         """How the one recorder has done."""
         return self._child.source_health
 
-    def open_channel(self, channel: int) -> SharedChannel:
-        """A source of one of the channels."""
-        made = SharedChannel(self, self._channels.index(channel))
+    def open_channel(self, channel: int, far: int | None = None) -> SharedChannel:
+        """A source of one of the channels, with what another one, far from the machine, hears meanwhile."""
+        made = SharedChannel(self, self._channels.index(channel), None if far is None else self._channels.index(far))
         self._listeners.append(made)
         return made
 
@@ -79,8 +79,8 @@ class SharedChannel:
 
     live = True
 
-    def __init__(self, shared: SharedMicrophone, column: int) -> None:
-        self._shared, self._column = shared, column
+    def __init__(self, shared: SharedMicrophone, column: int, far_column: int | None = None) -> None:
+        self._shared, self._column, self._far_column = shared, column, far_column
         self._items: queue.SimpleQueue[SourceEvent | Exception | None] = queue.SimpleQueue()
         self._missed_samples = 0
 
@@ -97,7 +97,8 @@ class SharedChannel:
                 self._missed_samples += samples.shape[0] + heard.gap_samples
                 return
             gap, self._missed_samples = heard.gap_samples + self._missed_samples, 0
-            heard = Block(np.ascontiguousarray(samples), gap, rate_error=heard.rate_error)
+            far = None if self._far_column is None else np.ascontiguousarray(heard.samples[:, self._far_column])
+            heard = Block(np.ascontiguousarray(samples), gap, rate_error=heard.rate_error, far=far)
         self._items.put(heard)
 
     def end(self, error: Exception | None) -> None:
@@ -142,14 +143,16 @@ def open_microphones(
     for names in groups.values():
         own = [device_checks[name] for name in names if name in device_checks]
         channels = {name: channel_of(specs[name]) for name in names}
-        wanted = sorted(set(channels.values()))
+        far = {name: specs[name].channel("far") for name in names}
+        wanted = sorted({*channels.values(), *(channel for channel in far.values() if channel is not None)})
         child = open_channels(specs[names[0]], wanted, wait=wait, device_check=_first_refusal(own))
-        if len(names) == 1:
+        if len(wanted) == 1 and len(names) == 1:
             opened[names[0]] = child
             continue
-        _LOG.info("%s is shared by %s", child.name, ", ".join(f"{n} (channel {c})" for n, c in channels.items()))
+        if len(names) > 1:
+            _LOG.info("%s is shared by %s", child.name, ", ".join(f"{n} (channel {c})" for n, c in channels.items()))
         shared = SharedMicrophone(child, wanted)
-        opened |= {name: shared.open_channel(channel) for name, channel in channels.items()}
+        opened |= {name: shared.open_channel(channel, far[name]) for name, channel in channels.items()}
     return opened
 
 

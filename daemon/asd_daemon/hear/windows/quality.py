@@ -53,6 +53,8 @@ class UnfitReason(StrEnum):
     """Samples come much faster or slower than they should: another rate than they say, or some are missing."""
     RATE_UNKNOWN = "rate_unknown"
     """A command's samples have not come for long enough to know their rate."""
+    HALL = "hall"
+    """The hall is louder than it ever was while the machine was learned, and drowns it, as a second microphone says."""
     SHORT = "short"
     """A recording that ended before there was enough of it."""
     BAND = "band"

@@ -36,6 +36,13 @@ class Window:
     """How many at the end repeat the beginning: the recording was too short. As in training."""
     rate_error: float | None = 0.0
     """How much faster than promised its samples came, as a fraction of the rate; negative: slower; None where that is not known yet."""
+    far: F32 | None = None
+    """float32 (160 000,), what a second microphone far from the machine heard meanwhile; None where there is none, or not all the time."""
+
+    @property
+    def both(self) -> F32:
+        """What is judged: the samples (160 000,), or both microphones' (160 000, 2), the near one first."""
+        return self.samples if self.far is None else np.stack([self.samples, self.far], axis=1)
 
     @property
     def ended_at(self) -> datetime:
@@ -59,6 +66,7 @@ class WindowCutter:
     def __init__(self, *, live: bool, hop_samples: int = WINDOW_SAMPLES, now: Callable[[], datetime] = _now) -> None:
         self._live, self._hop, self._now = live, hop_samples, now
         self._parts: list[F32] = []
+        self._far_parts: list[F32] = []  # of the same lengths; empty without a far microphone
         self._held = 0  # samples in _parts
         self._cut_from_recording = 0
         self._passed = 0  # samples before the first one in _parts, since the start
@@ -92,22 +100,47 @@ class WindowCutter:
         if self._anchor is None or self._live:
             self._anchor = self._now()
         if block.samples.shape[0]:
+            self._hold_far(block)
             self._parts.append(block.samples)
             self._held += block.samples.shape[0]
             self._rate_error = block.rate_error
         while self._held >= WINDOW_SAMPLES:
-            whole = np.concatenate(self._parts)
-            yield Window(whole[:WINDOW_SAMPLES].copy(), self._started_at(), rate_error=self._rate_error)
+            whole, far = np.concatenate(self._parts), self._far_window(WINDOW_SAMPLES)
+            at = self._started_at()
+            yield Window(whole[:WINDOW_SAMPLES].copy(), at, rate_error=self._rate_error, far=far)
             self._cut_from_recording += 1
-            # A copy: the rest would keep the whole of it alive
-            self._parts = [whole[self._hop :].copy()] if self._held > self._hop else []
+            self._keep_from(self._hop, whole)
             self._held -= self._hop
             self._passed += self._hop
         if block.last:
             if self._held and not self._cut_from_recording:
-                missing = WINDOW_SAMPLES - self._held
-                yield Window(fit_length(np.concatenate(self._parts)), self._started_at(), padded_samples=missing)
+                missing, far = WINDOW_SAMPLES - self._held, self._far_window(self._held)
+                far = None if far is None else fit_length(far)
+                whole = fit_length(np.concatenate(self._parts))
+                yield Window(whole, self._started_at(), padded_samples=missing, far=far)
             self._forget()
+
+    def _hold_far(self, block: Block) -> None:
+        """Hold what the far microphone heard, NaN where it heard nothing; nothing at all where there never was one."""
+        if block.far is None and not self._far_parts:
+            return
+        if not self._far_parts and self._held:
+            self._far_parts.append(np.full(self._held, np.nan, np.float32))
+        self._far_parts.append(np.full(block.samples.shape[0], np.nan, np.float32) if block.far is None else block.far)
+
+    def _far_window(self, samples: int) -> F32 | None:
+        """The far microphone's part of the window that begins now; None where it did not hear all of it."""
+        if not self._far_parts:
+            return None
+        far = np.concatenate(self._far_parts)[:samples]
+        return None if np.isnan(far).any() else far.copy()
+
+    def _keep_from(self, first: int, whole: F32) -> None:
+        """Keep what the next window begins with, as copies: the rest would keep the whole of it alive."""
+        has_more = whole.shape[0] > first
+        self._parts = [whole[first:].copy()] if has_more else []
+        far = [np.concatenate(self._far_parts)[first:].copy()] if self._far_parts and has_more else []
+        self._far_parts = [part for part in far if not np.isnan(part).all()]
 
     def _interrupt(self) -> Iterator[Window]:
         """Give out the window at hand as one with a gap."""
@@ -119,7 +152,7 @@ class WindowCutter:
 
     def _forget(self) -> None:
         self._passed += self._held
-        self._parts, self._held, self._cut_from_recording = [], 0, 0
+        self._parts, self._far_parts, self._held, self._cut_from_recording = [], [], 0, 0
 
     def _started_at(self) -> datetime:
         """When the first sample at hand was heard."""

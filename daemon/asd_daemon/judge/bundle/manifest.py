@@ -17,12 +17,13 @@ from asd_daemon.judge.features.log_mel import FeatureSpec
 SCHEMA = 2  # since 0.3; 2 may do without models, and is written only then, so that older programs read the others
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
-BANK, SEPARATED, INDEX, CALIBRATION, FUSION = (
+BANK, SEPARATED, INDEX, CALIBRATION, FUSION, HALL = (
     "bank.npy",
     "separated.npy",
     "index.hnsw",
     "calibration.json",
     "fusion.npz",
+    "hall.npz",
 )
 MOST_STATES = 16
 MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -103,6 +104,23 @@ class MachineStates(_Part):
     running: tuple[StateEntry, ...] = Field((), max_length=MOST_STATES)
 
 
+class HallEntry(_Part):
+    """What is known of a machine's second microphone, far from it."""
+
+    file: BundlePath = Field(description="how the two microphones hear the machine and the hall")
+    way: Literal["near", "cancelled"] = Field(
+        description="judged by the near microphone's sound as it is, or without what it hears of the hall"
+    )
+    near: MachineEntry | None = Field(
+        None, description="what it is judged by where the far microphone is lost; null: by the same, as its way is near"
+    )
+    hall_dbfs: float = Field(
+        allow_inf_nan=False, description="up to this level the hall was heard while it was learned"
+    )
+    machine_dbfs: float = Field(allow_inf_nan=False, description="median level of the machine without the hall")
+    share: float = Field(ge=0, le=1, description="median share of the hall in a window's power")
+
+
 class MachineEntry(_Part):
     """A machine that the bundle knows."""
 
@@ -120,6 +138,9 @@ class MachineEntry(_Part):
     )
     states: MachineStates | None = Field(
         None, exclude=True, description="of a machine that was learned on the box; kept in its record, not here"
+    )
+    hall: HallEntry | None = Field(
+        None, exclude=True, description="of a machine that was learned with two microphones; likewise"
     )
 
     @property

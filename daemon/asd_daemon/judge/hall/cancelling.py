@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.hall.crosstalk import TINY, Crosstalk, solved
 from asd_daemon.judge.hall.short_time_spectra import delayed, power_of, sound_of, spectra_of
+from asd_daemon.waveform import rms_level_dbfs
 
 F32 = NDArray[np.float32]
 
@@ -36,6 +37,8 @@ class WithoutHall:
     """float32 (N,), what was taken away."""
     share: float
     """Of the window's power that came from the hall, 0 to 1, as far as the far microphone tells."""
+    hall_dbfs: float
+    """How loud the hall is at the near microphone, judged by the far one: also what can't be taken away."""
 
 
 def without_hall(near: F32, far: F32, crosstalk: Crosstalk) -> WithoutHall:
@@ -74,7 +77,11 @@ def without_hall(near: F32, far: F32, crosstalk: Crosstalk) -> WithoutHall:
     removed = sound_of(heard, near.shape[0])
     sound = near - removed
     whole, taken = (float(np.mean(np.square(x, dtype=np.float64))) for x in (near, removed))
-    return WithoutHall(sound, removed, min(1.0, taken / whole) if whole > 0 else 0.0)
+    at_far = rms_level_dbfs(near) + 10 * float(
+        np.log10((power_of(hall).sum() + TINY) / (power_of(near_spectra).sum() + TINY))
+    )
+    hall_dbfs = max(-200.0, at_far - 20 * float(np.log10(crosstalk.hall_gain)))
+    return WithoutHall(sound, removed, min(1.0, taken / whole) if whole > 0 else 0.0, hall_dbfs)
 
 
 def _hall_belief(near_above_far: NDArray[np.floating], crosstalk: Crosstalk) -> F32:
@@ -86,7 +93,7 @@ def _hall_belief(near_above_far: NDArray[np.floating], crosstalk: Crosstalk) -> 
     """
     hall, machine = crosstalk.hall_gain**-2, 10 ** (-crosstalk.level_db / 10)
     middle = np.sqrt(hall * max(machine, 2 * hall))
-    return np.clip((machine - near_above_far) / max(machine - middle, TINY), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((machine - near_above_far) / max(machine - middle, TINY), 0, 1), np.float32)
 
 
 @cache

@@ -31,7 +31,8 @@ from asd_daemon.judge.distances.taught_references import likeness, with_referenc
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
 from asd_daemon.judge.scoring.operating_states import RunningStates, is_off
-from asd_daemon.judge.scoring.verdict import OFF, RUNNING, Likeness
+from asd_daemon.judge.scoring.two_microphones import HallListening
+from asd_daemon.judge.scoring.verdict import OFF, RUNNING, HeardHall, Likeness
 from asd_daemon.judge.thresholds.calibration import provisional_exceedance
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
@@ -71,6 +72,8 @@ class WindowScore:
     """view → (1, D), what it was scored by."""
     like: Likeness | None = None
     """The named example that it resembles; None where there is none."""
+    hall: HeardHall | None = None
+    """What the far microphone says; None for a machine that was learned with one."""
 
 
 class FeatureExtractor:
@@ -158,21 +161,48 @@ class Scorer:
         if HEARD in self.views or SEPARATED in self.views:
             session = session or open_embedder(bundle)
         self._extractor = FeatureExtractor(session, separator)
+        self._hall = HallListening.open(bundle, machine)
+        self._near = None
+        if self._hall is not None and (near := self._hall.bundle_of_near(bundle, machine)) is not None:
+            self._near = Scorer(near, machine, exceedance=exceedance)
         self.models = (session, separator)
         """What is open, for the next machine of the same bundle."""
 
     def score(self, waveform: F32) -> WindowScore:
-        """Score one window, float32 (160 000,).
+        """Score one window, float32 (160 000,); or (160 000, 2) of two microphones, the near one first.
+
+        A machine that was learned with one microphone is judged by the near one. One that was learned with two is judged by the near one
+        alone where the far one is missing, by what was learned of that; its score is then told on the scale of both.
 
         Raises:
             RecordingError: not a finite window of that length.
         """
-        if is_off(self._off, waveform):
+        near = waveform if waveform.ndim == 1 else np.ascontiguousarray(waveform[:, 0])
+        if is_off(self._off, near):
             return WindowScore(
                 0.0, self.threshold, False, None, enrolled=self.enrolled, operating_state=OFF, is_off=True
             )
+        if self._hall is None:
+            return self._score(near)
+        if waveform.ndim == 1:
+            return self._score_without_far(near)
+        check_window(near)
+        sound, hall = self._hall.hear(near, np.ascontiguousarray(waveform[:, 1]))
+        return replace(self._score(sound), hall=hall)
+
+    def _score(self, waveform: F32) -> WindowScore:
         vectors = self._extractor.vectors(waveform, self.views)
         return replace(self.judge(vectors), vectors=vectors)
+
+    def _score_without_far(self, waveform: F32) -> WindowScore:
+        """By the near microphone alone: as far above its threshold as is told, whatever that threshold is."""
+        lost = HeardHall(None)
+        if self._near is None:
+            return replace(self._score(waveform), hall=lost)
+        found = self._near.score(waveform)
+        scale = (self.threshold - 1) / max(found.threshold - 1, 1e-3)
+        score = 1 + (found.score - 1) * scale if found.score > 1 else found.score
+        return replace(found, score=score, threshold=self.threshold, enrolled=self.enrolled, vectors={}, hall=lost)
 
     @property
     def can_be_taught(self) -> bool:

@@ -66,8 +66,32 @@ class DescribedVerdict(Protocol):
         """The named example that the window resembles most; None for none."""
 
 
+@dataclass(frozen=True)
+class HeardHall:
+    """What the second microphone says of a window."""
+
+    share: float | None
+    """Of the window's power that came from the hall, 0 to 1; None where the far microphone is lost."""
+    drowns: bool = False
+    """Whether the hall leaves nothing of the machine to judge."""
+
+
+@runtime_checkable
+class VerdictOfTwo(Protocol):
+    """A verdict on a machine that was learned with two microphones."""
+
+    @property
+    def hall(self) -> HeardHall | None:
+        """What the far microphone says; None for a machine that was learned with one."""
+
+
+def heard_hall(verdict: Verdict) -> HeardHall | None:
+    """What the far microphone says of a window; None of a machine that was learned with one."""
+    return verdict.hall if isinstance(verdict, VerdictOfTwo) else None
+
+
 class Judge(Protocol):
     """Scores windows of one machine."""
 
     def score(self, waveform: NDArray[np.float32]) -> Verdict:
-        """Score float32 (160 000,)."""
+        """Score float32 (160 000,), or (160 000, 2) of two microphones, the near one first."""

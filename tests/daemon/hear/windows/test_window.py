@@ -123,3 +123,42 @@ def test_live_window_that_is_interrupted_is_stamped_by_its_last_sound() -> None:
     window, _ = cutter.feed(SourceLost("gone", 60))
     assert isinstance(window, Window)
     assert window.started_at == START - timedelta(seconds=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 90_000), st.booleans()), min_size=1, max_size=12),
+    st.sampled_from([N, 80_000, 50_000]),
+)
+def test_a_far_microphone_is_cut_alike_and_left_out_where_it_was_not_heard_all_the_time(
+    blocks: list[tuple[int, bool]], hop: int
+) -> None:
+    starts = np.cumsum([0, *(size for size, _ in blocks)])
+    said = [
+        Block(ramp(int(start), size), far=-ramp(int(start), size) if hears else None)
+        for start, (size, hears) in zip(starts, blocks, strict=False)
+    ]
+    heard = np.concatenate([np.full(size, hears) for size, hears in blocks])
+    for window in windows(said, hop_samples=hop):
+        first = int(window.samples[0])
+        if heard[first : first + N].all():
+            assert window.far is not None
+            np.testing.assert_array_equal(window.far, -window.samples)
+            assert window.both.shape == (N, 2)
+        else:
+            assert window.far is None
+            assert window.both.shape == (N,)
+
+
+def test_a_short_recording_of_two_microphones_is_repeated_in_both() -> None:
+    [window] = windows([Block(ramp(0, 100_000), last=True, far=-ramp(0, 100_000))])
+    assert window.far is not None
+    np.testing.assert_array_equal(window.far, -window.samples)
+
+
+def test_after_a_gap_the_far_microphone_joins_anew() -> None:
+    said = [Block(ramp(0, 100_000), far=ramp(5, 100_000)), Block(ramp(0, N), gap_samples=7, far=ramp(9, N))]
+    unfit, clean = windows(said)
+    assert unfit.far is None
+    assert clean.far is not None
+    assert clean.far[0] == 9
