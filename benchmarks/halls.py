@@ -221,3 +221,29 @@ def scores_by_way(
 def described(sound: F32) -> dict[str, F32]:
     """A window's views, with its thirds."""
     return view_vectors(sound[:WINDOW_SAMPLES])
+
+
+def recorded(
+    recordings: Sequence[tuple[F32, str, DomainName, bool]],
+    noises: Sequence[F32],
+    rng: np.random.Generator,
+    moving_share: float = 0.25,
+) -> list[Clip]:
+    """Recordings of a machine, put into a simulated hall among recorded noises.
+
+    Args:
+        recordings: each sound (160 000,), train or test, domain, and whether it is anomalous.
+        noises: (160 000,) each, drawn from.
+        rng: draws places, noises and ratios.
+        moving_share: of the windows, those in which the first noise passes by.
+    """
+    places = draw_two_microphones(rng, NOISE_PLACES)
+    found, calm_number = [], 0
+    for own, split, domain, anomalous in recordings:
+        some = [noises[int(n)] for n in rng.integers(0, len(noises), int(rng.integers(1, NOISE_PLACES + 1)))]
+        heard = hear_in_hall(_with_other_noises(places, rng, moving_share), own, some)
+        calm_number += split == "train"
+        calm = split == "train" and calm_number % CALM_EVERY == 0
+        spread = float(rng.uniform(-SNR_SPREAD_DB, SNR_SPREAD_DB))
+        found.append(Clip(heard, split, domain, anomalous, spread, calm))
+    return found

@@ -2,7 +2,6 @@
 
     python benchmarks/two_microphones.py --to FOLDER                     # seven simulated machines, two seeds, four ratios
     python benchmarks/two_microphones.py --to FOLDER --real              # recordings of machines and noises, put into simulated halls
-    python benchmarks/two_microphones.py --to FOLDER --fork-lift         # false alarms while something loud passes by
     python benchmarks/two_microphones.py --cost                          # processor time of a window
 
 Every part is kept in FOLDER as it is done; the same command goes on. A window's ratio of machine and noise lies up to 5 dB around the
@@ -25,7 +24,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ from halls import (
     SOUND_WAYS,
     Clip,
     Plan,
-    Sounds,
     clips,
     crosstalk_of,
     described,
     hall_share,
+    recorded,
     scores_by_way,
     si_sdr_db,
     simulated,
@@ -47,12 +47,38 @@ from halls import (
 
 from asd_daemon.hear.simulator import MACHINES
 from asd_daemon.judge.hall.cancelling import without_hall
+from asd_daemon.waveform import fit_length, read_waveform, rms_level_dbfs
+from asd_trainer.data.dataset import read_dataset
 from asd_trainer.evaluate.roc import area
 
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+REAL_SETS = (SHARED / "realbench", SHARED / "realbench2")
 LEAST_SHARE = 0.1
 SNRS_DB = (-5, 10, -10, 0)
 SEEDS = (1, 2)
 WINDOW_WAYS = (*SOUND_WAYS, "far")
+
+
+Drawn = Callable[[np.random.Generator], list[Clip]]
+
+
+def recordings_of(root: Path, machine: str, most: int = 40) -> Drawn:
+    """A data set's machine in a simulated hall among everyday noises; of training and of test clips at most so many of each kind."""
+    dataset = read_dataset([root])
+
+    def drawn(rng: np.random.Generator) -> list[Clip]:
+        own = dataset.select(machine=machine)
+        groups = [[c for c in own if c.split == "train" and c.label != "anomaly"]]
+        groups += [[c for c in own if c.split == "test" and c.label == label] for label in ("normal", "anomaly")]
+        chosen = [group[int(n)] for group in groups for n in sorted(rng.permutation(len(group))[:most])]
+        sounds = [(fit_length(read_waveform(c.path)), c.split, c.domain, c.label == "anomaly") for c in chosen]
+        files = sorted((SHARED / "audio" / "general").glob("*.ogg"))
+        picked = [files[int(n)] for n in rng.permutation(len(files))[:120]]
+        halves = [read_waveform(file) for file in picked]
+        noises = [fit_length(np.concatenate(pair)) for pair in zip(halves[::2], halves[1::2], strict=True)]
+        return recorded(sounds, [noise for noise in noises if rms_level_dbfs(noise) > -60], rng)
+
+    return drawn
 
 
 def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
@@ -97,20 +123,18 @@ def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
     }
 
 
-def trials(
-    folder: Path, name: str, kinds: dict[str, Sounds], plan: Plan, snrs: Iterable[float]
-) -> list[dict[str, Any]]:
+def trials(folder: Path, name: str, kinds: dict[str, Drawn], snrs: Iterable[float]) -> list[dict[str, Any]]:
     """Every machine, seed and ratio; what is done is read."""
     file = folder / f"{name}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {(row["machine"], row["seed"], row["snr_db"]) for row in done}
     for seed in SEEDS:
-        for machine, sounds in kinds.items():
+        for machine, drawn in kinds.items():
             wanted = [snr for snr in snrs if (machine, seed, snr) not in known]
             if not wanted:
                 continue
             number = list(kinds).index(machine)
-            found = clips(sounds, np.random.default_rng([seed, number]), plan)
+            found = drawn(np.random.default_rng([seed, number]))
             for snr in wanted:
                 begin = time.perf_counter()
                 row = {"machine": machine, "seed": seed, **trial(found, snr)}
@@ -177,13 +201,24 @@ def cost() -> None:
     print(f"cancelling: {ms:.1f} ms for a window of 10 s, {ms / 100:.3f} % of real time")
 
 
+def real_kinds() -> dict[str, Drawn]:
+    """Every machine of the real sets beside the checkout; what is not there is named and left out."""
+    found: dict[str, Drawn] = {}
+    for root in REAL_SETS:
+        if not root.is_dir() or not (SHARED / "audio" / "general").is_dir():
+            print(f"skipped: there is no {root} or no {SHARED / 'audio' / 'general'}", file=sys.stderr)
+            continue
+        machines = sorted({c.machine for c in read_dataset([root]).clips if c.split == "test"})
+        found |= {f"{machine} ({root.name})": recordings_of(root, machine) for machine in machines}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, help="folder that keeps what is done")
     parser.add_argument("--snr", type=float, action="append", help="this ratio in dB only (repeatable)")
     parser.add_argument("--machine", action="append", help="this machine only (repeatable)")
     parser.add_argument("--real", action="store_true", help="recordings in simulated halls")
-    parser.add_argument("--fork-lift", action="store_true", help="false alarms while something passes by")
     parser.add_argument("--cost", action="store_true", help="processor time alone")
     arguments = parser.parse_args()
     if arguments.cost:
@@ -192,9 +227,12 @@ def main() -> None:
     if arguments.to is None:
         parser.error("--to FOLDER is needed")
     arguments.to.mkdir(parents=True, exist_ok=True)
-    kinds, plan, name = {machine: simulated(machine) for machine in MACHINES}, Plan(), "simulated"
+    name, kinds = "simulated", {machine: partial(clips, simulated(machine), plan=Plan()) for machine in MACHINES}
+    if arguments.real:
+        name, kinds = "real", real_kinds()
     chosen = {machine: own for machine, own in kinds.items() if not arguments.machine or machine in arguments.machine}
-    report(trials(arguments.to, name, chosen, plan, arguments.snr or SNRS_DB))
+    if chosen:
+        report(trials(arguments.to, name, chosen, arguments.snr or SNRS_DB))
 
 
 if __name__ == "__main__":

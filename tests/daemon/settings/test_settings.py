@@ -47,6 +47,19 @@ def test_configuration_of_the_design_is_accepted() -> None:
     assert settings.mqtt.effective_port == 8883
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{device: card, channel: 1, far: 0}",
+        "{near: {device: card, channel: 1}, far: {device: card, channel: 0}}",
+        "{near: {device: card, channel: 1}, far: {device: card}}",
+    ],
+)
+def test_a_second_microphone_is_another_channel_of_the_device(source: str) -> None:
+    fan = parse_settings(f"machines: {{fan: {{source: {source}}}}}", "F").machine("fan")
+    assert fan.source.spec() == SourceSpec("device", "card", {"channel": "1", "far": "0"})
+
+
 def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> None:
     settings = parse_settings("", "F")
     assert settings.machines == {}
@@ -70,6 +83,22 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
         (
             "machines: {fan: {source: {simulate: 'fan?x'}}}",
             "F:1: machines.fan.source: source 'simulate:fan?x': 'x' must be option=value&option=value",
+        ),
+        (
+            "machines: {fan: {source: {near: {device: a}, far: {device: b}}}}",
+            "F:1: machines.fan.source: near and far must be channels of one device, file or folder; got device: a and device: b",
+        ),
+        (
+            "machines: {fan: {source: {device: a, far: 0}}}",
+            "F:1: machines.fan.source: source device:a?far=0: far must be another channel than that of the machine, which is 0",
+        ),
+        (
+            "machines: {fan: {source: {near: a, far: b}}}",
+            "F:1: machines.fan.source: near and far must be sources of their own and stand alone: {near: {…}, far: {…}}",
+        ),
+        (
+            "machines: {fan: {source: {simulate: fan, far: 1}}}",
+            "F:1: machines.fan.source: far has no meaning for simulate; write simulate: fan?far=1",
         ),
         ("mashines: {}", "F:1: mashines: unknown key (did you mean machines?)"),
         (

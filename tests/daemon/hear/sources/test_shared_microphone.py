@@ -69,6 +69,19 @@ def test_each_tap_hears_its_own_channel_as_contiguous_mono(tmp_path: Path) -> No
         tap.close()
 
 
+def test_a_far_microphone_on_another_channel_is_heard_beside(tmp_path: Path) -> None:
+    both = np.random.default_rng(0).uniform(-1, 1, (8000, 2)).astype(np.float32)
+    shared = SharedMicrophone(child(sound(both), tmp_path), [0, 1])
+    tap = shared.open_channel(1, far=0)
+    heard = next(tap.events())
+    assert isinstance(heard, Block)
+    assert heard.far is not None
+    assert heard.far.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(heard.samples, both[:, 1])
+    np.testing.assert_array_equal(heard.far, both[:, 0])
+    tap.close()
+
+
 def test_last_tap_that_closes_ends_the_recorder_and_not_before(tmp_path: Path) -> None:
     recorder = child(sound(np.zeros((10, 2), np.float32)), tmp_path)
     shared = SharedMicrophone(recorder, [0, 1])

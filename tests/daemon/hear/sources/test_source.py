@@ -47,7 +47,7 @@ def test_parse_source_when_right_gives_kind_target_options(words: str, spec: Sou
         ("fan", "must be device:NAME"),
         ("device:", "must be device:NAME"),
         ("microphone:x", "must be device:NAME"),
-        ("device:x?rate=3", "unknown option 'rate'; device can have channel, rate_hz"),
+        ("device:x?rate=3", "unknown option 'rate'; device can have channel, far, rate_hz"),
         ("simulate:fan?fail", "option=value"),
     ],
 )
@@ -66,7 +66,7 @@ def test_parse_source_when_wrong_says_what_can_be(words: str, message: str) -> N
         ("simulate:fann", "use one of fan"),
         (
             "simulate:fan?fial=1",
-            r"'fial' is no option \(cycle, domain, fail, .*\) and no attribute of fan \(m-n, load\)",
+            r"'fial' is no option \(crosstalk, cycle, domain, fail, .*\) and no attribute of fan \(m-n, load\)",
         ),
         ("simulate:fan?fail=rust", "use one of unbalance"),
         ("simulate:fan?fail=rubbing&severity=2", "0 to 1"),
@@ -103,6 +103,39 @@ def test_file_that_cannot_be_used_is_refused_at_once(tmp_path: Path, samples: ND
         soundfile.write(file, samples, 16_000, subtype="FLOAT")
     with pytest.raises(RecordingError, match=r"bad\.wav"):
         open_source(parse_source(f"file:{file}"))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+def test_a_second_channel_is_heard_beside_the_first(tmp_path: Path, kind: str, rate_hz: int) -> None:
+    near, far = tone(2.5, rate_hz), 0.5 * tone(2.5, rate_hz)[::-1]
+    soundfile.write(tmp_path / "two.wav", np.stack([far, near], axis=1), rate_hz, subtype="FLOAT")
+    where = tmp_path / "two.wav" if kind == "file" else tmp_path
+    blocks = [
+        heard
+        for heard in open_source(parse_source(f"{kind}:{where}?channel=1&far=0")).events()
+        if isinstance(heard, Block)
+    ]
+    assert [block.last for block in blocks] == [False, False, True]
+    heard_near, heard_far = (np.concatenate(parts) for parts in zip(*((b.samples, b.far) for b in blocks), strict=True))
+    assert heard_near.shape == heard_far.shape == (40_000,)
+    assert np.abs(heard_near).max() == pytest.approx(0.3, abs=0.02)
+    assert np.abs(heard_far).max() == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("far=0", "far must be another channel than that of the machine, which is 0"),
+        ("far=1.5", "far must be a whole number"),
+        ("channel=2&far=99", "far is '99', must be a number, 0 to 63"),
+        ("far=1", "two.wav"),
+    ],
+)
+def test_a_second_channel_that_cannot_be_is_refused_at_once(tmp_path: Path, options: str, message: str) -> None:
+    soundfile.write(tmp_path / "two.wav", tone(1), 16_000)
+    with pytest.raises((UsageError, RecordingError), match=message):
+        open_source(parse_source(f"file:{tmp_path}/two.wav?{options}"))
 
 
 def test_folder_plays_in_order_of_names_and_refuses_the_broken_by_name(tmp_path: Path) -> None:
