@@ -92,14 +92,15 @@ def read_waveform(path: Path, channel: int = 0) -> F32:
 
 
 def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:
-    """Bring a waveform to a number of samples: cut, or repeated from its beginning.
+    """Bring a waveform (N,), or (N, C), to a number of samples: cut, or repeated from its beginning.
 
     The paper pads (section 2.4). Zeros are no sound of any machine: the quiet moments, by which steady machines are judged, would be
     those of the padding.
     """
     if waveform.shape[0] >= samples:
         return waveform[:samples]
-    return np.resize(waveform, samples) if waveform.shape[0] else np.zeros(samples, np.float32)
+    shape = (samples, *waveform.shape[1:])
+    return np.resize(waveform, shape) if waveform.shape[0] else np.zeros(shape, np.float32)
 
 
 def rms_level_dbfs(samples: F32) -> float:

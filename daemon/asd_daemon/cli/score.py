@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from asd_daemon.cli.options import PATH, bundle_option, json_option
+from asd_daemon.errors import UsageError
 
 
 @click.command()
@@ -14,6 +15,13 @@ from asd_daemon.cli.options import PATH, bundle_option, json_option
 @click.option("--machine", required=True, metavar="NAME", help="Machine whose sound it is.")
 @bundle_option
 @click.option("--channel", default=0, show_default=True, type=click.IntRange(0, 63), help="Channel, counted from 0.")
+@click.option(
+    "--far",
+    default=None,
+    type=click.IntRange(0, 63),
+    metavar="CHANNEL",
+    help="Channel of the second microphone, of a machine that was learned with two.",
+)
 @click.option(
     "--hop",
     "hop_s",
@@ -30,6 +38,7 @@ def score(
     machine: str,
     bundle: Path | None,
     channel: int,
+    far: int | None,
     hop_s: float,
     summary: bool,
     as_json: bool,
@@ -61,11 +70,13 @@ def score(
     from asd_daemon.settings.plan import installed_or_default_bundle
     from asd_daemon.tell.storage.alert_archive import AlertArchive
 
+    if far == channel:
+        raise UsageError(f"--far {far} is the machine's own --channel; the second microphone is another one")
     known = with_enrolled_machine(load_bundle(bundle or installed_or_default_bundle()), enrolled_folder(), machine)
     teaching = AlertTeaching(machine, AlertArchive(alerts_folder(state_folder()), machine))
     scorer = taught_scorer(machine, Scorer(known, machine), teaching.accepted())
     report = RecordingReport(machine, as_json=as_json, summary=summary)
     for path in named_recordings(paths):
-        for line, is_error in report.lines(path, score_recording(scorer, path, channel, hop_s)):
+        for line, is_error in report.lines(path, score_recording(scorer, path, channel, hop_s, far)):
             click.echo(line, err=is_error)
     return 2 if report.refused else 0

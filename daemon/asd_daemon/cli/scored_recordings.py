@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
-from asd_daemon.judge.scoring.verdict import Judge
+from asd_daemon.judge.scoring.verdict import Judge, heard_hall
 from asd_daemon.sound_file import printable, sound_files
-from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, fit_length, read_blocks
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, fit_length, read_blocks, read_both
 
 F32 = NDArray[np.float32]
 TAIL_S = 2.0
@@ -42,7 +42,9 @@ class ScoredWindow:
     """Why it can't be judged."""
 
 
-def score_recording(judge: Judge, path: Path, channel: int = 0, hop_s: float = WINDOW_S) -> Iterator[ScoredWindow]:
+def score_recording(
+    judge: Judge, path: Path, channel: int = 0, hop_s: float = WINDOW_S, far: int | None = None
+) -> Iterator[ScoredWindow]:
     """Judge a whole recording, window by window.
 
     Args:
@@ -50,27 +52,33 @@ def score_recording(judge: Judge, path: Path, channel: int = 0, hop_s: float = W
         path: the recording.
         channel: counted from 0.
         hop_s: from the start of one window to the start of the next.
+        far: channel of a second microphone, far from the machine; None: there is none.
 
     Raises:
         RecordingError: it can't be read; where it is damaged further on, the windows before have been given.
     """
-    for start_s, sound in recording_windows(read_blocks(path, channel), hop_s):
+    blocks = read_blocks(path, channel) if far is None else read_both(path, channel, far)
+    for start_s, sound in recording_windows(blocks, hop_s):
         seconds = sound.shape[0] / SAMPLE_RATE_HZ
-        reason = unfit_reason(sound)
+        reason = unfit_reason(sound if far is None else np.ascontiguousarray(sound[:, 0]))
         if reason is not None:
             yield ScoredWindow(start_s, seconds, None, None, None, reason)
             continue
         verdict = judge.score(fit_length(sound))
+        hall = heard_hall(verdict)
+        if hall is not None and hall.drowns:
+            yield ScoredWindow(start_s, seconds, None, None, None, UnfitReason.HALL)
+            continue
         yield ScoredWindow(start_s, seconds, verdict.score, verdict.threshold, verdict.anomalous)
 
 
 def recording_windows(blocks: Iterator[F32], hop_s: float = WINDOW_S) -> Iterator[tuple[float, F32]]:
-    """Sound in blocks (N,) → start in seconds and samples (160 000,) of each window; one that is shorter is all there is."""
+    """Sound in blocks (N,) or (N, 2) → start in seconds and samples (160 000, …) of each window; one that is shorter is all there is."""
     hop = max(1, round(hop_s * SAMPLE_RATE_HZ))
     held, first = np.zeros(0, np.float32), 0  # samples at hand, and which of the recording the first one is
     due = 0  # where the next window begins
     for block in blocks:
-        held = np.concatenate([held, block])
+        held = np.concatenate([held, block]) if held.shape[0] else block
         while first + held.shape[0] >= due + WINDOW_SAMPLES:
             yield due / SAMPLE_RATE_HZ, held[due - first : due - first + WINDOW_SAMPLES]
             due += hop

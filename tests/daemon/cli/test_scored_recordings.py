@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from asd_daemon.cli.program import cli
 from asd_daemon.cli.scored_recordings import RecordingReport, recording_windows, score_recording
 from asd_daemon.hear.windows.quality import UnfitReason
+from asd_daemon.judge.scoring.verdict import HeardHall
 from asd_daemon.waveform import WINDOW_SAMPLES, read_blocks
 
 F32 = NDArray[np.float32]
@@ -161,3 +164,37 @@ def test_recording_is_read_while_it_is_judged(tmp_path: Path) -> None:
 
 def test_reasons_are_words_that_are_told_everywhere() -> None:
     assert {reason.value for reason in UnfitReason} >= {"short", "band", "silence", "rate_unknown"}
+
+
+@dataclass(frozen=True)
+class OfTwo(Loudness):
+    hall: HeardHall | None = None
+
+
+class JudgeOfTwo:
+    """Judges by the near microphone; a far one above 0.2 drowns it."""
+
+    def score(self, waveform: F32) -> OfTwo:
+        assert waveform.shape == (WINDOW_SAMPLES, 2)
+        near, far = (float(np.sqrt(np.mean(waveform[:, column] ** 2))) for column in (0, 1))
+        return OfTwo(near, hall=HeardHall(far, far > 0.2))
+
+
+def test_a_recording_of_two_microphones_is_judged_by_both(tmp_path: Path) -> None:
+    near, far = noise(26), noise(26, 0.05)
+    far[160_000:320_000] *= 6
+    path = write(tmp_path / "two.wav", np.stack([far, near], axis=1))
+    calm, din, tail = score_recording(JudgeOfTwo(), path, channel=1, far=0)
+    assert calm.score == pytest.approx(0.1, rel=0.05)
+    assert (din.score, din.unusable) == (None, UnfitReason.HALL)
+    assert (tail.start_s, tail.unusable) == (16.0, None)
+    short = write(tmp_path / "short.wav", np.stack([noise(6), noise(6)], axis=1))
+    [whole] = score_recording(JudgeOfTwo(), short, channel=0, far=1)
+    assert whole.seconds == 6.0
+
+
+def test_the_far_channel_is_another_one(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", noise(6))
+    done = CliRunner().invoke(cli, ["score", str(tmp_path), "--machine", "fan", "--channel", "1", "--far", "1"])
+    assert done.exit_code == 2
+    assert "--far 1 is the machine's own --channel" in done.output
