@@ -24,7 +24,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,20 +81,20 @@ def recordings_of(root: Path, machine: str, most: int = 40) -> Drawn:
     return drawn
 
 
-def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
+def trial(found: list[Clip], snr_db: float, ways: Sequence[str]) -> dict[str, Any]:
     """One machine at one ratio: by each way its SI-SDR gain over normal test windows and its three figures."""
     windows = [clip.at(snr_db) for clip in found]
     train = np.array([clip.split == "train" for clip in found])
     crosstalk = crosstalk_of([heard.both for heard, learned in zip(windows, train, strict=True) if learned])
-    vectors: dict[str, list[dict[str, Any]]] = {way: [] for way in WINDOW_WAYS}
-    gains: dict[str, list[float]] = {way: [] for way in SOUND_WAYS}
+    vectors: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    gains: dict[str, list[float]] = {way: [] for way in ways if way != "far"}
     shares = []
     for clip, heard in zip(found, windows, strict=True):
         truth = heard.machine[:, 0]
         if clip.split == "train":
             shares.append(hall_share(heard.both, crosstalk))
         before = si_sdr_db(heard.both[:, 0], truth)
-        for way, sound in sounds_by_way(heard.both, crosstalk, WINDOW_WAYS):
+        for way, sound in sounds_by_way(heard.both, crosstalk, ways):
             vectors[way].append(described(sound))
             if way in gains and clip.split == "test":
                 gains[way].append(si_sdr_db(sound, truth) - before)
@@ -123,12 +123,14 @@ def trial(found: list[Clip], snr_db: float) -> dict[str, Any]:
     }
 
 
-def trials(folder: Path, name: str, kinds: dict[str, Drawn], snrs: Iterable[float]) -> list[dict[str, Any]]:
+def trials(
+    folder: Path, name: str, kinds: dict[str, Drawn], snrs: Iterable[float], seeds: Iterable[int], ways: Sequence[str]
+) -> list[dict[str, Any]]:
     """Every machine, seed and ratio; what is done is read."""
     file = folder / f"{name}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {(row["machine"], row["seed"], row["snr_db"]) for row in done}
-    for seed in SEEDS:
+    for seed in seeds:
         for machine, drawn in kinds.items():
             wanted = [snr for snr in snrs if (machine, seed, snr) not in known]
             if not wanted:
@@ -137,7 +139,7 @@ def trials(folder: Path, name: str, kinds: dict[str, Drawn], snrs: Iterable[floa
             found = drawn(np.random.default_rng([seed, number]))
             for snr in wanted:
                 begin = time.perf_counter()
-                row = {"machine": machine, "seed": seed, **trial(found, snr)}
+                row = {"machine": machine, "seed": seed, **trial(found, snr, ways)}
                 done.append(row)
                 with file.open("a") as out:
                     out.write(json.dumps(row) + "\n")
@@ -157,19 +159,19 @@ def omega(figures: Iterable[list[float]]) -> float:
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Print gains and Ω by ratio and way, with what two microphones gain over one, its interval over machines and seeds."""
-    ways = list(rows[0]["figures"])
+    ways = list(dict.fromkeys(way for row in rows for way in row["figures"]))
     snrs = sorted({row["snr_db"] for row in rows})
     print("\nSI-SDR gained in dB, mean over machines and seeds (the least of a machine)")
     print(f"{'':18s}" + "".join(f"{snr:>+16g} dB" for snr in snrs))
-    for way in rows[0]["gain_db"]:
-        own = [[row["gain_db"][way] for row in rows if row["snr_db"] == snr] for snr in snrs]
+    for way in dict.fromkeys(way for row in rows for way in row["gain_db"]):
+        own = [[row["gain_db"][way] for row in rows if row["snr_db"] == snr and way in row["gain_db"]] for snr in snrs]
         print(f"{way:18s}" + "".join(f"{np.mean(v):>11.1f} ({min(v):5.1f})" for v in own))
     print("\nΩ in % (gain over near, 95 % interval by resampling machines and seeds)")
     print(f"{'':18s}" + "".join(f"{snr:>+22g} dB" for snr in snrs))
     for way in ways:
         cells = []
         for snr in snrs:
-            own = [row for row in rows if row["snr_db"] == snr]
+            own = [row for row in rows if row["snr_db"] == snr and way in row["figures"]]
             rng = np.random.default_rng(0)
             draws = [rng.integers(0, len(own), len(own)) for _ in range(400)]
             differences = [
@@ -218,6 +220,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="folder that keeps what is done")
     parser.add_argument("--snr", type=float, action="append", help="this ratio in dB only (repeatable)")
     parser.add_argument("--machine", action="append", help="this machine only (repeatable)")
+    parser.add_argument("--seed", type=int, action="append", help="this seed only (repeatable)")
+    parser.add_argument("--short", action="store_true", help="near and cancelled alone: a quarter of the time")
     parser.add_argument("--real", action="store_true", help="recordings in simulated halls")
     parser.add_argument("--cost", action="store_true", help="processor time alone")
     arguments = parser.parse_args()
@@ -232,7 +236,8 @@ def main() -> None:
         name, kinds = "real", real_kinds()
     chosen = {machine: own for machine, own in kinds.items() if not arguments.machine or machine in arguments.machine}
     if chosen:
-        report(trials(arguments.to, name, chosen, arguments.snr or SNRS_DB))
+        ways = WINDOW_WAYS if not arguments.short else ("near", "cancelled")
+        report(trials(arguments.to, name, chosen, arguments.snr or SNRS_DB, arguments.seed or SEEDS, ways))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ START = datetime(2026, 1, 31, tzinfo=UTC)
 SOUND = np.arange(5 * 160_000, dtype=np.float32)
 
 
-def window(first_sample: int, late_s: float = 0.0, **missing: int) -> Window:
+def window(first_sample: int, late_s: float = 0.0, *, gap_samples: int = 0, padded_samples: int = 0) -> Window:
     at = START + timedelta(seconds=first_sample / 16_000 + late_s)
-    return Window(SOUND[first_sample : first_sample + 160_000], at, **missing)
+    return Window(SOUND[first_sample : first_sample + 160_000], at, gap_samples, padded_samples)
 
 
 def test_overlapping_windows_give_every_sample_once_whenever_blocks_come() -> None:
