@@ -26,8 +26,6 @@ import numpy as np
 
 from asd_daemon.errors import BundleError, EnrolmentError, UsageError
 from asd_daemon.judge.bundle.bundle import Bundle, file_entry, verify_file
-from asd_daemon.judge.bundle.manifest import FUSION, MachineStates, StateEntry
-from asd_daemon.judge.distances.fusion import write_fusion
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn.collected_windows import COLLECTING
 from asd_daemon.learn.enrolment_record import (
@@ -41,7 +39,7 @@ from asd_daemon.learn.enrolment_record import (
 from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, kept_places, window_files
 from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
 from asd_daemon.learn.learned_states import LearnedStates
-from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.machine_files import write_machine, write_states
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.second_microphone import LearnedHall
 from asd_daemon.learn.view_probes import view_probes
@@ -149,7 +147,7 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
     entry, _ = write_machine(folder, folder.name, learned=learned)
     folder.chmod(0o700)
     write_vectors(folder / SOUND, sound.vectors)
-    states = _write_states(folder, found)
+    states = write_states(folder, found)
     hall = None if origin.hall is None else origin.hall.write(folder)
     kept = found.sounds_of(origin.sounds)
     rows: tuple[int, ...] = ()
@@ -186,25 +184,6 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
         sound_rows=rows,
         hall=hall,
     )
-
-
-def _write_states(folder: Path, found: LearnedStates) -> MachineStates | None:
-    """Write the fitted views of each state; None where there is one normal and off is not known."""
-    entries = []
-    for number, state in enumerate(found.running, start=1):
-        own = folder / f"state-{number}"
-        own.mkdir()
-        write_fusion(state.learned.fusion, own / FUSION)
-        entries.append(
-            StateEntry(
-                name=state.name,
-                folder=f"{folder.name}/{own.name}",
-                views=state.learned.fusion.names(),
-                windows=state.learned.held_out.shape[0],
-                level_dbfs=state.level_dbfs,
-            )
-        )
-    return MachineStates(off=found.off, running=tuple(entries)) if entries or found.off else None
 
 
 def sweep(home: Path, record: EnrolmentRecord | None) -> None:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import BANK, CALIBRATION, FUSION, INDEX, SEPARATED, MachineEntry
+from asd_daemon.judge.bundle.manifest import MachineStates, StateEntry
 from asd_daemon.judge.distances.fusion import write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, leave_one_out
 from asd_daemon.judge.thresholds.calibration import Calibration, calibrate
+from asd_daemon.learn.learned_states import LearnedStates
 from asd_daemon.learn.learning import LearnedMachine
 
 F32 = NDArray[np.float32]
@@ -74,6 +76,25 @@ def write_machine(
         views=views,
     )
     return entry, calibration
+
+
+def write_states(folder: Path, found: LearnedStates) -> MachineStates | None:
+    """Write the fitted views of each state; None where there is one normal and off is not known."""
+    entries = []
+    for number, state in enumerate(found.running, start=1):
+        own = folder / f"state-{number}"
+        own.mkdir()
+        write_fusion(state.learned.fusion, own / FUSION)
+        entries.append(
+            StateEntry(
+                name=state.name,
+                folder=f"{folder.name}/{own.name}",
+                views=state.learned.fusion.names(),
+                windows=state.learned.held_out.shape[0],
+                level_dbfs=state.level_dbfs,
+            )
+        )
+    return MachineStates(off=found.off, running=tuple(entries)) if entries or found.off else None
 
 
 def measure_recall(graph: HnswIndex, bank: F32, queries: F32) -> tuple[int, float]:
