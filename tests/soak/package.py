@@ -111,7 +111,7 @@ def prove(box: SystemdBox, earlier: str, later: str) -> None:
     say("installed: both units run, nothing is configured, the daemon waits")
     learn = ["--machine", "press", "--source", "simulate:fan?seed=4&speed=100", "--minutes", "20"]
     box.run("env", f"ASD_STATE_DIR={STATE}", "asd-daemon", "enroll", *learn)
-    packaged.listen_to("fan?seed=5&speed=10")
+    packaged.listen_to("fan?seed=4&speed=10")
     wait_until(lambda: packaged.scored("press") > 3, "the learned machine is judged")
     done = box.run("dpkg", "-i", "--force-confdef", later)
     say(done.stdout.strip().splitlines()[-1])
@@ -119,7 +119,7 @@ def prove(box: SystemdBox, earlier: str, later: str) -> None:
     assert "press" in (box.root / CONFIGURATION[1:]).read_text(), "the changed configuration stays"
     assert packaged.alerts() == [], "a healthy machine"
     say("upgraded: configuration kept, the learned machine is judged, no alert")
-    packaged.listen_to("fan?seed=5&speed=10&fail=rubbing&fail_after=60")
+    packaged.listen_to("fan?seed=4&speed=10&fail=rubbing&fail_after=60")
     wait_until(lambda: bool(packaged.alerts()), "it fails")
     say(f"failing: {packaged.alerts()[0]['text']}")
     box.run("dpkg", "-r", "asd-edge")

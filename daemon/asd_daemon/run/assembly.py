@@ -10,6 +10,7 @@ from functools import partial
 from importlib import metadata
 
 from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.run.about_reporting import AboutReporting
 from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.command_giving import CommandGiving
 from asd_daemon.run.command_inbox import CommandInbox
@@ -17,7 +18,7 @@ from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.monitor_assembly import MonitorAssembly
-from asd_daemon.run.publishing import make_publisher, publish_answer
+from asd_daemon.run.publishing import make_publisher, publish_about, publish_answer
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
@@ -96,7 +97,14 @@ def make_service(
         bundle=lambda: shared_bundle.words,
         trials=None if options is None or options.machines else trials,
     )
-    reporters = [*health.reporters, live_socket]
+    about = AboutReporting(
+        plan.settings.node,
+        state_folder(),
+        lambda: shared_bundle.words,
+        lambda machine: reloading.plan.machines[machine].title if machine in reloading.plan.machines else None,
+        partial(publish_about, publisher),
+    )
+    reporters = [*health.reporters, live_socket, about]
     service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
     inbox = CommandInbox(stores.spool, service.command)
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])

@@ -95,6 +95,14 @@ def publish_answer(publisher: ProcessPublisher, node: str, machine: str, command
         publisher.publish_answer(machine, to_json(answer_payload(node, machine, command, answer, datetime.now(UTC))))
 
 
+def publish_about(publisher: ProcessPublisher, machine: str, payload: bytes) -> None:
+    """Say by what a machine is heard and judged, where there is a broker."""
+    from asd_daemon.tell.publisher import PrintingPublisher
+
+    if not isinstance(publisher, PrintingPublisher):
+        publisher.publish_about(machine, payload)
+
+
 def change_topics(publisher: ProcessPublisher, plan: Plan) -> None:
     """Have a publisher speak of the machines of another plan, whose broker, node and prefix are the same."""
     from asd_daemon.tell.publisher import PrintingPublisher

@@ -89,7 +89,7 @@ def make_plan(options: CommandLineOptions, *, configured: Settings | None = None
     if options.node is not None:
         changes["node"] = options.node
     if options.no_mqtt or options.broker is not None:
-        changes["mqtt"] = None if options.no_mqtt else _broker_of(options.broker or "", settings.mqtt)
+        changes["mqtt"] = None if options.no_mqtt else broker_settings(options.broker or "", settings.mqtt)
     settings = _changed(settings, changes)
     machines = _machines_of(settings, options, file, laid.alone)
     sources = {name: machine.source.spec() for name, machine in machines.items()}
@@ -124,7 +124,12 @@ def _changed(settings: Settings, changes: dict[str, object]) -> Settings:
         raise UsageError(f"--node {changes.get('node')!r}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from e
 
 
-def _broker_of(words: str, configured: MqttSettings | None) -> MqttSettings:
+def broker_settings(words: str, configured: MqttSettings | None) -> MqttSettings:
+    """The broker of the command line; what it does not say is as configured.
+
+    Raises:
+        UsageError: the words are no broker.
+    """
     try:
         said = parse_broker(words)
         given = {"host": said.host, "port": said.port, "tls": said.tls}

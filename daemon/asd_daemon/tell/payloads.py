@@ -270,6 +270,11 @@ def answer_payload(node: str, machine: str, command: Command, answer: Answer, at
     }
 
 
+def about_payload(node: str, machine: str, at: datetime, facts: dict[str, Any]) -> dict[str, Any]:
+    """The machine's about topic: by what it is heard and judged."""
+    return {"schema": SCHEMA, "node": node, "machine": machine, "at": time_text(at), **facts}
+
+
 def alert_text(changes: tuple[Change, ...] | None, like: Likeness | None) -> str | None:
     """What is said of an alert in one line; None where nothing is known."""
     words = [] if changes is None else [change_text(changes)]

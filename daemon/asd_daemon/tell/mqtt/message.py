@@ -24,9 +24,11 @@ class Kind(IntEnum):
     CLEARED = 4
     """The empty message that makes a broker forget a retained one."""
     DISCOVERY = 5
-    PICTURE = 6
+    ABOUT = 6
+    """By what a machine is heard and judged."""
+    PICTURE = 7
     """Of the last alert; the largest, so it holds nothing else up."""
-    SCORE = 7
+    SCORE = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Message:
     @property
     def retained(self) -> bool:
         """Whether the broker keeps it for those who come later."""
-        return self.kind in (Kind.AVAILABILITY, Kind.STATE, Kind.CLEARED, Kind.DISCOVERY, Kind.PICTURE)
+        return self.kind in (Kind.AVAILABILITY, Kind.STATE, Kind.CLEARED, Kind.DISCOVERY, Kind.ABOUT, Kind.PICTURE)
 
 
 def shortened(alert: bytes) -> bytes:

@@ -7,12 +7,16 @@ own: MQTT allows one last will a connection, and the other one's is the machine'
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.link import Link
-from asd_daemon.tell.mqtt.session import Ended, Event, Heard, Limits, Session, Will
+from asd_daemon.tell.mqtt.session import Confirmed, Ended, Event, Heard, Limits, Session, Will
 from asd_daemon.tell.payloads import Availability
+
+_GOOD_BYE_S = 1.0
 
 
 class NodeAvailability:
@@ -61,3 +65,15 @@ class NodeAvailability:
 
     def _say(self, session: Session, availability: Availability) -> None:
         session.publish(self._topic, availability.value.encode(), qos=0, retain=True)
+
+
+def say_stopped(session: Session, topics: Iterable[str]) -> Iterator[Event]:
+    """Say on topics that nobody is here any more, and see that it has arrived; what happens meanwhile."""
+    said = Availability.STOPPED.value.encode()
+    unconfirmed = {session.publish(topic, said, qos=1, retain=True) for topic in topics}
+    until_s = time.monotonic() + _GOOD_BYE_S
+    while unconfirmed and not session.is_over and time.monotonic() < until_s:
+        for event in session.poll(0.1):
+            yield event
+            if isinstance(event, Confirmed):
+                unconfirmed.discard(event.message_id)

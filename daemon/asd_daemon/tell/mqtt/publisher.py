@@ -29,7 +29,7 @@ from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.deliveries import Deliveries
 from asd_daemon.tell.mqtt.link import Link
 from asd_daemon.tell.mqtt.message import Kind, Message, messages_of_the_topics
-from asd_daemon.tell.mqtt.node_availability import NodeAvailability
+from asd_daemon.tell.mqtt.node_availability import NodeAvailability, say_stopped
 from asd_daemon.tell.mqtt.open_alerts import OpenAlerts
 from asd_daemon.tell.mqtt.session import Confirmed, Ended, Event, Heard, Limits, Session, Subscribed, Will
 from asd_daemon.tell.mqtt.subscriptions import Subscriptions
@@ -53,7 +53,6 @@ from asd_daemon.wording import counted
 _LOG = logging.getLogger(__name__)
 _TEND_EVERY_S = 30.0
 _SCORES_WAITING = 1000
-_GOOD_BYE_S = 1.0
 
 
 class MqttPublisher:
@@ -85,16 +84,17 @@ class MqttPublisher:
         """Called, from the connection's thread, with what people ask for."""
         self.outbox = outbox if outbox is not None else Outbox(machines=topics.machines)
         self._retained = retained or RetainedTopics(None, Ownership(str(address), tuple(topics.machines)))
-        self._deliveries = Deliveries(self.outbox, str(address))
-        self._subscriptions = Subscriptions(topics, str(address))
+        self._deliveries, self._subscriptions = (
+            Deliveries(self.outbox, str(address)),
+            Subscriptions(topics, str(address)),
+        )
         self._open_alerts = OpenAlerts(self.outbox)
         self._scores: deque[Message] = deque(maxlen=_SCORES_WAITING)
         self._tended_s = float("-inf")
         self._has_delivered = False  # an alert, on the connection at hand
         self._has_other_topics = threading.Event()
-        shared = topics.is_of_one_of_several
+        shared, self._own_availability = topics.is_of_one_of_several, own_availability(topics)
         will = Will(topics.availability(topics.machines[0] if shared else None), Availability.OFFLINE.value)
-        self._own_availability = own_availability(topics)
         self._link = Link(address, will, self, wait_for_broker=wait_for_broker)
         self._node_availability = NodeAvailability(address, topics.availability()) if shared else None
         self._described = messages_of_the_topics(topics, self._own_availability)
@@ -181,8 +181,13 @@ class MqttPublisher:
         self.outbox.put(machine, topic, payload, kind=event.kind, event_id=event.event_id, memory=memory)
         self._open_alerts.note(machine, event, details)
         if event.kind is AlertKind.OPEN and details.picture is not None and self._topics.has_pictures:
-            topic = self._topics.picture(machine)
-            self._deliveries.stand(Message(Kind.PICTURE, topic, details.picture.png(), machine))
+            picture = details.picture.png()
+            self._deliveries.stand(Message(Kind.PICTURE, self._topics.picture(machine), picture, machine))
+        self._link.wake()
+
+    def publish_about(self, machine: str, payload: bytes) -> None:
+        """Publish by what a machine is heard and judged, now or on the next connect."""
+        self._deliveries.stand(Message(Kind.ABOUT, self._topics.about(machine), payload, machine))
         self._link.wake()
 
     def publish_answer(self, machine: str, payload: bytes) -> None:
@@ -268,14 +273,8 @@ class MqttPublisher:
 
     def disconnect(self, session: Session) -> None:
         """Say `stopped`, and see that it has arrived."""
-        said = Availability.STOPPED.value.encode()
-        unconfirmed = {session.publish(topic, said, qos=1, retain=True) for topic in self._own_availability}
-        until_s = time.monotonic() + _GOOD_BYE_S
-        while unconfirmed and not session.is_over and time.monotonic() < until_s:
-            for event in session.poll(0.1):
-                self.handle(session, event)
-                if isinstance(event, Confirmed):
-                    unconfirmed.discard(event.message_id)
+        for event in say_stopped(session, self._own_availability):
+            self.handle(session, event)
 
     def _tend(self) -> None:
         """Write what could not be written, remember what brokers keep of ours, and have them forget what is ours no more."""

@@ -39,6 +39,10 @@ class Topics:
         """The topic of the picture of a machine's last alert."""
         return f"{self.base}/{machine}/picture"
 
+    def about(self, machine: str) -> str:
+        """The topic of what a machine is heard and judged by."""
+        return f"{self.base}/{machine}/about"
+
     def availability(self, machine: str | None = None) -> str:
         """The topic of the node's or a machine's availability."""
         return f"{self.base}/availability" if machine is None else f"{self.base}/{machine}/availability"
@@ -62,4 +66,5 @@ def retained_topics(topics: Topics, own: dict[str, str], *, says_node: bool) -> 
     if says_node:
         kept[topics.availability()] = ""
     kept |= {f"{topics.base}/{machine}/state": machine for machine in topics.machines}
+    kept |= {topics.about(machine): machine for machine in topics.machines}
     return kept | {topics.picture(machine): machine for machine in topics.machines if topics.has_pictures}

@@ -57,7 +57,7 @@ class Trial:
     """One try."""
 
     kind: str
-    """availability, state, score, alert, picture or discovery."""
+    """availability, state, score, alert, about, picture or discovery."""
     topic: str
     outcome: Outcome
     why: str = ""
@@ -116,7 +116,7 @@ def try_topics(address: BrokerAddress, topics: Topics, *, is_heard: bool) -> lis
         for kind, topic, payload in _messages(topics):
             if session.is_over:
                 session, limits = open_session(address)
-                session.subscribe([topic])
+                session.subscribe([topic for _, topic, _ in _messages(topics)])
             content = kept.get(topic, payload)
             if is_heard and kind in ("state", "availability") and topic not in kept:
                 trials.append(Trial(kind, topic, Outcome.UNTRIED, "a daemon may be running"))
@@ -144,6 +144,7 @@ def _messages(topics: Topics) -> Iterator[tuple[str, str, bytes]]:
         yield "score", f"{topics.base}/{machine}/score", b"{}"
         payload = alert_payload(topics.node, machine, close, repeated=True)
         yield "alert", f"{topics.base}/{machine}/alert", to_json(payload)
+        yield "about", topics.about(machine), b"{}"
         if topics.has_pictures:
             yield "picture", topics.picture(machine), png(np.zeros((1, 1), np.uint8), np.zeros((1, 3), np.uint8))
     for topic, payload in discoveries(topics):

@@ -25,7 +25,7 @@ from rig.waiting import PATIENT_S, wait_until
 
 AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 TOPICS = Topics("box", ["fan"], discovery_prefix="homeassistant", takes_commands=True)
-ALL = {"availability", "state", "score", "alert", "discovery"}
+ALL = {"availability", "state", "score", "alert", "about", "discovery"}
 needs_mosquitto = pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")
 
 
@@ -94,13 +94,14 @@ def test_mosquitto_with_a_packet_limit_gets_what_fits(tmp_path: Path) -> None:
 
 @needs_mosquitto
 @pytest.mark.broker
-@pytest.mark.parametrize("denied", ["availability", "state", "score", "alert", "discovery"])
+@pytest.mark.parametrize("denied", ["availability", "state", "score", "alert", "about", "discovery"])
 def test_trial_finds_the_kind_of_topic_that_may_not_be_published(tmp_path: Path, denied: str) -> None:
     wanted = {
         "availability": ["asd/box/availability", "asd/box/fan/availability"],
         "state": ["asd/box/fan/state"],
         "score": ["asd/box/fan/score"],
         "alert": ["asd/box/fan/alert"],
+        "about": ["asd/box/fan/about"],
         "discovery": ["homeassistant/device/#"],
     }
     rights = [f"topic write {topic}" for kind, topics in wanted.items() if kind != denied for topic in topics]

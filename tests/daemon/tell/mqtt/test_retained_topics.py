@@ -47,11 +47,12 @@ def told(broker: ScriptedBroker, file: Path, topics: Topics, **owner: object) ->
     publisher = MqttPublisher(address, topics, outbox=outbox, retained=RetainedTopics(file, ownership))
     for machine in topics.machines:
         publisher.publish_state(machine, NORMAL)
+        publisher.publish_about(machine, b"{}")
     seen = len(broker.published)
     publisher.start(lambda error: pytest.fail(str(error)))
     try:
-        # the last of the states and descriptions; what is cleared goes before descriptions
-        ends = f"{topics.machines[-1]}/state" if topics.discovery_prefix is None else "/config"
+        # the last of all; what is cleared goes before
+        ends = f"{topics.machines[-1]}/about"
         broker.wait_for(lambda b: any(m.topic.endswith(ends) and m.payload for m in b.published[seen:]))
         yield publisher
     finally:
@@ -70,7 +71,7 @@ def until_kept(broker: ScriptedBroker, topics: set[str]) -> None:
 def all_of(*machines: str, node: str = "box", discovery: bool = True) -> set[str]:
     found = {f"asd/{node}/availability"}
     for machine in machines:
-        found |= {f"asd/{node}/{machine}/availability", f"asd/{node}/{machine}/state"}
+        found |= {f"asd/{node}/{machine}/{topic}" for topic in ("availability", "state", "about")}
         found |= {f"homeassistant/device/asd_{node}_{machine}/config"} if discovery else set()
     return found
 
@@ -138,7 +139,7 @@ def test_removed_machine_is_cleared_later_where_the_broker_is_away(broker: Scrip
     broker.refuses = 0x88
     done = clear_machine(file, "fan", BrokerAddress(HOST, broker.port, "asd-remove"))
     assert done.cleared == ()
-    assert len(done.queued) == 3
+    assert len(done.queued) == 4
     assert "not available" in str(done.trouble)
     assert kept(broker) == all_of("fan", "lathe")
     broker.refuses = 0
