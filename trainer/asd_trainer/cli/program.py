@@ -1,6 +1,6 @@
 """asd-train: the group of the trainer's commands.
 
-Owns the program's own words, logging and what a signal does. Commands lie in `cli_data`, `cli_run` and `cli_results`; heavy
+Owns the program's own words, logging and what a signal does. Each command is a module or shares one with its kin; heavy
 libraries are imported by the command that needs them.
 """
 
@@ -16,7 +16,9 @@ import click
 
 from asd_daemon.cli.console import CommandGroup
 from asd_trainer.cli.data import fetch, simulate
-from asd_trainer.cli.results import evaluate, models, report
+from asd_trainer.cli.embed import embed
+from asd_trainer.cli.evaluate import evaluate
+from asd_trainer.cli.results import models, report
 from asd_trainer.cli.run import distil, finetune, pretrain, run, separate, synthesize
 from asd_trainer.training.interruption import Interrupted
 
@@ -53,5 +55,18 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number, f"by {signal.Signals(number).name}; what was finished stays")
 
 
-for command in (simulate, fetch, run, separate, synthesize, pretrain, distil, finetune, evaluate, report, models):
+for command in (
+    simulate,
+    fetch,
+    run,
+    separate,
+    synthesize,
+    pretrain,
+    distil,
+    finetune,
+    evaluate,
+    embed,
+    report,
+    models,
+):
     main.add_command(command)

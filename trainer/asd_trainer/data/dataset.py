@@ -17,7 +17,7 @@ name says that attributes are withheld (noAttribute) they are withheld: tables o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,12 @@ class ClipTable:
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...] = ()
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    def __len__(self) -> int:
+        return len(self.clips)
 
     @cached_property
     def machines(self) -> tuple[str, ...]:

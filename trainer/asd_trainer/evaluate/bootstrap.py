@@ -38,9 +38,25 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def verdict(self) -> str:
+        """What it says where it is of a gain."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+
 
 def resampled_scores(runs: Sequence[Sequence[ScoredClip]], rng: np.random.Generator, resamples: int = RESAMPLES) -> F64:
     """The overall official score of each run on each draw of the labelled test clips, (runs, resamples).
+
+    Raises:
+        DataSetError: as `resampled_figures`, or the clips allow no figure.
+    """
+    return np.stack([overall_score(official_scores(of_run)) for of_run in resampled_figures(runs, rng, resamples)])
+
+
+def resampled_figures(
+    runs: Sequence[Sequence[ScoredClip]], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> list[dict[MachineSection, Mapping[str, F64]]]:
+    """The official figures of each run on each draw: unit → name of the figure → (resamples,).
 
     Args:
         runs: the scores of each run; all of the same clips, in the same order.
@@ -48,7 +64,7 @@ def resampled_scores(runs: Sequence[Sequence[ScoredClip]], rng: np.random.Genera
         resamples: how many draws.
 
     Raises:
-        DataSetError: the runs' clips differ, or allow no figure.
+        DataSetError: the runs' clips differ.
     """
     for other in runs[1:]:
         if [one.clip.path for one in other] != [one.clip.path for one in runs[0]]:
@@ -63,7 +79,7 @@ def resampled_scores(runs: Sequence[Sequence[ScoredClip]], rng: np.random.Genera
         scores = np.array([[run[row].score for row in of_unit] for run in runs], np.float64)
         for found, of_run in zip(figures, _unit_figures(clips, scores, rng, resamples), strict=True):
             found[unit] = of_run
-    return np.stack([overall_score(official_scores(found)) for found in figures])
+    return figures
 
 
 def interval(draws: F64) -> Interval:

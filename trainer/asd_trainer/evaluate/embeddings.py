@@ -7,7 +7,6 @@ definition: it never answers for another model or other sound. Scores are made o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from asd_daemon.judge.features.log_mel import eat_input
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.features import clip_log_mels, clips_digest
 from asd_trainer.networks.embedder import Embedder, load_embedder, model_digest
+from asd_trainer.training.whole_file import fill_whole
 
 F32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -72,8 +72,8 @@ def run_embeddings(run: Path, clips: Sequence[Clip], progress: Progress = lambda
             if not old.name.startswith(f"{model}-"):  # of a model that the run no longer has
                 old.with_suffix(".json").unlink(missing_ok=True)
                 old.unlink(missing_ok=True)
-        _write(path.with_suffix(".json"), lambda file: file.write(_described(clips).encode()))
-        _write(path, lambda file: np.save(file, embedded, allow_pickle=False))
+        fill_whole(path.with_suffix(".json"), lambda file: file.write(_described(clips).encode()))
+        fill_whole(path, lambda file: np.save(file, embedded, allow_pickle=False))
     except OSError as e:
         raise StageError(f"{path}: can't be written: {e.strerror}") from e
     return embedded
@@ -94,14 +94,3 @@ def _described(clips: Sequence[Clip]) -> str:
         for c in clips
     ]
     return json.dumps({"schema": 1, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, fill: Callable[..., object]) -> None:
-    """Write a file whole or not at all, whatever other processes do."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            fill(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -228,10 +228,9 @@ def _sentences(sheet: Scoresheet) -> list[str]:
         )
     if (other := sheet.comparison) is not None:
         low, high = other.difference.low, other.difference.high
-        verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart by these clips"
         lines.append(
             f"against {other.run}: {100 * (sheet.omega - omega(other.results)):+.2f}, {LEVEL:.0%} interval {100 * low:+.2f} to "
-            f"{100 * high:+.2f}: {verdict}"
+            f"{100 * high:+.2f}: {other.difference.verdict} by these clips"
         )
     return lines
 

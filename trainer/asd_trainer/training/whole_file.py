@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -15,3 +17,19 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def fill_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Let a binary file be filled, and then put it in place of the one that may be there.
+
+    Raises:
+        OSError: it can't be written.
+        whatever `fill` raises; nothing is left then.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            fill(file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""What evaluate, embed and report share: their options, the clips that they name, and a run's scores of them.
+
+Owns no command. The work is done in `backend` and `scoresheet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asd_daemon.errors import UsageError
+from asd_trainer.cli.options import read_table, remembered_data
+
+if TYPE_CHECKING:
+    from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.evaluate.backend import RunScores, Scoring
+    from asd_trainer.evaluate.scoresheet import Scoresheet
+    from asd_trainer.evaluate.separation_trial import Separating
+
+SEED = 0  # of the draws for intervals and of the maps: the same call gives the same figures
+
+Labels = click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="What anonymous test clips are, as published: a list (eval_data_list_<year>.csv), or the folder of the year's official "
+    "evaluator. May be given several times.",
+)
+
+
+Score = click.option(
+    "--score",
+    "scoring",
+    type=click.Choice(["nearest", "views"]),
+    default="nearest",
+    show_default=True,
+    help="What a clip scores: the distance to the nearest normal clip (the paper), or views of its steady sound and its movement.",
+)
+Separation = click.option(
+    "--separation",
+    "separating",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="With --score nearest: whether the distance of the separated sound is added; auto asks each machine's normal clips.",
+)
+
+
+def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence[Path]) -> ClipTable:
+    """The recordings that are named; else those of the first run among these, of the years that its recipe learns from.
+
+    Raises:
+        UsageError: bundles alone do not say where recordings are.
+    """
+    from asd_trainer.evaluate.bundle_scores import is_bundle
+
+    if roots:
+        return read_table(roots, labels)
+    from asd_trainer.run.stages import of_years
+    from asd_trainer.training.run_folder import read_run_recipe
+
+    run = next((run for run in runs if not is_bundle(run)), None)
+    if run is None:
+        raise UsageError(f"{runs[0]}: a bundle does not say where recordings are; give them with --data DIR")
+    return of_years(read_table(remembered_data(run), labels), read_run_recipe(run).years)
+
+
+def scores_of_path(path: Path, table: ClipTable, scoring: Scoring, separating: Separating) -> RunScores:
+    """Scores of the test clips by a run folder or a bundle."""
+    from asd_trainer.evaluate.bundle_scores import is_bundle, score_bundle
+
+    if not is_bundle(path):
+        return scores_of_run(path, table, scoring, separating)
+    from asd_daemon.judge.bundle.bundle import load_bundle
+    from asd_trainer.training.progress import counted
+
+    with counted(f"score with {path.name}", "clips") as progress:
+        return score_bundle(load_bundle(path), table, progress)
+
+
+def scores_of_run(
+    run: Path, table: ClipTable, scoring: Scoring = "nearest", separating: Separating = "auto"
+) -> RunScores:
+    """Scores of the test clips by a run folder."""
+    from asd_trainer.evaluate.backend import score_run
+    from asd_trainer.training.progress import counted
+
+    with counted(f"embed for {run.name}", "clips") as progress:
+        return score_run(run, table, progress, scoring=scoring, separating=separating)
+
+
+def sheet_of(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:
+    """The figures; none where no test clip has a label."""
+    if all(clip.label is None for clip in table.select(split="test")):
+        return None
+    return measured_sheet(scores, against)
+
+
+def measured_sheet(scores: RunScores, against: tuple[str, RunScores] | None) -> Scoresheet:
+    """The figures.
+
+    Raises:
+        DataSetError: no test clip allows any; says why.
+    """
+    import numpy as np
+
+    from asd_trainer.evaluate.scoresheet import scoresheet
+
+    return scoresheet(scores, np.random.default_rng(SEED), against)
