@@ -11,7 +11,7 @@ from typing import Any
 from asd_daemon.errors import AsdError, SettingsError, UsageError
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.settings.chosen import Chosen, only_writer, read_chosen, write_chosen
-from asd_daemon.settings.chosen_keys import SOURCE, Choice, check_key, checked_choice, path_of
+from asd_daemon.settings.chosen_keys import MOST_ADDED, SOURCE, Choice, check_key, checked_choice, path_of
 from asd_daemon.settings.plan import CommandLineOptions, Plan, make_plan
 from asd_daemon.settings.value_words import value_at, value_text
 from asd_daemon.tell.commands import Answer, Command, CommandKind
@@ -110,6 +110,9 @@ def changed_choices(
         return after, plan_of(after)
     choice = checked_choice(machine, key, _plain(command.value))
     after = kept.with_choice(choice)
+    added = sum(one.key == SOURCE for one in after.choices)
+    if choice.key == SOURCE and added > MOST_ADDED:
+        raise UsageError(f"{choice.path}: {MOST_ADDED} machines are added already; configure further ones")
     plan = plan_of(after)
     if choice not in plan.laid.held:
         raise SettingsError(_why_not(choice, plan))

@@ -14,10 +14,10 @@ from typing import Any
 from asd_daemon.errors import AsdError
 from asd_daemon.hear.opening import open_source
 from asd_daemon.hear.source import Block, Source, SourceLost
-from asd_daemon.hear.source_spec import SourceSpec, parse_source
+from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.devices import Device, NoSuchDeviceError, find_device
 from asd_daemon.hear.sources.microphone import list_microphones
-from asd_daemon.settings.chosen_keys import SOURCES
+from asd_daemon.settings.chosen_keys import checked_source
 from asd_daemon.watch.live_sound import LiveSound
 
 _LOG = logging.getLogger(__name__)
@@ -100,11 +100,7 @@ class _Trial:
 
     def _run(self) -> None:
         try:
-            spec = parse_source(self._words)
-            if spec.kind not in SOURCES:
-                self.trouble = f"{self._words}: a microphone or a simulated machine is tried here, nothing else"
-                return
-            source = open_source(spec)
+            source = open_source(checked_source(self._words))
             with self._lock:
                 self._source = source
                 if self._is_over:
@@ -126,14 +122,26 @@ class _Trial:
 def _entries(
     device: Device, others: list[Device], heard: Mapping[str, tuple[SourceSpec, str | None]]
 ) -> list[dict[str, Any]]:
-    """A device as the page shows it: one entry a channel, with the words of its source and the machine that is heard by it."""
+    """A device as the page shows it: one entry a channel.
+
+    `source` are the words of it, `machine` is heard by it, `shares` are heard by any channel of the device.
+    """
     channels = min(device.channels, _MOST_CHANNELS)
     made = []
     for channel in range(channels):
         words = f"device:{_name_of(device, others)}" + (f"?channel={channel}" if channels > 1 else "")
-        user = next((m for m, (spec, who) in heard.items() if _is_heard_by(spec, who, device, others, channel)), None)
+        hears = {m: spec for m, (spec, who) in heard.items() if _is_of(spec, who, device, others)}
+        user = next((m for m, spec in hears.items() if int(spec.options.get("channel", 0)) == channel), None)
         facts = {key: value for key, value in asdict(device).items() if key in ("name", "is_default", "rate_hz")}
-        made.append({**facts, "channel": channel if channels > 1 else None, "source": words, "machine": user})
+        made.append(
+            {
+                **facts,
+                "channel": channel if channels > 1 else None,
+                "source": words,
+                "machine": user,
+                "shares": sorted(hears),
+            }
+        )
     return made
 
 
@@ -145,10 +153,13 @@ def _name_of(device: Device, others: list[Device]) -> str:
     return device.name
 
 
-def _is_heard_by(spec: SourceSpec, identity: str | None, device: Device, others: list[Device], channel: int) -> bool:
-    if spec.kind != "device" or int(spec.options.get("channel", 0)) != channel:
+def _is_of(spec: SourceSpec, identity: str | None, device: Device, others: list[Device]) -> bool:
+    """Whether a machine's source is a channel of a device."""
+    if spec.kind != "device":
         return False
-    return (identity is not None and identity == device.identity) or _finds(spec.target, others) is device
+    if identity is not None and device.identity is not None:
+        return identity == device.identity
+    return _finds(spec.target, others) is device  # a sound server's, which nobody can tell apart but by name
 
 
 def _finds(words: str, devices: list[Device]) -> Device | None:

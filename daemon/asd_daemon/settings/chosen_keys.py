@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asd_daemon.errors import UsageError
-from asd_daemon.hear.source_spec import parse_source
+from asd_daemon.hear.source_spec import SourceSpec, parse_source
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ CHOOSABLE = (
         "notify.escalate_after_min", False, "minutes until others are told of an alert that nobody has answered"
     ),
 )
+MOST_ADDED = 32
+"""So many machines may be added: each costs memory and time of the box."""
+MOST_SPEED = 60.0
+"""So many times faster than real time a simulated machine that is added may run, so that it takes no window of others."""
 SOURCES = {"device": ("device", "channel", "far", "rate_hz"), "simulate": ("simulate",)}
 """Kinds of source that an added machine may have, with their keys: what opens no file and runs no program."""
 
@@ -80,6 +84,19 @@ def check_key(machine: str | None, key: str) -> None:
         whose = "of a machine" if machine is not None else "without a machine"
         there = f"{whose} there may be: {', '.join(known)}" if known else "every one there is needs a machine"
         raise UsageError(f"{path_of(machine, key)}: may not be chosen while the daemon runs; {there}")
+
+
+def checked_source(words: str) -> SourceSpec:
+    """A source that may be tried: one of those that an added machine may have.
+
+    Args:
+        words: as on the command line, `device:default`.
+
+    Raises:
+        UsageError: it may not; says why.
+    """
+    _source(words, "source")
+    return parse_source(words)
 
 
 def checked_choice(machine: str | None, key: str, value: Any) -> Choice:
@@ -142,4 +159,10 @@ def _source(value: Any, path: str) -> dict[str, Any]:
     kind = next((kind for kind in SOURCES if kind in given), None)
     if kind is None or any(key not in SOURCES[kind] for key in given):
         raise UsageError(f"{path}: an added machine is heard by device or simulate, and by nothing else, got {value!r}")
+    if kind == "simulate":
+        speed = parse_source(f"simulate:{value['simulate']}").speed(1.0)
+        if speed > MOST_SPEED:
+            raise UsageError(
+                f"{path}: simulated at {speed:g} times real time, at most {MOST_SPEED:g} leaves others theirs"
+            )
     return dict(value)

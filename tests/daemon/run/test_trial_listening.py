@@ -45,11 +45,12 @@ def test_a_source_is_heard_while_it_is_wanted(trials: TrialListening) -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("command:touch {folder}/ran", "nothing else"),
+        ("command:touch {folder}/ran", "by nothing else"),
         ("file:/etc/hostname", "nothing else"),
         ("simulate:nothing", "can't be simulated"),
         ("nonsense:x", "must be device:NAME"),
         ("simulate:fan?channel=x&", "source"),
+        ("simulate:fan?speed=max", "at most 60"),
     ],
 )
 def test_what_can_t_be_tried_is_said_and_runs_no_program(
@@ -79,12 +80,12 @@ def test_devices_are_named_so_that_they_are_found_again_and_say_who_hears_by_the
         "pump": (parse_source("device:default?channel=1"), "usb-id:1235:8214:A1"),
     }
     told = [entry for one in others for entry in _entries(one, others, heard)]
-    assert [(entry["source"], entry["machine"]) for entry in told] == [
-        ("device:default", None),
-        ("device:usb-path:1-1.1", None),
-        ("device:usb-path:1-1.2", "fan"),
-        ("device:usb-id:1235:8214:A1?channel=0", None),
-        ("device:usb-id:1235:8214:A1?channel=1", "pump"),
+    assert [(entry["source"], entry["machine"], entry["shares"]) for entry in told] == [
+        ("device:default", None, ["pump"]),  # as it was asked for
+        ("device:usb-path:1-1.1", None, []),
+        ("device:usb-path:1-1.2", "fan", ["fan"]),
+        ("device:usb-id:1235:8214:A1?channel=0", None, ["pump"]),
+        ("device:usb-id:1235:8214:A1?channel=1", "pump", ["pump"]),
     ]
 
 

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asd_daemon.errors import UsageError
+from asd_daemon.run.choosing import changed_choices
 from asd_daemon.settings.chosen import Chosen, lay_over, only_writer, read_chosen, write_chosen
-from asd_daemon.settings.chosen_keys import CHOOSABLE, Choice, checked_choice, choices_in, content_of
+from asd_daemon.settings.chosen_keys import CHOOSABLE, MOST_ADDED, Choice, checked_choice, choices_in, content_of
 from asd_daemon.settings.file import parse_settings
 from asd_daemon.settings.keys import MachineSettings, Settings
 from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from asd_daemon.settings.value_words import chosen_lines, value_at
+from asd_daemon.tell.commands import Command
 
 CONFIGURED = parse_settings(
     "machines: {fan: {source: {simulate: fan}, alarm: {threshold: 1.8, of: 4}}, mill: {source: {simulate: valve}}}", "c"
@@ -72,6 +74,13 @@ def test_source_that_runs_a_program_or_opens_a_file_may_not_be_chosen(source: An
     laid = lay_over(chosen(tmp_path, written), CONFIGURED)
     assert laid.settings == CONFIGURED
     assert "machines.pump.source" in laid.troubles[0]
+
+
+def test_simulation_that_takes_the_box_for_itself_may_not_be_added() -> None:
+    assert checked_choice("pump", "source", "simulate:fan?speed=60").value == {"simulate": "fan?speed=60"}
+    for speed in ("61", "max", "0"):
+        with pytest.raises(UsageError, match=r"machines\.pump\.source: simulated at .* times real time"):
+            checked_choice("pump", "source", f"simulate:fan?speed={speed}")
 
 
 @pytest.mark.parametrize(
@@ -196,3 +205,11 @@ def test_machine_of_the_command_line_takes_its_choices_and_others_are_no_part_of
     added = make_plan(CommandLineOptions())
     assert list(added.machines) == ["pump"]
     assert Settings().machines == {}
+
+
+def test_only_so_many_machines_may_be_added(tmp_path: Path) -> None:
+    many = tuple(Choice(f"m{n}", "source", {"simulate": "fan"}) for n in range(MOST_ADDED))
+    kept = Chosen(tmp_path / "chosen.yaml", many)
+    command = Command.model_validate({"command": "set", "key": "source", "value": "simulate:fan"})
+    with pytest.raises(UsageError, match="32 machines are added already"):
+        changed_choices(kept, "one-more", command, lambda _: make_plan(CommandLineOptions(), chosen=kept))

@@ -6,6 +6,7 @@
   if (!choose) return;
   const list = document.getElementById("microphones"), looking = document.getElementById("looking"), trial = document.getElementById("trial");
   const simulated = document.getElementById("simulated"), which = document.getElementById("simulated-which"), words = which.querySelector("input");
+  const shared = document.getElementById("shared");
   const listening = new asd.Listening(trial);
 
   // One that a machine is heard by already is listened to through that machine
@@ -13,6 +14,9 @@
     const chosen = list.querySelector("input[name=source]:checked");
     which.hidden = !chosen || chosen.value !== "simulate";
     trial.hidden = !chosen;
+    const shares = (chosen && chosen.dataset.shares) || "";
+    shared.hidden = !shares;
+    shared.textContent = shares ? `This sound card hears ${shares} already. It is opened once for all: they begin anew when this machine is added, and drop the window in progress.` : "";
     if (!chosen) return;
     listening.open(chosen.value === "simulate" ? `simulate:${words.value.trim() || "fan"}` : chosen.dataset.machine || chosen.value);
   }
@@ -32,6 +36,7 @@
     const label = document.createElement("label"), radio = document.createElement("input");
     Object.assign(radio, { type: "radio", name: "source", value: device.source, required: true });
     if (device.machine) radio.dataset.machine = device.machine;
+    if (device.shares.length) radio.dataset.shares = device.shares.join(", ");
     const channel = device.channel === null ? "" : `, channel ${device.channel + 1}`, used = device.machine ? ` (hears ${device.machine})` : "";
     label.append(radio, ` ${device.name}${channel}${device.is_default ? ", the usual one" : ""}${used}`);
     return label;
