@@ -3,7 +3,7 @@
     python benchmarks/fork_lift.py
 
 Each simulated machine is learned in a hall as loud as itself, give or take 5 dB, with calm minutes; then a fork lift passes by for two
-minutes, 4 to 12 dB louder than the machine, and its alarm opens after two of three windows above the provisional threshold of one
+minutes, 8 to 20 dB louder than the machine, and its alarm opens after two of three windows above the provisional threshold of one
 false alarm a week. Fork lifts are vehicles of the simulator that drive through the hall; two seeds.
 
 normal, failing   windows without a fork lift: above the threshold of so many, failing ones of half to full severity
@@ -29,8 +29,8 @@ from asd_daemon.learn.learning import learn
 from asd_daemon.learn.normal_sound import NormalSound
 
 SEEDS = (1, 2)
-PASSINGS, WINDOWS = 4, 12
-LIFT_DB = (-12.0, -4.0)
+PASSINGS, WINDOWS = 2, 12
+LIFT_DB = (-20.0, -8.0)
 
 
 @dataclass

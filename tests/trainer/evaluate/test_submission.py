@@ -98,6 +98,7 @@ def test_write_submission_gives_the_evaluator_every_clip_once_with_its_exact_sco
             ],
         ),
         (2022, "section_05", ["anomaly_score_fan_section_05_test.csv", "decision_result_fan_section_05_test.csv"]),
+        (2026, "00", ["anomaly_score_fan_section_00_test.csv", "decision_result_fan_section_00_test.csv"]),
         (None, "00", ["anomaly_score_fan_section_00_test.csv", "decision_result_fan_section_00_test.csv"]),
     ],
 )

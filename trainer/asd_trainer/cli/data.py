@@ -68,6 +68,43 @@ def simulate(out: Path, small: bool, jobs: int | None, **sizes: Any) -> None:
 
 
 @click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the new data set.")
+@click.option(
+    "--channels",
+    default="0,1",
+    show_default=True,
+    metavar="NEAR,FAR",
+    help="Channels of the microphone at the machine and of the one far from it, counted from 0.",
+)
+def cancel(data: Path, to: Path, channels: str) -> None:
+    """Take the hall out of recordings of two microphones, as in the challenge of 2026: writes DATA anew, with one channel, to DIR.
+
+    One microphone is at the machine, the other one far from it. How the far one hears each machine is learned from its normal training
+    clips. Names and folders stay, so that training, evaluation and submission read DIR as they read DATA. Broken off, the same command
+    goes on.
+
+    \b
+    Examples:
+      asd-train cancel data/dcase2026t2 --to clean/dcase2026t2
+      asd-train cancel recordings --to recordings-clean --channels 1,0
+    """
+    from asd_trainer.data.cancellation import cancel_hall, parse_channels
+    from asd_trainer.training.progress import counted
+
+    near, far = parse_channels(channels)
+    with counted("cancel", "clips") as progress:
+        done = cancel_hall(data, to, near=near, far=far, progress=progress)
+    for problem in done.problems:
+        click.echo(f"{problem.path}: {problem.reason}", err=True)
+    for unit, level_db in done.crosstalk_db.items():
+        share = f", the hall makes {done.shares[unit]:.0%} of most clips" if unit in done.shares else ""
+        click.echo(f"{unit}: heard {-level_db:.0f} dB softer by the far microphone{share}")
+    click.echo(f"{done.written} clips written, {done.kept} kept: {done.root}")
+    click.echo(f"next: asd-train run smoke --data {to} --out runs/{to.name}")
+
+
+@click.command()
 @click.argument("year", type=int)
 @click.option(
     "--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder that gets dcase<YEAR>t2."

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from asd_daemon.cli.console import CommandGroup
-from asd_trainer.cli.data import fetch, simulate
+from asd_trainer.cli.data import cancel, fetch, simulate
 from asd_trainer.cli.embed import embed
 from asd_trainer.cli.evaluate import evaluate
 from asd_trainer.cli.results import models, report
@@ -58,6 +58,7 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 for command in (
     simulate,
     fetch,
+    cancel,
     run,
     separate,
     synthesize,

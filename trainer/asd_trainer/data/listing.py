@@ -146,7 +146,7 @@ class Listing:
         if machine not in self._tables:
             self._tables[machine] = self._attributes(machine)
         table = self._tables[machine]
-        year = _year(machine)
+        year = year_of(machine)
         contradictions = []
         for path in sounds:
             try:
@@ -275,8 +275,8 @@ def _bare_stem(cell: str) -> str:
     return stem if suffix.lower() in SOUND_SUFFIXES else name
 
 
-def _year(machine: Path) -> int | None:
-    """The year that a folder above the machine names, the nearest first."""
+def year_of(machine: Path) -> int | None:
+    """The year of the challenge that a folder above this one names, the nearest first; None where none does."""
     matches: Iterator[re.Match[str] | None] = (_YEAR.search(parent.name) for parent in machine.parents)
     return next((int(match[1]) for match in matches if match), None)
 

@@ -1,6 +1,6 @@
 """How loud the hall is beside a machine while it is learned, and whether it drowns the machine now.
 
-A hall that is louder than it ever was while the machine was learned, and about as loud as the machine itself, leaves nothing to judge.
+A hall that is much louder than it ever was while the machine was learned, and louder than the machine itself, leaves nothing to judge.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from asd_daemon.judge.hall.cancelling import WithoutHall
 from asd_daemon.waveform import rms_level_dbfs
 
 _USUAL_SHARE = 0.95  # of the windows that are learned, those in which the hall is no louder than usual
-LOUDER_DB = 3.0
-"""So far above the usual the hall is louder than it was heard to be …"""
-BELOW_MACHINE_DB = 3.0
-"""… and drowns the machine, where it is no more than that below it."""
+LOUDER_DB = 6.0
+"""So far above the usual the hall is louder than it was ever heard to be …"""
+ABOVE_MACHINE_DB = 3.0
+"""… and drowns the machine, where it is so far above that too."""
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ class UsualHall:
 
     def is_drowned_by(self, hall_dbfs: float) -> bool:
         """Whether a hall of this level leaves nothing of the machine to judge."""
-        return hall_dbfs > self.hall_dbfs + LOUDER_DB and hall_dbfs > self.machine_dbfs - BELOW_MACHINE_DB
+        return hall_dbfs > self.hall_dbfs + LOUDER_DB and hall_dbfs > self.machine_dbfs + ABOVE_MACHINE_DB
