@@ -22,7 +22,7 @@ def open_source(spec: SourceSpec, *, wait: bool = False, computing: ComputingTur
         RecordingError: a file that can't be read.
         SourceError: nothing to play.
     """
-    if spec.kind == "device" and "far" in spec.options:
+    if spec.kind == "device" and ("far" in spec.options or "far_device" in spec.options):
         from asd_daemon.hear.sources.shared_microphone import open_microphones
 
         return open_microphones({spec.target: spec}, wait=wait, device_checks={})[spec.target]

@@ -23,7 +23,7 @@ SIMULATION_OPTIONS = frozenset(
 
 # simulate also takes the operating attributes of its machine, which only the simulator knows
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "device": frozenset({"channel", "far", "rate_hz"}),
+    "device": frozenset({"channel", "far", "far_device", "rate_hz"}),
     "file": frozenset({"channel", "far", "speed"}),
     "folder": frozenset({"channel", "far", "speed"}),
     "command": frozenset({"speed"}),  # in a configuration only: a question mark is a command's own
@@ -71,11 +71,27 @@ class SourceSpec:
         number = self.number(option, 0, 0, 63)
         if number != int(number):
             raise UsageError(f"source {self}: {option} must be a whole number, counted from 0")
-        if option == "far" and number == (self.channel() or 0):
+        if option == "far" and "far_device" not in self.options and number == (self.channel() or 0):
             raise UsageError(
                 f"source {self}: far must be another channel than that of the machine, which is {number:g}"
             )
         return int(number)
+
+    @property
+    def far_device(self) -> SourceSpec | None:
+        """The second microphone, where it is on a device of its own.
+
+        Raises:
+            UsageError: it is the machine's own device.
+        """
+        name = self.options.get("far_device")
+        if name is None:
+            return None
+        if name == self.target:
+            raise UsageError(
+                f"source {self}: far_device is the machine's own; leave it out, and far is a channel of that"
+            )
+        return SourceSpec("device", name, {"channel": str(self.channel("far") or 0)})
 
     def flag(self, option: str) -> bool:
         """An option that is 1 or 0; 0 where it is not given.

@@ -48,7 +48,7 @@ MOST_ADDED = 32
 """So many machines may be added: each costs memory and time of the box."""
 MOST_SPEED = 60.0
 """So many times faster than real time a simulated machine that is added may run, so that it takes no window of others."""
-SOURCES = {"device": ("device", "channel", "far", "rate_hz"), "simulate": ("simulate",)}
+SOURCES = {"device": ("device", "channel", "far", "far_device", "rate_hz"), "simulate": ("simulate",)}
 """Kinds of source that an added machine may have, with their keys: what opens no file and runs no program."""
 
 

@@ -119,11 +119,13 @@ def _content(section: object) -> Mapping[str, Any] | None:
 
 def _sharing(before: Plan, after: Plan, names: Collection[str]) -> set[str]:
     """Machines that share, or shared, a device with one of these: a device is opened once for all its channels."""
-    devices = {_device(plan, name) for plan in (before, after) for name in names} - {None}
+    devices = {device for plan in (before, after) for name in names for device in _devices(plan, name)}
     both = [name for name in after.machines if name in before.machines]
-    return {name for name in both if devices & {_device(before, name), _device(after, name)}}
+    return {name for name in both if devices & {*_devices(before, name), *_devices(after, name)}}
 
 
-def _device(plan: Plan, name: str) -> tuple[str, str | None] | None:
+def _devices(plan: Plan, name: str) -> set[tuple[str, str | None]]:
+    """The device of a machine, and that of its second microphone."""
     spec = plan.sources.get(name)
-    return (spec.target, spec.options.get("rate_hz")) if spec is not None and spec.kind == "device" else None
+    heard = [each for each in (spec, spec.far_device if spec else None) if each is not None and each.kind == "device"]
+    return {(each.target, each.options.get("rate_hz")) for each in heard}

@@ -49,6 +49,9 @@ class SourceSettings(Section):
         description="channel of a second microphone, far from the machine, that hears the hall; source: {near: {…}, far: {…}} is"
         " understood too",
     )
+    far_device: str | None = Field(
+        None, min_length=1, description="device of that microphone, where it is not the same one"
+    )
     rate_hz: float | None = Field(
         None, ge=4000, le=384_000, description="rate in Hz to open a device at; unset: what suits the device"
     )
@@ -75,12 +78,15 @@ class SourceSettings(Section):
         if self.far is not None and given[0] in ("command", "simulate"):
             more = "; write simulate: fan?far=1" if given[0] == "simulate" else ""
             raise ValueError(f"far has no meaning for {given[0]}{more}")
+        if self.far_device is not None and given[0] != "device":
+            raise ValueError(f"far_device has no meaning for {given[0]}")
         if self.rate_hz is not None and given[0] != "device":
             raise ValueError(f"rate_hz has no meaning for {given[0]}")
         if self.speed is not None and given[0] != "command":
             raise ValueError(f"speed has no meaning for {given[0]}")
         try:
             self.spec().channel("far")
+            self.spec().far_device  # noqa: B018  # is refused here, if it is
         except UsageError as e:  # it knows no file; here it becomes one of the file's mistakes
             raise ValueError(str(e)) from e
         return self
@@ -94,7 +100,13 @@ class SourceSettings(Section):
         if self.simulate is not None:
             return parse_source(f"simulate:{self.simulate}")
         kind = next(k for k in KINDS if getattr(self, k) is not None)
-        options = {"channel": self.channel, "far": self.far, "rate_hz": self.rate_hz, "speed": self.speed}
+        options = {
+            "channel": self.channel,
+            "far": self.far,
+            "far_device": self.far_device,
+            "rate_hz": self.rate_hz,
+            "speed": self.speed,
+        }
         return SourceSpec(kind, str(getattr(self, kind)), {k: str(v) for k, v in options.items() if v is not None})
 
 
@@ -102,17 +114,20 @@ def _near_with_far(content: dict[str, Any]) -> dict[str, Any]:
     """{near: {…}, far: {…}} as one source with a second channel.
 
     Raises:
-        ValueError: they do not belong to one device, file or folder.
+        ValueError: they are neither two devices nor channels of one device, file or folder.
     """
     near, far = content["near"], content.get("far")
     if set(content) - {"near", "far"} or not isinstance(near, dict) or not isinstance(far, dict):
         raise ValueError("near and far must be sources of their own and stand alone: {near: {…}, far: {…}}")
     others = {key: value for key, value in far.items() if key != "channel"}
-    if others != {key: value for key, value in near.items() if key != "channel"}:
-        raise ValueError(
-            f"near and far must be channels of one device, file or folder; got {_words(near)} and {_words(far)}"
-        )
-    return {**near, "far": far.get("channel", 0)}
+    channel = {"far": far.get("channel", 0)}
+    if others == {key: value for key, value in near.items() if key != "channel"}:
+        return {**near, **channel}
+    if "device" in near and set(others) == {"device"}:
+        return {**near, **channel, "far_device": far["device"]}
+    raise ValueError(
+        f"near and far must be two devices, or channels of one device, file or folder; got {_words(near)} and {_words(far)}"
+    )
 
 
 def _words(source: dict[str, Any]) -> str:

@@ -60,6 +60,13 @@ def test_a_second_microphone_is_another_channel_of_the_device(source: str) -> No
     assert fan.source.spec() == SourceSpec("device", "card", {"channel": "1", "far": "0"})
 
 
+def test_a_second_microphone_may_be_a_device_of_its_own() -> None:
+    text = "machines: {fan: {source: {near: {device: a, channel: 1}, far: {device: b, channel: 1}}}}"
+    spec = parse_settings(text, "F").machine("fan").source.spec()
+    assert spec == SourceSpec("device", "a", {"channel": "1", "far": "1", "far_device": "b"})
+    assert spec.far_device == SourceSpec("device", "b", {"channel": "1"})
+
+
 def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> None:
     settings = parse_settings("", "F")
     assert settings.machines == {}
@@ -85,8 +92,14 @@ def test_empty_configuration_has_a_default_for_everything_but_the_broker() -> No
             "F:1: machines.fan.source: source 'simulate:fan?x': 'x' must be option=value&option=value",
         ),
         (
-            "machines: {fan: {source: {near: {device: a}, far: {device: b}}}}",
-            "F:1: machines.fan.source: near and far must be channels of one device, file or folder; got device: a and device: b",
+            "machines: {fan: {source: {near: {device: a}, far: {file: b}}}}",
+            "F:1: machines.fan.source: near and far must be two devices, or channels of one device, file or folder; got device: a and"
+            " file: b",
+        ),
+        (
+            "machines: {fan: {source: {device: a, far_device: a}}}",
+            "F:1: machines.fan.source: source device:a?far_device=a: far_device is the machine's own; leave it out, and far is a channel of"
+            " that",
         ),
         (
             "machines: {fan: {source: {device: a, far: 0}}}",

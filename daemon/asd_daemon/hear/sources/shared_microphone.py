@@ -16,6 +16,7 @@ from asd_daemon.hear.source import Block, Source, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import SupervisedChild
 from asd_daemon.hear.sources.microphone import channel_of, open_channels
+from asd_daemon.hear.sources.two_devices import TwoDevices
 
 _LOG = logging.getLogger(__name__)
 _MOST_BLOCKS = 120  # a minute: whoever listens never waits for longer than that, or it is a gap
@@ -136,6 +137,24 @@ def open_microphones(
     Raises:
         UsageError: a channel or rate out of range.
     """
+    far = {name: device for name, spec in specs.items() if (device := spec.far_device) is not None}
+    opened = _opened(
+        {**specs, **{_far_name(name): device for name, device in far.items()}}, wait=wait, device_checks=device_checks
+    )
+    for name in far:
+        opened[name] = TwoDevices(name, opened[name], opened.pop(_far_name(name)))
+    return opened
+
+
+def _far_name(machine: str) -> str:
+    """What a machine's far microphone is called here; no machine is."""
+    return f"{machine} (far)"
+
+
+def _opened(
+    specs: Mapping[str, SourceSpec], *, wait: bool, device_checks: Mapping[str, DeviceCheck]
+) -> dict[str, Source]:
+    """As `open_microphones`, each microphone by itself."""
     groups: dict[tuple[str, str | None], list[str]] = {}
     for name, spec in specs.items():
         groups.setdefault((spec.target, spec.options.get("rate_hz")), []).append(name)
@@ -143,7 +162,7 @@ def open_microphones(
     for names in groups.values():
         own = [device_checks[name] for name in names if name in device_checks]
         channels = {name: channel_of(specs[name]) for name in names}
-        far = {name: specs[name].channel("far") for name in names}
+        far = {name: None if specs[name].far_device else specs[name].channel("far") for name in names}
         wanted = sorted({*channels.values(), *(channel for channel in far.values() if channel is not None)})
         child = open_channels(specs[names[0]], wanted, wait=wait, device_check=_first_refusal(own))
         if len(wanted) == 1 and len(names) == 1:

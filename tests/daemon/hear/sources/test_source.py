@@ -47,7 +47,7 @@ def test_parse_source_when_right_gives_kind_target_options(words: str, spec: Sou
         ("fan", "must be device:NAME"),
         ("device:", "must be device:NAME"),
         ("microphone:x", "must be device:NAME"),
-        ("device:x?rate=3", "unknown option 'rate'; device can have channel, far, rate_hz"),
+        ("device:x?rate=3", "unknown option 'rate'; device can have channel, far, far_device, rate_hz"),
         ("simulate:fan?fail", "option=value"),
     ],
 )
