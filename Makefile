@@ -22,7 +22,7 @@ screenshots: $(VENV)/.all           ## the pictures of the README, anew
 	PYTHONPATH=tests $(BIN)/python -m rig.screenshots docs/pictures
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
-	@deploy/system-packages.sh broker nats microphone units browser
+	@deploy/system-packages.sh broker nats microphone units browser fleet
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-oldest test-newest
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 

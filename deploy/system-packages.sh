@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [box] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [box] [fleet] [compiler] [browser]
 set -eu
 
 missing=""
@@ -28,6 +28,11 @@ for part in "$@"; do
         need pulseaudio-utils command -v pactl
         need libasound2-plugins has_file '/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so'
         need libportaudio2 has_library libportaudio.so.2
+        ;;
+    fleet)
+        need prometheus command -v promtool
+        need prometheus-alertmanager command -v amtool
+        need prometheus-mqtt-exporter command -v prometheus-mqtt-exporter
         ;;
     units) need systemd command -v systemd-analyze ;;
     box) # a small Debian with systemd in a container
