@@ -96,7 +96,7 @@ def install_python(root: Path, arch: str, python: str) -> None:
             [*pip, "install", "--target", str(packages), *constraints, *fitting, f"{own}[{EXTRAS}]"], check=True
         )
     shutil.rmtree(packages / "bin", ignore_errors=True)  # scripts with this machine's interpreter
-    for unused in ("asd_trainer", "asd_export"):
+    for unused in ("asd_trainer", "asd_export", "asd_edge"):
         shutil.rmtree(packages / unused, ignore_errors=True)
     programs = home / "bin"
     programs.mkdir()

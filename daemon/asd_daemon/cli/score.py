@@ -58,11 +58,12 @@ def score(
       asd-daemon score clip.wav --machine press-3 --json
       asd-daemon score night.flac --machine fan --hop 5 --summary
     """
-    from asd_daemon.cli.scored_recordings import RecordingReport, named_recordings, score_recording
+    from asd_daemon.cli.recording_report import RecordingReport
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_daemon.judge.scoring.scorer import Scorer
     from asd_daemon.learn.enrolled_machines import with_enrolled_machine
     from asd_daemon.run.alert_teaching import AlertTeaching
+    from asd_daemon.run.scored_recordings import named_recordings, score_recording
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.stores import alerts_folder
     from asd_daemon.run.taught_judge import taught_scorer

@@ -5,7 +5,7 @@ Owns nothing but the loop: the scores are asd_daemon.judge's, machine by machine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle
-from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer, WindowScore
+from asd_daemon.judge.scoring.scorer import Scorer, WindowScore
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, load_clip
 from asd_trainer.evaluate.backend import RunScores, ScoredClip
@@ -68,15 +67,3 @@ def score_bundle(bundle: Bundle, table: ClipTable, progress: Progress = lambda _
     for position, _, verdict in bundle_verdicts(bundle, test, progress):
         scores[position] = 0.0 if verdict is None else verdict.score
     return RunScores(tuple(ScoredClip(c, float(s)) for c, s in zip(test, scores, strict=True)), (), {})
-
-
-def bundle_extractor(bundle: Bundle, views: Collection[str]) -> FeatureExtractor:
-    """What a bundle hears with, its models open where a view needs them.
-
-    Raises:
-        BundleError: a model that is wanted and not there, or can't be opened.
-    """
-    needs_embedder = HEARD in views or SEPARATED in views
-    return FeatureExtractor(
-        open_embedder(bundle) if needs_embedder else None, open_separator(bundle) if SEPARATED in views else None
-    )

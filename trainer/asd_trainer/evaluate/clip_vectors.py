@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError, UsageError
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, VIEW_NAMES, view_sizes, view_vectors
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
+from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, load_clip, training_clips
 from asd_trainer.evaluate.backend import Scoring, score_run, scores_of
-from asd_trainer.evaluate.bundle_scores import bundle_extractor, bundle_verdicts
+from asd_trainer.evaluate.bundle_scores import bundle_verdicts
 from asd_trainer.evaluate.embeddings import run_embeddings
 from asd_trainer.evaluate.separation_trial import Separating
 
@@ -123,7 +123,7 @@ def bundle_vectors(
     clips = _clips_of(table)
     _check_views(views, (HEARD, SEPARATED, *ALL_VIEW_NAMES))
     views = tuple(views) or _judged_by(bundle, table.machines)
-    extractor = bundle_extractor(bundle, views)
+    extractor = FeatureExtractor.of(bundle, views)
     sizes = dict(view_sizes())
     if bundle.manifest.embedder is not None:
         sizes |= {HEARD: bundle.manifest.embedding_size, SEPARATED: bundle.manifest.embedding_size}

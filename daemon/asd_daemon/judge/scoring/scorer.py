@@ -82,6 +82,16 @@ class FeatureExtractor:
     def __init__(self, embedder: EmbedderModel | None, separator: SeparatorModel | None = None) -> None:
         self._embedder, self._separator = embedder, separator
 
+    @classmethod
+    def of(cls, bundle: Bundle, views: Collection[str]) -> FeatureExtractor:
+        """What a bundle hears with, its models open where one of these views needs them.
+
+        Raises:
+            BundleError: a model that is wanted and not there, or can't be opened.
+        """
+        embedder = open_embedder(bundle) if HEARD in views or SEPARATED in views else None
+        return cls(embedder, open_separator(bundle) if SEPARATED in views else None)
+
     def vectors(self, waveform: F32, views: Collection[str], *, parts: bool = False) -> dict[str, F32]:
         """Vectors of a window float32 (160 000,): view → (1, D), or with `parts` (1 + P, D) where a view has any.
 

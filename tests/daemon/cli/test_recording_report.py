@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asd_daemon.cli.program import cli
-from asd_daemon.cli.scored_recordings import RecordingReport, recording_windows, score_recording
+from asd_daemon.cli.recording_report import RecordingReport
 from asd_daemon.hear.windows.quality import UnfitReason
 from asd_daemon.judge.scoring.verdict import HeardHall
+from asd_daemon.run.scored_recordings import recording_windows, score_recording
 from asd_daemon.waveform import WINDOW_SAMPLES, read_blocks
 
 F32 = NDArray[np.float32]
