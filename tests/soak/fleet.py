@@ -49,6 +49,11 @@ class Receiver:
         self.server = ThreadingHTTPServer((HOST, 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.server.shutdown()
+        self.server.server_close()
+
     @property
     def words(self) -> set[tuple[str, str]]:
         """Alert and box."""
@@ -119,7 +124,7 @@ def main() -> int:
         gone = {node for alert, node in receiver.words if alert == "BoxGone"}
         assert gone == {"hall-b"}, gone
         say(f"told: {sorted(receiver.words)}")
-    receiver.server.shutdown()
+    receiver.close()
     return 0
 
 
