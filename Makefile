@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo demo-web screenshots test test-oldest test-newest lint bench deb soak bundle clean
+.PHONY: demo demo-web docs screenshots test test-oldest test-newest lint bench deb soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
@@ -37,6 +37,10 @@ lint: $(VENV)/.all                  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.all                  ## the documentation as a site in build/site, without a link that leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 bench: $(VENV)/.bench               ## the tables of figures, measured on this machine (the first time it trains networks of edge size: minutes)
 	@deploy/system-packages.sh microphone
