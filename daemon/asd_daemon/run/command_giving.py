@@ -42,7 +42,7 @@ class CommandGiving:
         Args:
             machine: whose; None: of all of the daemon.
             command: what is asked for.
-            reply: told what came of it, where the command is one that is answered.
+            reply: told what came of it.
             file: that was handed over with it.
         """
         if command.is_upkeep:
@@ -55,9 +55,9 @@ class CommandGiving:
     def give_by_mqtt(self, machine: str, command: Command) -> None:
         """Have a command of a machine done that came by MQTT, as far as the configuration allows it."""
         allowed, answered = self._mqtt, partial(self._answer, machine, command)
-        if command.command is CommandKind.ENROLL:  # what comes of it is told by the machine's state
+        if command.command is CommandKind.ENROLL:  # what comes of it in the end is told by the machine's state
             refusal = None if allowed and allowed.enrolment else "mqtt.enrolment is not set"
-            self._service.command(machine, AskedCommand(command, refusal=refusal))
+            self._service.command(machine, AskedCommand(command, answered, refusal=refusal))
         elif command.is_upkeep:
             answered(Answer(False, f"{command.command.value} is refused: it is done at the page, or on the box"))
         elif command.is_setting and not (allowed and allowed.settings):

@@ -134,7 +134,10 @@ class JudgingLoop:
             if condition in (Condition.ALERT, Condition.UNKNOWN_STATE) and self._alerts.open_alert is None:
                 condition, reason = Condition.NORMAL, None
         else:
-            self._alerts.handle_command(command, at)
+            answer = self._alerts.handle_command(command, at)
+            if not answer.ok:
+                _LOG.warning("%s", answer.text)
+            asked.reply(answer)
         self._status.change(condition, reason, at)
 
     def _enrol(self, asked: AskedCommand) -> None:

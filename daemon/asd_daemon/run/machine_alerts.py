@@ -225,28 +225,28 @@ class MachineAlerts:
             self._handle_event(event)
         return answer
 
-    def handle_command(self, command: Command, now: datetime) -> None:
-        """Mute, unmute or acknowledge, as people ask."""
-        alert = self.open_alert
+    def handle_command(self, command: Command, now: datetime) -> Answer:
+        """Mute, unmute or acknowledge, as people ask; what was done, or why not."""
+        alert, done = self.open_alert, "alerts are told"
         if command.command is CommandKind.MUTE:
             self._silence = self._silence.muted(now, command.minutes * 60)
+            done = f"no alert is told for {command.minutes:g} minutes"
         elif command.command is CommandKind.UNMUTE:
             self._unmute()
         elif alert is None or command.event_id not in (None, alert.event_id):
             which = "is open that could be" if command.event_id is None else f"{command.event_id} is open to be"
-            _LOG.warning("%s: no alert %s acknowledged", self._machine, which)
+            return Answer(False, f"{self._machine}: no alert {which} acknowledged")
         else:
             self._silence = self._silence.acknowledging(alert.event_id)
+            done = "acknowledged: nothing but the end of this alert is told"
         self._remember()
+        return Answer(True, f"{self._machine}: {done}")
 
     def _handle_event(self, event: AlertEvent) -> None:
         """Publish an event unless it is withheld; what the alarm knows is kept with it in any case."""
         text = alert_text(self._explanation.changes, self._like)
-        words = f": {text}" if text is not None else ""
-        _LOG.info(
-            "%s: alert %s, score %s%s",
-            *(self._machine, _HAPPENS[event.kind], score_of(event.score, event.threshold), words),
-        )
+        score, words = score_of(event.score, event.threshold), f": {text}" if text is not None else ""
+        _LOG.info("%s: alert %s, score %s%s", self._machine, _HAPPENS[event.kind], score, words)
         if event.kind is AlertKind.OPEN:
             self._counters.add(opened=1)
             self._silence = self._silence.when_opened(event.at)
@@ -269,9 +269,8 @@ class MachineAlerts:
 
     @property
     def _details(self) -> AlertDetails:
-        alert = self.open_alert
+        alert, told = self.open_alert, self._explanation
         is_unknown = alert is not None and alert.event_id == self._unknown_told
-        told = self._explanation
         return AlertDetails(
             told.difference, told.changes, self._clip, is_unknown, self._like, told.picture, told.hall_share
         )

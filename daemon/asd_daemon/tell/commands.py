@@ -104,17 +104,17 @@ class Command(BaseModel):
 
     @property
     def is_setting(self) -> bool:
-        """Whether it changes a setting, which is answered."""
+        """Whether it changes a setting."""
         return self.command in (CommandKind.SET, CommandKind.UNSET)
 
     @property
     def is_word(self) -> bool:
-        """Whether it says something of an alert, which is answered."""
+        """Whether it says something of an alert."""
         return self.command in (CommandKind.NORMAL, CommandKind.FAULT, CommandKind.NOTE)
 
     @property
     def is_upkeep(self) -> bool:
-        """Whether it is for who looks after the box, which is answered."""
+        """Whether it is for who looks after the box."""
         return self.command in UPKEEP
 
     @field_validator("over")
@@ -190,6 +190,6 @@ class AskedCommand:
 
     command: Command
     reply: Callable[[Answer], None] = lambda _: None
-    """Called from the machine's judging thread, where the command is one that is answered."""
+    """Called from the machine's judging thread with what came of it."""
     refusal: str | None = None
     """Why who asks may not; None: they may."""

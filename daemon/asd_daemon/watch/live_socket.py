@@ -180,8 +180,6 @@ class LiveSocket:
         else:
             _LOG.info("%s: asked to %s", machine, command.command.value)
             self._give(machine, command, reply, None)
-            if not (command.is_word or command.command is CommandKind.ENROLL):
-                reply(Answer(True, f"{machine}: {command.command.value} is passed on"))
 
     def _want(self, clients: LiveClients) -> None:
         everyone = clients.all.values()

@@ -134,4 +134,14 @@ def test_nothing_is_deleted_or_replaced_by_mqtt(tmp_path: Path) -> None:
                 said = heard.wait_for(lambda m, c=command: m.topic == "asd/box/fan/answer" and m.payload["id"] == c)  # type: ignore[misc]
                 assert said.payload["ok"] is False
                 assert said.payload["text"] == f"{command} is refused: it is done at the page, or on the box"
+            for command, ok, text in (
+                ("mute", True, "fan: no alert is told for 60 minutes"),
+                ("unmute", True, "fan: alerts are told"),
+                ("acknowledge", False, "fan: no alert is open that could be acknowledged"),
+                ("enroll", True, "fan is being learned"),
+            ):
+                heard.say("asd/box/fan/command", json.dumps({"command": command, "id": command}).encode())
+                said = heard.wait_for(lambda m, c=command: m.topic == "asd/box/fan/answer" and m.payload["id"] == c)  # type: ignore[misc]
+                assert said.payload["ok"] is ok, said.payload
+                assert said.payload["text"].startswith(text)
             assert daemon.stop() == 0

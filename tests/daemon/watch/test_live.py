@@ -195,8 +195,8 @@ def test_commands_are_passed_on_and_answered_and_others_are_refused_in_words(tmp
 
     def give(machine: str | None, command: Command, reply: Callable[[Answer], None], file: BinaryIO | None) -> None:
         asked.append((machine, command))
-        if command.is_word:
-            threading.Thread(target=reply, args=(Answer(True, "3 windows are taken for normal"),)).start()
+        words = "3 windows are taken for normal" if command.is_word else "no alert is told for 60 minutes"
+        threading.Thread(target=reply, args=(Answer(True, words),)).start()
 
     with serving(tmp_path, LiveSound(), give) as (file, _):
         reader, other = _Reader(file), _Reader(file)
@@ -208,7 +208,7 @@ def test_commands_are_passed_on_and_answered_and_others_are_refused_in_words(tmp
             return said["ok"], said["text"]
 
         assert answer("fan", command="normal", event_id="e", id="1") == (True, "3 windows are taken for normal")
-        assert answer("fan", command="mute", minutes=60, id="2") == (True, "fan: mute is passed on")
+        assert answer("fan", command="mute", minutes=60, id="2") == (True, "no alert is told for 60 minutes")
         assert [(machine, c.command, c.minutes) for machine, c in asked] == [
             ("fan", CommandKind.NORMAL, 60.0),
             ("fan", CommandKind.MUTE, 60.0),

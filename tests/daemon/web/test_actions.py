@@ -45,8 +45,7 @@ class Daemon:
     ) -> None:
         self.asked.append((machine, command))
         self.files.append(None if file is None else file.read())
-        if command.is_word or command.is_setting or command.is_upkeep:
-            reply(self.answer)
+        reply(self.answer)
 
     @contextmanager
     def runs(self, home: Path) -> Iterator[None]:
