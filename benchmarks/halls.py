@@ -51,8 +51,8 @@ Sounds = Callable[[bool, DomainName, np.random.Generator], tuple[F32, list[F32]]
 """(anomalous, domain, generator) → a window of the machine (160 000,), and of one or two noises."""
 
 
-def simulated(machine: str) -> Sounds:
-    """Sounds of a simulated machine in the settings and noises of its domains."""
+def simulated(machine: str, noises: tuple[int, int] = (1, NOISE_PLACES)) -> Sounds:
+    """Sounds of a simulated machine in the settings and noises of its domains, at least and at most so many noises at once."""
     unit = SimulatedMachine(machine)
 
     def sounds(anomalous: bool, domain: DomainName, rng: np.random.Generator) -> tuple[F32, list[F32]]:
@@ -60,7 +60,7 @@ def simulated(machine: str) -> Sounds:
         setting = place.settings[int(rng.integers(len(place.settings)))]
         failure = unit.failures[int(rng.integers(len(unit.failures)))] if anomalous else None
         own = unit.render(WINDOW_S, rng, setting, failure, float(rng.uniform(0.5, 1.0)))
-        kinds = rng.choice(place.noises, int(rng.integers(1, NOISE_PLACES + 1)))
+        kinds = rng.choice(place.noises, int(rng.integers(noises[0], noises[1] + 1)))
         return own, [render_noise(str(kind), WINDOW_S, rng) for kind in kinds]
 
     return sounds

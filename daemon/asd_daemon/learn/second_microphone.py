@@ -29,7 +29,7 @@ from asd_daemon.learn.machine_files import write_machine
 from asd_daemon.learn.normal_sound import NormalSound
 
 F32 = NDArray[np.float32]
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.01
 """Where the hall makes less than that of most windows, taking it away changes nothing for the better."""
 NEAR_FOLDER = "near"
 

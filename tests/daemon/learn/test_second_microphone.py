@@ -136,13 +136,13 @@ def test_a_machine_that_gets_louder_is_no_din(bundle: Bundle, home: Path, heard:
 def test_a_calm_hall_leaves_the_near_microphone_as_it_is(
     bundle: Bundle, heard: list[HeardApart], tmp_path: Path
 ) -> None:
-    result, words = learned(bundle, tmp_path / "enrolled", blocks(heard[:18], 22.0))
+    result, words = learned(bundle, tmp_path / "enrolled", blocks(heard[:18], 45.0))
     assert result.record.hall is not None
     assert result.record.hall.way == "near"
     assert result.record.hall.near is None
     assert any("judged by the near one" in word for word in words)
     scorer = scorer_of(bundle, tmp_path / "enrolled")
-    both = heard[19].mixed(22.0).both
+    both = heard[19].mixed(45.0).both
     assert scorer.score(both).score == scorer.score(np.ascontiguousarray(both[:, 0])).score
 
 
