@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import EnrolmentError
 from asd_daemon.hear.simulator import SimulatedMachine, render_noise
 from asd_daemon.hear.simulator.two_microphones import HeardApart, draw_two_microphones, hear_in_hall
-from asd_daemon.hear.source import Block, ScriptedSource
+from asd_daemon.hear.source import Block, ScriptedSource, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle, default_bundle, load_bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.learn import enrolment, relearning
@@ -24,6 +24,7 @@ from asd_daemon.learn.collecting import EnrolmentProgress
 from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult, enrol
 from asd_daemon.learn.enrolment_record import RECORD, read_enrolment
+from asd_daemon.learn.online_enrolment import ForwardedWindows
 from asd_daemon.learn.relearning import relearn_from_kept
 
 F32 = NDArray[np.float32]
@@ -191,6 +192,15 @@ def test_it_is_learned_anew_from_what_was_kept(
         soundfile.write(file, samples[:, 0], rate)
     with pytest.raises(EnrolmentError, match="learn it anew"):
         relearn_from_kept(bundle, root, "drive")
+
+
+def test_what_a_judge_hears_of_two_microphones_is_learned_while_it_judges(heard: list[HeardApart]) -> None:
+    windows = ForwardedWindows(SourceHealth())
+    windows.forward(heard[0].both)
+    block = next(iter(windows.events()))
+    assert isinstance(block, Block)
+    assert block.far is not None
+    np.testing.assert_array_equal(np.stack([block.samples, block.far], axis=1), heard[0].both)
 
 
 def test_a_damaged_file_of_the_hall_is_named(bundle: Bundle, home: Path, tmp_path: Path) -> None:

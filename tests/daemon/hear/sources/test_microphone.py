@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.opening import open_sources
@@ -177,13 +178,19 @@ def test_microphone_that_another_takes_the_place_of_is_lost_as_the_wrong_one_unt
     assert memory.identity == f"pulse:{NAME}"
 
 
+def pitch_of(samples: NDArray[np.float32]) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(samples.shape[0])))
+    return float(np.argmax(spectrum) * 16_000 / samples.shape[0])
+
+
 def test_two_machines_hear_two_channels_of_one_microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with VirtualMicrophone(tmp_path / "v", channels=2) as stereo:
         for name, value in stereo.environment.items():
             monkeypatch.setenv(name, value)
         t = np.arange(16_000) / 16_000
         both = np.stack([np.sin(2 * np.pi * pitch_hz * t) for pitch_hz in (500, 2000)], axis=1)
-        specs = {name: parse_source(f"{WORDS}&channel={channel}") for name, channel in (("fan", 0), ("pump", 1))}
+        words = {"fan": "channel=0&far=1", "pump": "channel=1"}  # the fan's far microphone is the pump's own
+        specs = {name: parse_source(f"{WORDS}&{channels}") for name, channels in words.items()}
         sources = open_sources(specs, wait=True, device_checks={})
         pitches_hz = {}
         with (
@@ -196,13 +203,14 @@ def test_two_machines_hear_two_channels_of_one_microphone(tmp_path: Path, monkey
                 loud = listener.wait_for(lambda b: peak(b) > 0.2)
                 block = listener.items[listener.wait_for(is_block, since=loud + 1)]
                 assert isinstance(block, Block)
-                spectrum = np.abs(np.fft.rfft(block.samples * np.hanning(block.samples.shape[0])))
-                pitches_hz[name] = float(np.argmax(spectrum) * 16_000 / block.samples.shape[0])
+                pitches_hz[name] = pitch_of(block.samples)
+                if block.far is not None:
+                    pitches_hz[f"{name} far"] = pitch_of(block.far)
             recorders = [
                 c for c in psutil.Process().children() if "asd_daemon.hear.sources.recorder" in " ".join(c.cmdline())
             ]
             assert len(recorders) == 1
-    assert pitches_hz == pytest.approx({"fan": 500, "pump": 2000}, abs=4)
+    assert pitches_hz == pytest.approx({"fan": 500, "fan far": 2000, "pump": 2000}, abs=4)
 
 
 def test_microphone_that_is_absent_at_the_start_is_waited_for(microphone: VirtualMicrophone) -> None:

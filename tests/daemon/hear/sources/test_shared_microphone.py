@@ -20,6 +20,7 @@ from asd_daemon.hear.sources.pulse_route import source_name, source_of
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.hear.sources.shared_microphone import SharedChannel, SharedMicrophone
 from asd_daemon.hear.sources.source_memory import SourceMemory
+from asd_daemon.hear.sources.two_devices import TwoDevices
 from rig.waiting import PATIENT_S
 
 QUICK = ChildTimeouts(
@@ -169,6 +170,30 @@ def test_machines_that_name_the_same_device_share_it_and_others_do_not() -> None
     assert isinstance(opened_sources["fan"], SharedChannel)
     assert isinstance(opened_sources["pump"], SharedChannel)
     assert isinstance(opened_sources["saw"], SupervisedChild)
+    for source in opened_sources.values():
+        source.close()
+
+
+def test_far_microphones_are_channels_of_the_device_or_devices_of_their_own() -> None:
+    """Two machines hear one hall by the same far microphone; a card is opened once, whoever hears it and for what."""
+    specs = {
+        "fan": SourceSpec("device", "card", {"channel": "0", "far": "2"}),
+        "pump": SourceSpec("device", "card", {"channel": "1", "far": "2"}),
+        "saw": SourceSpec("device", "other", {"far_device": "third", "far": "1"}),
+        "lathe": SourceSpec("device", "fourth", {"far_device": "third"}),
+    }
+    opened_sources = open_sources(specs, wait=True, device_checks={})
+    assert list(opened_sources) == list(specs)
+    fan, pump, saw, lathe = (opened_sources[name] for name in specs)
+    assert isinstance(fan, SharedChannel)
+    assert isinstance(pump, SharedChannel)
+    assert fan._shared is pump._shared
+    assert (fan._column, fan._far_column, pump._column, pump._far_column) == (0, 2, 1, 2)
+    assert isinstance(saw, TwoDevices)
+    assert isinstance(lathe, TwoDevices)
+    assert isinstance(saw._far, SharedChannel)
+    assert isinstance(lathe._far, SharedChannel)
+    assert saw._far._shared is lathe._far._shared
     for source in opened_sources.values():
         source.close()
 
