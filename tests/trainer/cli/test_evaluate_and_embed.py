@@ -62,6 +62,8 @@ def test_runs_and_a_bundle_stand_in_one_table(runs: tuple[Path, Path], bundle: P
     assert "not told apart" in printed
     rows = list(csv.DictReader(io.StringIO(invoke("evaluate", *runs, "--csv", "--threads", "1").stdout)))
     assert {row["machine"] for row in rows} == {"all", "fan", "pump"}
+    alone = list(csv.DictReader(io.StringIO(invoke("evaluate", runs[0], "--csv", "--threads", "1").stdout)))
+    assert alone == [row for row in rows if row["run"] == str(runs[0])]
 
 
 def test_a_bundle_alone_is_measured_by_the_scores_of_the_daemon(data: Path, bundle: Path) -> None:

@@ -53,6 +53,8 @@ def bundle_verdicts(
 def score_bundle(bundle: Bundle, table: ClipTable, progress: Progress = lambda _done, _total: None) -> RunScores:
     """Score every test clip by what the bundle has learned of its machine; the data's training clips are not heard.
 
+    Clips that a daemon would call unusable are scored all the same, as by a run: figures need every clip.
+
     Raises:
         DataSetError: there are no test clips.
         UnknownMachineError: the bundle does not know one of the machines.
