@@ -55,11 +55,12 @@ class AlertTeaching:
         return [vectors for alert, vectors in self._said() if alert.word == "normal"]
 
     def examples(self) -> list[tuple[Likeness, dict[str, F32]]]:
-        """Named faults, each with its windows, view → (K, D)."""
+        """Named faults, each with its windows, view → (K, D); without the alert that is open, which would resemble itself."""
+        own = self._alert.event_id if self._alert is not None else None
         return [
             (Likeness(alert.name, alert.started_at.date()), vectors)
             for alert, vectors in self._said()
-            if alert.word == "fault" and alert.name is not None
+            if alert.word == "fault" and alert.name is not None and alert.event_id != own
         ]
 
     def resume(self, event: AlertEvent | None) -> None:
@@ -105,6 +106,7 @@ class AlertTeaching:
         )
         self._write(with_vectors=event.kind is not AlertKind.UPDATE)
         if event.kind is AlertKind.CLOSE:
+            self.version += self._alert.word == "fault"  # an example from now on
             self._alert, self._vectors = None, []
 
     def say(self, command: Command, open_event: str | None, now: datetime) -> tuple[Answer, str | None]:

@@ -133,6 +133,18 @@ def test_a_named_fault_is_an_example_with_its_day(rig: Rig) -> None:
     assert rig.teaching.examples() == []
 
 
+def test_an_alert_that_is_open_does_not_resemble_itself(rig: Rig) -> None:
+    for _ in range(2):
+        rig.hear(2)
+    rig.follow(AlertKind.OPEN)
+    assert rig.say("fault", name="bearing")[0]
+    assert rig.teaching.examples() == []
+    said = rig.teaching.version
+    rig.follow(AlertKind.CLOSE)
+    assert [like.name for like, _ in rig.teaching.examples()] == ["bearing"]
+    assert rig.teaching.version > said, "whoever judges asks again"
+
+
 def test_the_open_alert_is_meant_where_none_is_named_and_takes_part_with_all_it_has(rig: Rig) -> None:
     for _ in range(2):
         rig.hear(2)
