@@ -216,6 +216,9 @@ def test_every_page_is_fit_for_screen_readers_and_for_a_phone(
             tab.goto(kept.origin + path)
             assert findings(tab) == [], path
             assert not is_wider_than_the_screen(tab), path
+            assert tab.locator(".top nav ul").bounding_box()["height"] < 60, f"{path}: the menu has two rows"  # type: ignore[index]
+            tab.evaluate("() => document.querySelector('h1').textContent = 'W'.repeat(60)")
+            assert not is_wider_than_the_screen(tab), f"{path}: a long title"
 
 
 def test_another_limit_is_tried_by_keyboard_and_by_dragging(chrome: Browser, kept: RunningPage) -> None:

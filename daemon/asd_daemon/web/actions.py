@@ -68,7 +68,8 @@ class Actions:
             raise HTTPException(400, f"minutes must be one of {', '.join(map(str, _MUTES_MIN))}")
         wish = {"command": "mute", "minutes": int(minutes)} if int(minutes) else {"command": "unmute"}
         done, text = await self._hub.command(machine, wish)
-        words = f"No alert of {machine} is told now." if int(minutes) else f"Alerts of {machine} are told again."
+        called = self._hub.machines().get(machine, {}).get("title") or machine
+        words = f"No alert of {called} is told now." if int(minutes) else f"Alerts of {called} are told again."
         return self._back(request, form.get("back", "/"), (done, words if done else text))
 
     async def use_limit(self, request: Request) -> Response:
@@ -78,7 +79,8 @@ class Actions:
         if machine not in self._hub.machines():
             raise HTTPException(404, "nobody listens to such a machine now")
         wish: dict[str, object] = {"command": "unset", "key": "alarm.threshold"}
-        words = f"The limit of {machine} is the learned one again, or the configuration's."
+        called = self._hub.machines()[machine].get("title") or machine
+        words = f"The limit of {called} is the learned one again, or the configuration's."
         if limit:
             try:
                 value = float(limit)
@@ -87,7 +89,7 @@ class Actions:
             if not math.isfinite(value):
                 raise HTTPException(400, f"the limit must be a number, got {limit[:20]!r}")
             wish = {"command": "set", "key": "alarm.threshold", "value": value}
-            words = f"The limit of {machine} is {value:.4g} from its next window on."
+            words = f"The limit of {called} is {value:.4g} from its next window on."
         done, text = await self._hub.command(machine, wish)
         return self._back(request, f"/history?machine={quote(machine)}", (done, words if done else text))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import count
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -36,7 +37,7 @@ class LearnPages:
         visitor = self._access.require(request)
         machines = self._hub.machines()
         anew = request.query_params.get("machine")
-        if anew is not None and "source" not in machines.get(anew, {}).get("chosen", {}):
+        if anew is not None and not await self._may_choose(anew):
             raise HTTPException(404, "no such machine was added here")
         return self._pages.render(
             request, visitor, "learn.html", machines=machines, anew=anew, adds=self._hub.adds, most=_MOST_TITLE
@@ -66,10 +67,9 @@ class LearnPages:
             source = f"simulate:{form.get('simulate', '').strip()}"
         if not 0 < len(source) <= _MOST_SOURCE:
             raise HTTPException(400, "choose a microphone")
-        known = self._hub.machines()
-        if name and name not in known:
+        if name and name not in self._hub.machines() and not await self._may_choose(name):
             raise HTTPException(404, "no such machine was added here")
-        if not name and not (0 < len(title) <= _MOST_TITLE and (name := name_of(title))):
+        if not name and not (0 < len(title) <= _MOST_TITLE and (name := await self._name_for(title))):
             return self._back(
                 request, "/learn", (False, f"Give the machine a name of up to {_MOST_TITLE} letters or digits.")
             )
@@ -153,6 +153,18 @@ class LearnPages:
             "usual": usual[len(usual) // 2] if usual else None,
             "unfit": next((unfit for _, score, _, unfit in after if score is None and unfit), None),
         })  # fmt: skip
+
+    async def _may_choose(self, name: str) -> bool:
+        """Whether a machine's microphone is chosen here: it was added here, or it is known and nobody hears it."""
+        heard = self._hub.machines().get(name)
+        return name in await self._pages.machines() if heard is None else "source" in heard.get("chosen", {})
+
+    async def _name_for(self, title: str) -> str:
+        """A name from what people call it; numbered where it has letters, but none for topics and files (機械)."""
+        if (name := name_of(title)) or not any(map(str.isalnum, title)):
+            return name
+        known = await self._pages.machines()
+        return next(f"machine-{n}" for n in count(1) if f"machine-{n}" not in known)
 
     def _name(self, request: Request) -> str:
         """The machine that the path names, which is heard now.

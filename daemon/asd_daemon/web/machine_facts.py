@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asd_daemon.web.places import ENROLLED
+from asd_daemon.web.places import ENROLLED, RECORD
 
 _MOST_RECORD_BYTES = 2**20
 _STEADY_DRIFT = (
@@ -72,7 +72,7 @@ def read_learned(folders: Sequence[Path], machine: str) -> Learned | None:
     """
     for folder in folders:
         try:
-            content = (folder / ENROLLED / machine / "enrolled.json").read_bytes()
+            content = (folder / ENROLLED / machine / RECORD).read_bytes()
             record = json.loads(content) if len(content) <= _MOST_RECORD_BYTES else {}
             low, middle, high = map(float, record["level_dbfs"])
             states = [str(state) for state in record.get("window_states") or ()]

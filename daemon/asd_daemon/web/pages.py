@@ -94,6 +94,7 @@ class Pages:
             "path": request.url.path,
             "node": ", ".join(sorted({str(about["node"]) for about in self._hub.abouts()})),
             "logs_in": self._access.logs_in,
+            "titles": {name: one["title"] for name, one in self._hub.machines().items() if one.get("title")},
         }
         html = self._templates.get_template(template).render(**shown, **values)
         response = HTMLResponse(html, code)
@@ -102,10 +103,10 @@ class Pages:
         return response
 
     async def machines(self) -> dict[str, Mapping[str, Any]]:
-        """All that are heard or were: what each is like, `not_running` where its daemon does not run."""
+        """All that are heard, were, or are learned: what each is like, `not_running` where its daemon does not run."""
         running = self._hub.machines()
         files = [folder / SCORES for folder in self._places.state_folders()]
-        stored = await anyio.to_thread.run_sync(stored_machines, files)
+        stored = await anyio.to_thread.run_sync(lambda: stored_machines(files) | self._places.learned())
         return {name: NOT_RUNNING | running.get(name, {}) for name in sorted(running.keys() | stored)}
 
     async def now(self, request: Request) -> Response:
@@ -165,7 +166,7 @@ class Pages:
             (name, machine, await anyio.to_thread.run_sync(read_learned, folders, name))
             for name, machine in machines.items()
         ]
-        return self.render(request, visitor, "machines.html", machines=known)
+        return self.render(request, visitor, "machines.html", machines=known, adds=self._hub.adds)
 
     async def system(self, request: Request) -> Response:
         """How the box is."""

@@ -17,6 +17,8 @@ from asd_daemon.web.options import WebOptions
 
 SCORES, HISTORY = "scores.sqlite", "history.sqlite"
 ARCHIVE, CLIPS, ENROLLED, LOCKS = "alerts", "clips", "enrolled", "locks"
+RECORD = "enrolled.json"
+"""In the folder of a learned machine: what was learned, by which it is one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Places:
     def state_folders(self) -> list[Path]:
         """Those that a daemon has used."""
         return [folder for folder in _folders(self.options.state_folders) if (folder / LOCKS).is_dir()]
+
+    def learned(self) -> set[str]:
+        """Machines that were learned on this box or taken over from a backup, heard or not."""
+        homes = (home for folder in self.state_folders() for home in (folder / ENROLLED).glob("*"))
+        return {home.name for home in homes if (home / RECORD).is_file()}
 
     def sockets(self) -> list[Path]:
         """Where running daemons answer."""

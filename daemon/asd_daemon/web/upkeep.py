@@ -124,12 +124,16 @@ class MachineUpkeep:
         return FileResponse(file, filename=name, media_type="application/zip", background=BackgroundTask(home.cleanup))
 
     async def restore(self, request: Request) -> Response:
-        """Take a machine over from a backup, which is the body of the request."""
+        """Take a machine over from a backup, which is the body of the request; with `new`, none that is known is replaced."""
         self._access.require_operator(request, request.headers.get("x-form-token", ""))
         machine = request.path_params["machine"]
         async with self._turn:
             with _unnamed_file() as file:
                 await _receive(request, file)
+                if request.query_params.get("new") and machine in await self._pages.machines():
+                    raise HTTPException(
+                        409, f"there is a machine {machine} already; take another id, or restore it in its place"
+                    )
                 told = await self._hub.command_any(machine, {"command": "restore"}, file)
         self._pages.notices.leave(self._access.visitor(request).cookie, *told)
         return Response(f"{told[1]}\n", 200 if told[0] else 422, media_type="text/plain")

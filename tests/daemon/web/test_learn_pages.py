@@ -139,6 +139,12 @@ def test_a_machine_is_added_by_the_name_that_people_give_it(rig: Rig) -> None:
     assert rig.notice("/learn/groesse-3-b").startswith('good" role="status">Größe 3 &lt;b&gt; is heard now')
 
 
+def test_a_machine_with_a_name_in_other_letters_is_numbered_and_called_so(rig: Rig) -> None:
+    assert rig.do("/learn/add", title="機械", source="device:default") == 303
+    (name, _), (_, title) = rig.daemon.asked
+    assert (name, title.value) == ("machine-1", "機械")
+
+
 def test_an_added_machine_is_heard_by_another_microphone_and_a_configured_one_is_not(rig: Rig) -> None:
     assert "Another microphone for Saw 3" in rig.page.ask("/learn?machine=saw").text
     assert rig.page.ask("/learn?machine=fan").status == 404
@@ -151,7 +157,7 @@ def test_an_added_machine_is_heard_by_another_microphone_and_a_configured_one_is
     ("fields", "said"),
     [
         ({"title": "fan", "source": "device:default"}, "There is a machine fan already"),
-        ({"title": "機械", "source": "device:default"}, "Give the machine a name"),
+        ({"title": "…!", "source": "device:default"}, "Give the machine a name"),
         ({"title": "", "source": "device:default"}, "Give the machine a name"),
     ],
 )

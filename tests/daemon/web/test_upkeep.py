@@ -37,9 +37,9 @@ class Rig:
     def change(self, key: str, value: str) -> str:
         return self.do("/machines/change", machine="fan", key=key, value=value)
 
-    def send(self, machine: str, content: bytes, token: str | None = None) -> Answer:
+    def send(self, machine: str, content: bytes, token: str | None = None, query: str = "") -> Answer:
         headers = {"X-Form-Token": token or self.page.token("/machines"), "Origin": self.page.origin}
-        return self.page.ask(f"/machines/{machine}/restore", "POST", content, headers)
+        return self.page.ask(f"/machines/{machine}/restore{query}", "POST", content, headers)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,14 @@ def test_backup_is_a_machine_that_another_name_takes_over_and_that_is_removed(ri
     assert "known, and heard by nobody yet" in done.text
     listed = {one["machine"] for one in json.loads(ask("machines", "list", "--json", home=rig.home).stdout)}
     assert listed == {"fan", "spare"}
+    text = rig.page.ask("/machines").text
+    assert "Choose its microphone" in text  # it is there to see and to remove, though nobody hears it
+    assert rig.page.ask("/learn?machine=spare").status == 200
+    assert rig.page.ask("/learn?machine=none").status == 404
+    for name in ("spare", "fan"):
+        refused = rig.send(name, backup.body, query="?new=1")
+        assert refused.status == 409
+        assert f"there is a machine {name} already" in refused.text
     assert rig.send("fan", backup.body).text.endswith("judged so from its next window on\n")
     assert "type spare to say" in rig.do("/machines/forget", machine="spare", sure="fan")
     assert rig.do("/machines/forget", machine="spare", sure="spare").startswith("spare is forgotten")
