@@ -87,8 +87,9 @@ class Outbox:
             for key in theirs - self._unsaved:  # one that could not be written is sent from here
                 del self._alerts[key]
                 self._refusals.forget(key)
-            for machine in machines:
+            for machine in machines:  # one that could not be written is given up: it may be another process's by now
                 self._memories.pop(machine, None)
+                self._unsaved_memories.discard(machine)
 
     def put(
         self,

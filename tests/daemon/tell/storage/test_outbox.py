@@ -191,6 +191,21 @@ def test_full_disk_keeps_alerts_in_memory_and_writes_them_when_there_is_room(tmp
         assert contents(Outbox(disk / "alerts.sqlite", MACHINES)) == [0, *numbers]
 
 
+def test_machine_that_is_let_go_while_the_disk_is_full_holds_up_no_other(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 512) as disk:
+        outbox = Outbox(disk / "alerts.sqlite", ["fan", "lathe"])
+        put(outbox, 0)
+        fill(disk / "filler")
+        outbox.remember("lathe", b"knows" * 1000)
+        assert outbox.write_error is not None
+        outbox.let_go(["lathe"])
+        (disk / "filler").unlink()
+        put(outbox, 1, memory=b"open")
+        assert outbox.write_error is None
+        again = Outbox(disk / "alerts.sqlite", ["fan", "lathe"])
+        assert (again.memory("fan"), again.memory("lathe"), contents(again)) == (b"open", None, [0, 1])
+
+
 def test_memory_that_did_not_change_is_not_written_again(file: Path) -> None:
     outbox = Outbox(file, MACHINES)
     outbox.remember("fan", b"a")
