@@ -7,6 +7,7 @@ Owns the form of these files. Who may keep sound at all is asked elsewhere.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -40,12 +41,12 @@ def write_window(folder: Path, number: int, samples: F32) -> Path:
     file = folder / f"window-{number:06d}-{shift}.flac"
     unfinished = file.with_name(f".{file.name}.part")
     whole = (np.clip(samples * 2.0**shift, -1, 1) * _FULL).round().astype(np.int16)
+    encoded = io.BytesIO()  # libsndfile does not say why a disk refuses
+    soundfile.write(encoded, whole, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     make_private_file(unfinished)
     try:
-        soundfile.write(str(unfinished), whole, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        unfinished.write_bytes(encoded.getvalue())
         unfinished.replace(file)
-    except soundfile.LibsndfileError as e:
-        raise OSError(0, str(e)) from e
     finally:
         unfinished.unlink(missing_ok=True)
     return file
