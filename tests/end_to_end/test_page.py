@@ -27,7 +27,7 @@ from rig.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
 HEALTHY, FAILING = "fan?speed=30", "simulate:fan?fail=rubbing&fail_after=300&speed=30"
-NAME = "fan-3"
+NAME, TITLE = "fan-3", "Fan 3"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_from_an_empty_box_to_a_learned_machine_and_an_alert_that_is_normal(chro
             tab.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
             tab.goto(page.origin)
             card = tab.locator(".machine")
-            expect(card.get_by_role("heading", name="Fan 3")).to_be_visible()
+            expect(card.get_by_role("heading", name=TITLE)).to_be_visible()
             expect(card.get_by_text("Listening", exact=True)).to_be_visible()
             tab.wait_for_function("() => Number(document.querySelector('.meter').getAttribute('aria-valuenow')) > -89")
             expect(card.locator(".badge")).to_have_text("Normal")
@@ -99,7 +99,7 @@ def add_by_keyboard(tab: Page) -> None:
     tab.wait_for_function("() => Number(document.querySelector('.meter').getAttribute('aria-valuenow')) > -89")
     assert findings(tab) == []
     assert not is_wider_than_the_screen(tab)
-    tab.get_by_label("What do people call the machine?").fill("Fan 3")
+    tab.get_by_label("What do people call the machine?").fill(TITLE)
     tab.keyboard.press("Enter")
     expect(tab.locator(".notice")).to_have_text(f"Fan 3 is heard now; it is called {NAME} in messages.")
 
@@ -168,7 +168,7 @@ def look_at_alert(tab: Page) -> None:
 def say_that_it_is_normal(tab: Page) -> None:
     """Mute and unmute, look after it, call it a fault, take that back, and say what it was."""
     tab.get_by_role("button", name="Mute 1 h").click()
-    expect(tab.get_by_role("status")).to_have_text(f"No alert of {NAME} is told now.")
+    expect(tab.get_by_role("status")).to_have_text(f"No alert of {TITLE} is told now.")
     tab.get_by_role("button", name="Tell alerts again").click()
     tab.get_by_role("button", name="I look after it").click()
     expect(tab.get_by_text("Acknowledged: nothing but its end is told.")).to_be_visible()
@@ -179,6 +179,7 @@ def say_that_it_is_normal(tab: Page) -> None:
     tab.get_by_role("button", name="That was normal").click()
     expect(tab.locator(".notice")).to_contain_text("windows are taken for normal from now on")
     expect(tab.locator(".heading .badge")).to_have_text("Called normal")
+    expect(tab.locator(".lead")).not_to_contain_text("like")  # itself
 
 
 def windows_judged(tab: Page) -> int:

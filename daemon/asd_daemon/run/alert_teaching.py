@@ -202,7 +202,8 @@ def say_of(archive: AlertArchive, alert: ArchivedAlert, command: Command, now: d
         return Answer(False, f"{which}: its windows were not kept, so nothing can be learned from it")
     if word == "normal":
         archive.say(alert.event_id, "normal", now)
-        return Answer(True, f"{which} is normal: {alert.windows} windows are taken for normal from now on")
+        taken = f"{alert.windows} windows are" if alert.windows > 1 else "its window is"
+        return Answer(True, f"{which} is normal: {taken} taken for normal from now on")
     archive.say(alert.event_id, "fault", now, command.name)
     return Answer(True, f"{which} is kept as {command.name}; alerts that resemble it will say so")
 

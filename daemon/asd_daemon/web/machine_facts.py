@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asd_daemon.web.places import ENROLLED, RECORD
+from asd_daemon.web.words import count_words
 
 _MOST_RECORD_BYTES = 2**20
 _STEADY_DRIFT = (
@@ -52,7 +53,7 @@ class Learned:
         fair = [_PLACES[kind] for kind in self.place if kind in _PLACES]
         if self.windows < _FEW_WINDOWS:
             fair.append(
-                f"It was learned from {self.windows} windows of 10 s only: let it hear more with “Add to what is known”."
+                f"It was learned from {count_words(self.windows, 'window')} of 10 s only: let it hear more with “Add to what is known”."
             )
         if self.drift > _STEADY_DRIFT:
             fair.append(
@@ -111,7 +112,9 @@ def limit_words(calibration: Mapping[str, Any] | None) -> str:
     if state == "fixed":
         return "set by hand, nothing moves it"
     learned = (
-        f"from {windows} windows on {days} day{'' if days == 1 else 's'}" if windows else "from its enrolment alone"
+        f"from {count_words(windows, 'window')} on {count_words(days, 'day')}"
+        if windows
+        else "from its enrolment alone"
     )
     certainty = {"provisional": "still provisional", "calibrated": "calibrated"}.get(state, str(state))
     return f"{certainty}, {learned}"

@@ -21,7 +21,7 @@ from asd_daemon.web.places import SCORES, Places
 from asd_daemon.web.score_tables import stored_machines
 from asd_daemon.web.static_files import StaticFiles
 from asd_daemon.web.system_report import SystemReport
-from asd_daemon.web.words import OUTCOMES, iso, of_limit, span_words, state_words, utc
+from asd_daemon.web.words import LOOKS, OUTCOMES, count_words, iso, of_limit, span_words, state_words, utc
 
 _WEEK_MS = 7 * 86_400_000
 _MOST_NOTICES = 1000
@@ -81,6 +81,7 @@ class Pages:
             rule_words=rule_words,
             limit_words=limit_words,
             span=span_words,
+            count=count_words,
             iso=iso,
             utc=utc,
         )
@@ -107,12 +108,14 @@ class Pages:
         running = self._hub.machines()
         files = [folder / SCORES for folder in self._places.state_folders()]
         stored = await anyio.to_thread.run_sync(lambda: stored_machines(files) | self._places.learned())
-        return {name: NOT_RUNNING | running.get(name, {}) for name in sorted(running.keys() | stored)}
+        return {name: NOT_RUNNING | running.get(name, {}) for name in sorted(running.keys() | stored, key=str.lower)}
 
     async def now(self, request: Request) -> Response:
-        """Every machine as it is."""
+        """Every machine as it is, first those that somebody should look at."""
         visitor = self._access.require(request)
         machines = await self.machines()
+        looks = {name: LOOKS.index(state_words(one["state"])[1]) for name, one in machines.items()}
+        machines = {name: machines[name] for name in sorted(machines, key=lambda name: looks[name])}
         latest = await self._alerts(since_ms=_now_ms() - _WEEK_MS, most=5)
         return self.render(
             request, visitor, "now.html", machines=machines, latest=latest, most_live=MOST_LIVE, adds=self._hub.adds

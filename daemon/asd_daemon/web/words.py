@@ -20,6 +20,9 @@ STATES = {
 }
 """The words for a state, and how it looks: good, bad, doubt, wait or off."""
 
+LOOKS = ("bad", "doubt", "wait", "good", "off")
+"""First what somebody should look at."""
+
 OUTCOMES = {
     "open": ("Open", "bad"),
     "normal": ("Quiet again", "good"),
@@ -50,6 +53,11 @@ def span_words(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
     return f"{round(minutes / 1440)} days"
+
+
+def count_words(number: int, what: str) -> str:
+    """1 window, 2 windows."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def iso(unix_ms: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
+from asd_daemon.web.words import LOOKS, STATES, count_words
 
 RECORD = {
     "created": "2026-05-03T12:00:00Z", "windows": 120, "source": "device:default", "microphone": "usb-id:1:2",
@@ -68,3 +69,12 @@ def test_rules_and_limits_are_said_in_words() -> None:
         limit_words({"state": "provisional", "windows": 0, "days": 0}) == "still provisional, from its enrolment alone"
     )
     assert limit_words({"state": "calibrated", "windows": 9000, "days": 1}) == "calibrated, from 9000 windows on 1 day"
+
+
+def test_every_look_of_a_state_has_its_place_in_the_order() -> None:
+    assert {look for _, look in STATES.values()} <= set(LOOKS)
+    assert LOOKS[0] == STATES["alert"][1]
+
+
+def test_one_is_one_and_others_are_many() -> None:
+    assert [count_words(n, "window") for n in (0, 1, 2)] == ["0 windows", "1 window", "2 windows"]

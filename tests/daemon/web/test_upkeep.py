@@ -113,22 +113,24 @@ def test_backup_is_a_machine_that_another_name_takes_over_and_that_is_removed(ri
     assert backup.headers["content-disposition"] == 'attachment; filename="fan.asd-machine.zip"'
     with zipfile.ZipFile(io.BytesIO(backup.body)) as archive:
         assert json.loads(archive.read("machine.json"))["machine"] == "fan"
-    done = rig.send("spare", backup.body)
+    done = rig.send("a-spare", backup.body)
     assert done.status == 200
     assert "known, and heard by nobody yet" in done.text
     listed = {one["machine"] for one in json.loads(ask("machines", "list", "--json", home=rig.home).stdout)}
-    assert listed == {"fan", "spare"}
+    assert listed == {"fan", "a-spare"}
     text = rig.page.ask("/machines").text
     assert "Choose its microphone" in text  # it is there to see and to remove, though nobody hears it
-    assert rig.page.ask("/learn?machine=spare").status == 200
+    now = rig.page.ask("/").text
+    assert now.index('data-machine="fan"') < now.index('data-machine="a-spare"'), "what needs no look comes last"
+    assert rig.page.ask("/learn?machine=a-spare").status == 200
     assert rig.page.ask("/learn?machine=none").status == 404
-    for name in ("spare", "fan"):
+    for name in ("a-spare", "fan"):
         refused = rig.send(name, backup.body, query="?new=1")
         assert refused.status == 409
         assert f"there is a machine {name} already" in refused.text
     assert rig.send("fan", backup.body).text.endswith("judged so from its next window on\n")
-    assert "type spare to say" in rig.do("/machines/forget", machine="spare", sure="fan")
-    assert rig.do("/machines/forget", machine="spare", sure="spare").startswith("spare is forgotten")
+    assert "type a-spare to say" in rig.do("/machines/forget", machine="a-spare", sure="fan")
+    assert rig.do("/machines/forget", machine="a-spare", sure="a-spare").startswith("a-spare is forgotten")
     assert "is configured: delete it in" in rig.do("/machines/forget", machine="fan", sure="fan")
     listed = {one["machine"] for one in json.loads(ask("machines", "list", "--json", home=rig.home).stdout)}
     assert listed == {"fan"}

@@ -39,8 +39,8 @@
     const when = days < 1 ? `${Math.round(span / 3600)} hours` : days === 1 ? "this day" : `these ${Math.round(days)} days`;
     if (!windows) return say(`No windows in ${when}.`);
     const reasons = table.reasons.length ? ` (${table.reasons.join(", ")})` : "";
-    const what = table.bucket ? `stretches of ${asd.span(table.bucket)}, each by its highest score` : "windows";
-    say(`${windows} ${what} in ${when}, ${unusable} could not be judged${unusable ? reasons : ""}; ${count(opened, "alert")} opened.`);
+    const what = table.bucket ? `${asd.count(windows, "stretch").replace("stretchs", "stretches")} of ${asd.span(table.bucket)}, each by its highest score` : asd.count(windows, "window");
+    say(`${what} in ${when}, ${unusable} could not be judged${unusable ? reasons : ""}; ${count(opened, "alert")} opened.`);
   }
 
   function count(n, what) { return `${n === 0 ? "no" : n} ${what}${n === 1 ? "" : "s"}`; }

@@ -32,7 +32,7 @@
   function remaining(learning) {
     if (learning.windows >= learning.wanted) return "All is heard; it is being learned.";
     const each = learning.over_s ? learning.over_s / learning.wanted : windowS;
-    return `About ${asd.span((learning.wanted - learning.windows) * each)} left${learning.unusable ? `; ${learning.unusable} windows could not be used` : ""}.`;
+    return `About ${asd.span((learning.wanted - learning.windows) * each)} left${learning.unusable ? `; ${asd.count(learning.unusable, "window")} could not be used` : ""}.`;
   }
 
   async function awaitKnock(since) {

@@ -170,6 +170,9 @@
     for (const card of cards.values()) {
       card.show(fresh ? last.get(card.name) : last.has(card.name) ? { ...last.get(card.name), listening: false } : undefined);
     }
+    const worst = document.getElementById("worst"), looks = [...cards.values()].map((card) => card.element.dataset.look);
+    const [alerts, doubts] = ["bad", "doubt"].map((look) => looks.filter((one) => one === look).length);
+    if (worst) set(worst, `${alerts || "none"} of ${looks.length} in alert${doubts ? `, ${doubts} with trouble` : ""}`);
   }
 
   events.addEventListener("machines", (event) => {

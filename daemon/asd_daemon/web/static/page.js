@@ -27,6 +27,8 @@ const asd = {
     }
   },
 
+  count(n, what) { return `${n} ${what}${n === 1 ? "" : "s"}`; },
+
   colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(`--asd-${name}`).trim();
   },
