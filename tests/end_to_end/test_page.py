@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, FloatRect, Page, expect
+from playwright.sync_api import Browser, FloatRect, Page, Route, expect
 
 from asd_daemon.judge.alarm.alarm import AlertKind
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
@@ -220,6 +220,31 @@ def test_every_page_is_fit_for_screen_readers_and_for_a_phone(
             assert tab.locator(".top nav ul").bounding_box()["height"] < 60, f"{path}: the menu has two rows"  # type: ignore[index]
             tab.evaluate("() => document.querySelector('h1').textContent = 'W'.repeat(60)")
             assert not is_wider_than_the_screen(tab), f"{path}: a long title"
+
+
+def test_a_button_that_was_pressed_says_so_and_is_pressed_once(chrome: Browser, kept: RunningPage) -> None:
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:  # answered at the end only
+        asked.append(route)
+
+    def is_sent() -> bool:
+        tab.wait_for_timeout(20)
+        return bool(asked)
+
+    with window(chrome, DESKTOP) as tab:
+        tab.route("**/machines/forget", hold)
+        tab.goto(f"{kept.origin}/machines")
+        tab.get_by_text("Change, back up, remove").click()
+        tab.get_by_label("Remove it with all that was learned").fill("fan")
+        busy = tab.get_by_role("button", name="Remove").evaluate(
+            "button => { const sent = []; window.addEventListener('submit', (e) => sent.push(!e.defaultPrevented));"
+            " button.click(); button.click(); return [button.getAttribute('aria-busy'), ...sent]; }"
+        )
+        assert busy == ["true", True, False]
+        wait_until(is_sent, "the form is sent")
+        asked[0].fulfill(status=204)
+        assert len(asked) == 1
 
 
 def test_another_limit_is_tried_by_keyboard_and_by_dragging(chrome: Browser, kept: RunningPage) -> None:

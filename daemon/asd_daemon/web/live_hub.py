@@ -27,6 +27,7 @@ _MOST_LINE_BYTES = 4_000_000
 _MOST_RECENT = 4000  # windows of one machine that a daemon may not have written yet
 _ANSWER_WITHIN_S = 25.0
 MOST_WATCHERS = 200
+_ENDED = "The daemon ended before it answered; look whether it was done when it runs again."
 
 
 class LiveHub:
@@ -36,7 +37,7 @@ class LiveHub:
         self._places = places
         self._daemons: dict[Path, LiveDaemon] = {}
         self._recent: dict[str, deque[Row]] = {}
-        self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._asked: dict[str, tuple[LiveDaemon, asyncio.Future[dict[str, Any]]]] = {}
         self._watchers: set[Watcher] = set()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -164,7 +165,8 @@ class LiveHub:
         waits: bool = True,
     ) -> tuple[bool, str]:
         asked = secrets.token_hex(8)
-        answer = self._asked[asked] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[asked] = daemon, answer
         line = json.dumps({"machine": machine, "command": {**wish, "id": asked}}).encode() + b"\n"
         try:
             if file is None:
@@ -208,6 +210,8 @@ class LiveHub:
         finally:
             del self._daemons[file]
             daemon.writer.close()
+            for waiting in [answer for asked, answer in self._asked.values() if asked is daemon and not answer.done()]:
+                waiting.set_result({"ok": False, "text": _ENDED})
             self._tell(self.snapshot())
 
     def _take(self, daemon: LiveDaemon, said: dict[str, Any]) -> None:
@@ -228,7 +232,7 @@ class LiveHub:
                     recent.append((at_ms, *rest))
             self._tell(said)
         elif said["kind"] == "answer":
-            waiting = self._asked.pop(str(said["id"]), None)
+            _, waiting = self._asked.pop(str(said["id"]), (None, None))
             if waiting is not None and not waiting.done():
                 waiting.set_result(said)
         elif said["kind"] == "devices":

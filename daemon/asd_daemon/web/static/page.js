@@ -41,6 +41,21 @@ setInterval(() => {
   }
 }, 1000);
 
+// A form that was sent says so until the next page is there, and is not sent twice
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented) return;
+  if ("sent" in form.dataset) return event.preventDefault();
+  form.dataset.sent = "yes";
+  if (event.submitter) event.submitter.setAttribute("aria-busy", "true");
+});
+window.addEventListener("pageshow", () => { // also when one comes back to it
+  for (const form of document.querySelectorAll("form[data-sent]")) {
+    delete form.dataset.sent;
+    for (const button of form.querySelectorAll("[aria-busy]")) button.removeAttribute("aria-busy");
+  }
+});
+
 // The words for a state, and how it looks; a state of a later version is shown by its own name
 asd.states = {
   starting: ["Starting", "wait"], normal: ["Normal", "good"], alert: ["Alert", "bad"], learning: ["Learning", "wait"],
