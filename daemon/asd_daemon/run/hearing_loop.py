@@ -72,7 +72,7 @@ class HearingLoop:
                     self._pass_on(SoundReturned())
                 self._is_lost = isinstance(event, SourceLost)
                 if isinstance(event, Block) and self._live_sound is not None:
-                    self._live_sound.hear(self._machine, event.samples)
+                    self._live_sound.hear(self._machine, event.samples, event.far)
                 self._has_spoken = True
                 self._first_event.set()
                 for item in self._cutter.feed(event):

@@ -33,7 +33,7 @@ from asd_daemon.tell.payloads import state_payload, time_text
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
 from asd_daemon.watch.live_advice import LiveAdvice
 from asd_daemon.watch.live_clients import LiveClients
-from asd_daemon.watch.live_sound import LiveSound, SpectrogramColumns
+from asd_daemon.watch.live_sound import LiveSound, SoundPiece, SpectrogramColumns
 from asd_daemon.watch.report import Reports
 
 _LOG = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class LiveSocket:
         self._stop = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._columns: dict[str, SpectrogramColumns] = {}
+        self._far_columns: dict[str, SpectrogramColumns] = {}
         self._said_s, self._says_soon, self._unanswered = float("-inf"), 0, 0
         self._thread: threading.Thread | None = None
 
@@ -191,6 +192,7 @@ class LiveSocket:
         if wanted != self._columns.keys():
             self._sound.want(wanted)
             self._columns = {name: self._columns.get(name) or SpectrogramColumns() for name in wanted}
+            self._far_columns = {name: known for name, known in self._far_columns.items() if name in wanted}
 
     def _say_all(self, clients: LiveClients) -> None:
         now_s = time.monotonic()
@@ -206,17 +208,17 @@ class LiveSocket:
             client.scores_seen, new = self._scores.recent(client.scores_seen)
             if new:
                 clients.say({"kind": "scores", "scores": [_score(score) for score in new]}, [number])
-        pieces: dict[str, list[Any]] = {}
+        pieces: dict[str, list[SoundPiece]] = {}
         for piece in self._sound.take():
-            pieces.setdefault(piece.machine, []).append(piece.samples)
+            pieces.setdefault(piece.machine, []).append(piece)
         for machine, parts in pieces.items():
-            sound = np.concatenate(parts)
+            sound = np.concatenate([part.samples for part in parts])
             self._advice.hear(machine, sound)
-            self._say_sound(clients, machine, sound)
+            self._say_sound(clients, machine, sound, [part.far for part in parts if part.far is not None])
         for advice in self._advice.due():
             clients.say(advice, [n for n, c in clients.all.items() if advice["machine"] in c.advice])
 
-    def _say_sound(self, clients: LiveClients, machine: str, samples: Any) -> None:
+    def _say_sound(self, clients: LiveClients, machine: str, samples: Any, far: list[Any]) -> None:
         looking = [n for n, c in clients.all.items() if machine in c.sound]
         if looking and len(samples) and machine in self._columns:
             made = self._columns[machine].feed(samples)
@@ -227,6 +229,9 @@ class LiveSocket:
                 "peak_db": _db(float(np.abs(samples).max())),
                 "columns": base64.b64encode(made.tobytes()).decode(),
             }
+            if far:
+                made = self._far_columns.setdefault(machine, SpectrogramColumns()).feed(np.concatenate(far))
+                said["far_columns"] = base64.b64encode(made.tobytes()).decode()
             clients.say(said, looking)
         listening = [n for n, c in clients.all.items() if machine in c.listen]
         if listening:

@@ -33,6 +33,8 @@ class SoundPiece:
     machine: str
     samples: F32
     """float32 (N,) in [-1, 1] at 16 kHz."""
+    far: F32 | None = None
+    """What the far microphone heard meanwhile, float32 (N,); None where there is none, or it is lost."""
 
 
 class LiveSound:
@@ -50,14 +52,14 @@ class LiveSound:
         with self._lock:
             self._wanted = frozenset(machines)
 
-    def hear(self, machine: str, samples: F32) -> None:
-        """A block has come, float32 (N,); from any thread, and quick."""
+    def hear(self, machine: str, samples: F32, far: F32 | None = None) -> None:
+        """A block has come, float32 (N,), with what the far microphone heard meanwhile; from any thread, and quick."""
         self._heard_s[machine] = time.monotonic()
         if machine not in self._wanted:
             return
         with self._lock:
             if self._waiting_samples + len(samples) <= _MOST_WAITING_SAMPLES:
-                self._pieces.append(SoundPiece(machine, samples))
+                self._pieces.append(SoundPiece(machine, samples, far))
                 self._waiting_samples += len(samples)
 
     def heard_ago_s(self, machine: str) -> float | None:

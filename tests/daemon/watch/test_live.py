@@ -142,6 +142,16 @@ def test_states_scores_and_sound_are_said_to_who_asks_and_secrets_to_nobody(tmp_
         assert len(base64.b64decode(said["columns"])) % (2 * BANDS) == 0
         heard = np.frombuffer(base64.b64decode(reader.next("pcm")["pcm"]), "<i2")
         np.testing.assert_allclose(heard[:2048] / 32_767, block, atol=1e-4)
+        assert "far_columns" not in said
+        sound.hear("fan", block, tone(3000, 2048 / RATE, 0.05))
+        while "far_columns" not in said:
+            said = reader.next("sound")
+        near, far = (
+            np.frombuffer(base64.b64decode(said[key]), np.uint8).reshape(-1, BANDS)
+            for key in ("columns", "far_columns")
+        )
+        assert len(far) == 2
+        assert int(far.mean(axis=0).argmax()) > int(near.mean(axis=0).argmax()), "it hears something else"
         reader.close()
         wait_until(lambda: not sound._wanted, "nobody wants the sound any more")
     assert not file.exists()

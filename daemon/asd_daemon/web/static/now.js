@@ -62,6 +62,12 @@
       meter.firstElementChild.style.transform = `scaleX(${1 + value / 90})`;
       set(level, `${value.toFixed(0)} dB, ${advice}`);
       this.scroller.add(Uint8Array.from(atob(piece.columns), (c) => c.charCodeAt(0)));
+      if (piece.far_columns === undefined) return;
+      if (!this.farScroller) {
+        this.parts.far.hidden = false;
+        this.farScroller = new asd.Scroller(this.parts.far.querySelector("canvas"), 64);
+      }
+      this.farScroller.add(Uint8Array.from(atob(piece.far_columns), (c) => c.charCodeAt(0)));
     }
 
     silent() {
