@@ -20,6 +20,7 @@ from asd_daemon.judge.alarm.alarm import AlertKind
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
 from asd_daemon.tell.storage.score_log import LoggedScore
+from asd_daemon.web.sessions import OPERATOR, set_password
 from rig.browser import DESKTOP, NOWHERE, PHONE, browser, chromium, findings, is_wider_than_the_screen, window
 from rig.daemon import RunningDaemon, ask
 from rig.page import EVENT_ID, RunningPage, leave_state
@@ -220,6 +221,24 @@ def test_every_page_is_fit_for_screen_readers_and_for_a_phone(
             assert tab.locator(".top nav ul").bounding_box()["height"] < 60, f"{path}: the menu has two rows"  # type: ignore[index]
             tab.evaluate("() => document.querySelector('h1').textContent = 'W'.repeat(60)")
             assert not is_wider_than_the_screen(tab), f"{path}: a long title"
+
+
+def test_a_page_that_is_left_open_asks_to_log_in_again_where_the_session_has_ended(
+    chrome: Browser, tmp_path: Path
+) -> None:
+    leave_state(tmp_path)
+    set_password(tmp_path / "passwords", OPERATOR, "correct horse battery")
+    with RunningPage(tmp_path, password_file=str(tmp_path / "passwords")) as page:
+        tab = chrome.new_page()
+        tab.goto(page.origin)
+        tab.get_by_label("Password").fill("correct horse battery")
+        tab.keyboard.press("Enter")
+        expect(tab.locator("#link")).to_have_text("Live")
+        page.__exit__()
+        expect(tab.locator("#link")).to_have_text("No word from the box")
+        page.__enter__()  # on the same port; it knows no session
+        expect(tab.get_by_label("Password")).to_be_visible()
+        tab.close()
 
 
 def test_a_button_that_was_pressed_says_so_and_is_pressed_once(chrome: Browser, kept: RunningPage) -> None:

@@ -17,6 +17,7 @@ asd.Listening = class {
     this.close();
     this.name = name;
     this.events = new EventSource(`/events?${new URLSearchParams([["sound", name], ["advice", name]])}`);
+    asd.reopen(this.events);
     const on = (kind, take) => this.events.addEventListener(kind, (event) => take(JSON.parse(event.data)));
     on("sound", (piece) => { if (piece.machine === name) this.sound(piece); });
     on("advice", (said) => { if (said.machine === name) this.advise(said.findings); });

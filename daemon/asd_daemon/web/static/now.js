@@ -168,6 +168,7 @@
   const live = [...document.querySelectorAll(".machine[data-live]")].map((element) => ["sound", element.dataset.machine]);
   const events = new EventSource(`/events?${new URLSearchParams(live)}`);
   const last = new Map();
+  asd.reopen(events);
 
   function showAll() {
     const fresh = Date.now() - heardAt < silentAfter;

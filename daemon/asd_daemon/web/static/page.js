@@ -27,6 +27,18 @@ const asd = {
     }
   },
 
+  // A stream that is refused stays closed: the session has ended, or the page was restarted. As soon as there is an answer, one may log in
+  reopen(events) {
+    events.addEventListener("error", () => {
+      if (events.readyState !== EventSource.CLOSED) return;
+      setInterval(async () => {
+        try {
+          if ((await fetch(location.href, { headers: { Accept: "text/html" } })).ok) location.reload();
+        } catch { /* not there yet */ }
+      }, 3000);
+    });
+  },
+
   count(n, what) { return `${n} ${what}${n === 1 ? "" : "s"}`; },
 
   colour(name) {
