@@ -113,7 +113,8 @@ def score_clips(
     Args:
         source: a bundle, which judges as it listens; or the folder of a trained run, which compares with the table's training clips.
         table: the clips.
-        scoring: of a run: the nearest neighbour (the paper), or views of the steady sound and the movement.
+        scoring: of a run: the nearest neighbour (the paper), views of the steady sound and the movement, or, of two microphones, the
+            nearest neighbour of what the near one has beyond the far one (residual; weight and channels are the recipe's).
         separating: of a run's nearest neighbour: whether the separated sound counts; auto asks each machine's normal clips.
 
     Raises:

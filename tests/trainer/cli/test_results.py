@@ -153,7 +153,7 @@ def test_report_after_evaluate_embeds_nothing_and_shows_the_run(run: Path, monke
     content = json.loads(invoke("evaluate", run, "--json", "--threads", "1").stdout)
     write_mark(run / "stages" / "finetune", 83.0, "cpu", 1)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("embedded again")
 
     monkeypatch.setattr(embeddings, "embed_clips", refuse)

@@ -150,9 +150,9 @@ def test_a_second_call_embeds_nothing_until_model_or_clips_change(
     calls: list[int] = []
     original = embed_clips
 
-    def counting(embedder: Embedder, clips: Sequence[Clip], *rest: object) -> NDArray[np.float32]:
+    def counting(embedder: Embedder, clips: Sequence[Clip], *rest: object, channel: int = 0) -> NDArray[np.float32]:
         calls.append(len(clips))
-        return original(embedder, clips)
+        return original(embedder, clips, channel=channel)
 
     monkeypatch.setattr(embeddings, "embed_clips", counting)
     assert score_run(own, table).test == first.test

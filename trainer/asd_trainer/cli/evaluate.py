@@ -17,6 +17,8 @@ from asd_daemon.errors import UsageError
 from asd_trainer.cli.options import Data, Json, with_threads
 from asd_trainer.cli.scoring import (
     SEED,
+    Channels,
+    FarWeight,
     Labels,
     Score,
     Separation,
@@ -24,6 +26,7 @@ from asd_trainer.cli.scoring import (
     measured_sheet,
     scores_of_path,
     sheet_of,
+    two_microphones,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 @Labels
 @Score
 @Separation
+@Channels
+@FarWeight
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -66,6 +71,8 @@ def evaluate(
     labels: Sequence[Path],
     scoring: Scoring,
     separating: Separating,
+    channels: str | None,
+    far_weight: float | None,
     against: Path | None,
     submission: Path | None,
     description: Path | None,
@@ -77,6 +84,7 @@ def evaluate(
     A RUN is a run folder, or a bundle, which is scored as it listens. The recordings are those of `asd-train run` unless --data names them.
     A run's figures are also written to RUN/evaluation.json. The interval of Ω says how far other test clips of the same machines could have
     moved it. Several RUNs become one table: each one's gain over the first, with an interval that is paired over the clips.
+    --score residual stands beside the near microphone alone, in the table of one RUN (unless --against takes its place) and of several.
 
     \b
     Examples:
@@ -86,20 +94,22 @@ def evaluate(
       asd-train evaluate runs/a runs/b runs/c --csv > table.csv
       asd-train evaluate runs/a --against runs/b
       asd-train evaluate runs/a --score views
+      asd-train evaluate runs/a --data data/dcase2026t2 --score residual --far-weight 0.3
       asd-train evaluate runs/a --data data/dcase2025t2/eval_data --labels eval_data_list_2025.csv --submission out
     """
     from asd_trainer.evaluate.submission import read_description
 
     _check_words(runs, against, submission, description, as_json=as_json, as_csv=as_csv)
     described = read_description(description) if description is not None else None
+    two = two_microphones(scoring, channels, far_weight)
     table = labelled_table(runs, roots, labels)
     if len(runs) > 1 or as_csv:
-        found = {str(run): scores_of_path(run, table, scoring, separating) for run in runs}
+        found = {str(run): scores_of_path(run, table, scoring, separating, two) for run in runs}
         _compare(runs, found, table, as_json=as_json, as_csv=as_csv)
         return
     (run,) = runs
-    scores = scores_of_path(run, table, scoring, separating)
-    other = (str(against), scores_of_path(against, table, scoring, separating)) if against is not None else None
+    scores = scores_of_path(run, table, scoring, separating, two)
+    other = (str(against), scores_of_path(against, table, scoring, separating, two)) if against is not None else None
     _evaluate_one(run, scores, other, table, submission, described, as_json=as_json)
 
 
@@ -169,9 +179,10 @@ def _compare(
 
     from asd_trainer.evaluate.bundle_scores import is_bundle
     from asd_trainer.evaluate.comparison import compare, print_comparison
-    from asd_trainer.evaluate.scoresheet import write_evaluation
+    from asd_trainer.evaluate.scoresheet import NEAR_ALONE, write_evaluation
 
-    compared = compare({name: scores.test for name, scores in found.items()}, np.random.default_rng(SEED))
+    alone = {f"{name} {NEAR_ALONE}": one.near_alone.test for name, one in found.items() if one.near_alone is not None}
+    compared = compare({name: one.test for name, one in found.items()} | alone, np.random.default_rng(SEED))
     for run, scores in zip(runs, found.values(), strict=True):
         sheet = sheet_of(scores, None, table)
         if sheet is not None and not is_bundle(run):

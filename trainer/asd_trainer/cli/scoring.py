@@ -17,6 +17,7 @@ from asd_trainer.cli.options import read_table, remembered_data
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
     from asd_trainer.evaluate.backend import RunScores, Scoring
+    from asd_trainer.evaluate.residual import TwoMicrophones
     from asd_trainer.evaluate.scoresheet import Scoresheet
     from asd_trainer.evaluate.separation_trial import Separating
 
@@ -35,10 +36,11 @@ Labels = click.option(
 Score = click.option(
     "--score",
     "scoring",
-    type=click.Choice(["nearest", "views"]),
+    type=click.Choice(["nearest", "views", "residual"]),
     default="nearest",
     show_default=True,
-    help="What a clip scores: the distance to the nearest normal clip (the paper), or views of its steady sound and its movement.",
+    help="What a clip scores: the distance to the nearest normal clip (the paper), views of its steady sound and its movement, or, of "
+    "two microphones, the distance of near − α · far of their embeddings.",
 )
 Separation = click.option(
     "--separation",
@@ -48,6 +50,40 @@ Separation = click.option(
     show_default=True,
     help="With --score nearest: whether the distance of the separated sound is added; auto asks each machine's normal clips.",
 )
+
+
+Channels = click.option(
+    "--channels",
+    metavar="NEAR,FAR",
+    help="With --score residual: channels of the microphone at the machine and of the one far from it, counted from 0.  [default: the "
+    "recipe's evaluate.channels, 0,1]",
+)
+FarWeight = click.option(
+    "--far-weight",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="α",
+    help="With --score residual: how much of the far microphone's embedding is taken away.  [default: the recipe's evaluate.far_weight, "
+    "0.5]",
+)
+
+
+def two_microphones(scoring: Scoring, channels: str | None, far_weight: float | None) -> TwoMicrophones:
+    """How residuals are made, from what was said on the command line.
+
+    Raises:
+        UsageError: it was said without --score residual, or names no two channels.
+    """
+    from asd_trainer.data.cancellation import parse_channels
+    from asd_trainer.evaluate.residual import TwoMicrophones
+
+    said = {"--channels": channels, "--far-weight": far_weight}
+    for option, value in said.items():
+        if value is not None and scoring != "residual":
+            raise UsageError(f"{option} {value}: is for --score residual; give that too")
+    near_far = None if channels is None else parse_channels(channels)
+    if near_far is not None and near_far[0] == near_far[1]:
+        raise UsageError(f"--channels {channels}: the far microphone must be another channel than the near one")
+    return TwoMicrophones(far_weight, near_far)
 
 
 def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence[Path]) -> ClipTable:
@@ -69,12 +105,14 @@ def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence
     return of_years(read_table(remembered_data(run), labels), read_run_recipe(run).years)
 
 
-def scores_of_path(path: Path, table: ClipTable, scoring: Scoring, separating: Separating) -> RunScores:
+def scores_of_path(
+    path: Path, table: ClipTable, scoring: Scoring, separating: Separating, two: TwoMicrophones | None = None
+) -> RunScores:
     """Scores of the test clips by a run folder or a bundle."""
     from asd_trainer.evaluate.bundle_scores import is_bundle, score_bundle
 
     if not is_bundle(path):
-        return scores_of_run(path, table, scoring, separating)
+        return scores_of_run(path, table, scoring, separating, two)
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_trainer.training.progress import counted
 
@@ -83,14 +121,19 @@ def scores_of_path(path: Path, table: ClipTable, scoring: Scoring, separating: S
 
 
 def scores_of_run(
-    run: Path, table: ClipTable, scoring: Scoring = "nearest", separating: Separating = "auto"
+    run: Path,
+    table: ClipTable,
+    scoring: Scoring = "nearest",
+    separating: Separating = "auto",
+    two: TwoMicrophones | None = None,
 ) -> RunScores:
     """Scores of the test clips by a run folder."""
     from asd_trainer.evaluate.backend import score_run
+    from asd_trainer.evaluate.residual import TwoMicrophones
     from asd_trainer.training.progress import counted
 
     with counted(f"embed for {run.name}", "clips") as progress:
-        return score_run(run, table, progress, scoring=scoring, separating=separating)
+        return score_run(run, table, progress, scoring=scoring, separating=separating, two=two or TwoMicrophones())
 
 
 def sheet_of(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:

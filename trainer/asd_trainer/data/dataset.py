@@ -109,15 +109,15 @@ def read_dataset(roots: Sequence[Path]) -> ClipTable:
     return ClipTable(tuple(sound), tuple(sorted(listing.problems, key=lambda problem: str(problem.path))))
 
 
-def load_clip(clip: Clip) -> NDArray[np.float32]:
-    """The first channel of a clip at 16 kHz, repeated or truncated to 10 s; float32 (160 000,).
+def load_clip(clip: Clip, channel: int = 0) -> NDArray[np.float32]:
+    """One channel of a clip at 16 kHz, repeated or truncated to 10 s; float32 (160 000,).
 
-    Of several channels the first is taken: in 2026 it is the microphone near the machine.
+    Of several channels the first is taken unless another is asked for: in 2026 it is the microphone near the machine.
 
     Raises:
         RecordingError: names the file and what is wrong with it.
     """
-    return fit_length(read_waveform(clip.path, channel=0))
+    return fit_length(read_waveform(clip.path, channel))
 
 
 def class_labels(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], tuple[str, ...]]:

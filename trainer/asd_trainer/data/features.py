@@ -34,24 +34,24 @@ CLIP_FRAMES = frame_count(WINDOW_SAMPLES)  # 998
 AHEAD = 32  # clips read ahead by the workers
 
 
-def clip_log_mels(clips: Sequence[Clip]) -> Iterator[NDArray[np.float32]]:
-    """The log-mel (998, 128) of the common band of each clip in order, read by as many threads as there are cores.
+def clip_log_mels(clips: Sequence[Clip], channel: int = 0) -> Iterator[NDArray[np.float32]]:
+    """The log-mel (998, 128) of the common band of one channel of each clip in order, read by as many threads as there are cores.
 
     Raises:
         RecordingError: a clip can't be read; names the file.
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="log-mel") as workers:
         pending = iter(clips)
-        running = [workers.submit(_clip_log_mel, clip) for clip in islice(pending, AHEAD)]
+        running = [workers.submit(_clip_log_mel, clip, channel) for clip in islice(pending, AHEAD)]
         while running:
             features = running.pop(0).result()
-            running.extend(workers.submit(_clip_log_mel, clip) for clip in islice(pending, 1))
+            running.extend(workers.submit(_clip_log_mel, clip, channel) for clip in islice(pending, 1))
             yield features
 
 
-def _clip_log_mel(clip: Clip) -> NDArray[np.float32]:
+def _clip_log_mel(clip: Clip, channel: int) -> NDArray[np.float32]:
     try:
-        return log_mel(load_clip(clip))
+        return log_mel(load_clip(clip, channel))
     except RecordingError as e:
         raise RecordingError(str(e) if str(clip.path) in str(e) else f"{clip.path}: {e}") from e
 

@@ -2,7 +2,7 @@
 
 Owns what only evaluation needs: banks of a run's training clips, a section and year at a time, and leave-one-out scores of those clips. The
 search is the edge's own (`nearest_neighbours`); embeddings are kept by `embeddings`; fused views, which may take the place of the nearest
-neighbour, are `views`. Higher scores are more abnormal.
+neighbour, are `views`; what two microphones give is `residual`. Higher scores are more abnormal.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from asd_daemon.judge.scoring.scorer import SEPARATED
 from asd_trainer.data.clip import MachineSection
 from asd_trainer.data.dataset import Clip, ClipTable, training_clips
 from asd_trainer.evaluate.embeddings import embed_clips, run_embeddings
+from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
 from asd_trainer.separate.stage import separated_twins
@@ -30,7 +31,7 @@ __all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-Scoring = Literal["nearest", "views"]
+Scoring = Literal["nearest", "views", "residual"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class RunScores:
     """Machines whose score has the distance of the separated sound in it; of fused views, those with it among their views."""
     views: Mapping[str, Mapping[str, float]] | None = None
     """Weights of each unit's views; None where the nearest neighbour is the score."""
+    near_alone: RunScores | None = None
+    """Of residuals: the scores of the near microphone alone, which they are compared with."""
 
 
 def score_run(
@@ -65,6 +68,7 @@ def score_run(
     *,
     scoring: Scoring = "nearest",
     separating: Separating = "auto",
+    two: TwoMicrophones = TwoMicrophones(),  # noqa: B008  frozen
 ) -> RunScores:
     """Score every test clip against the normal training clips of its machine, year and section.
 
@@ -76,12 +80,16 @@ def score_run(
         run: the run folder.
         table: training and test clips.
         progress: told how many clips are embedded, of how many.
-        scoring: the nearest neighbour, or the views of each unit's steady sound and movement.
+        scoring: the nearest neighbour, the views of each unit's steady sound and movement, or the nearest neighbour of what the near
+            microphone's embedding has beyond the far one's.
         separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips, always or never.
+        two: of residuals: the microphones' channels and the far one's weight.
 
     Raises:
+        SettingsError: the far microphone's weight is out of range.
         StageError: the run holds no trained embedder, or can't be written to.
-        DataSetError: there are no test clips, a machine has test clips and no training clips, or too few to learn views from.
+        DataSetError: there are no test clips, a machine has test clips and no training clips, or too few to learn views from, or a
+            clip lacks the near or the far channel.
         RecordingError: a clip can't be read.
     """
     test = table.select(split="test")
@@ -98,6 +106,11 @@ def score_run(
         raise DataSetError(
             f"{', '.join(missing)}: test clips without any normal training clip of the machine to compare them with"
         )
+    if scoring == "residual":
+        near, residual = run_residual(run, (*train, *test), two, progress)
+        alone_scores = scores_of(train, test, near)
+        found = scores_of(train, test, residual)
+        return replace(found, embeddings=alone_scores.embeddings, near_alone=alone_scores)
     heard = run_embeddings(run, (*train, *test), progress)
     if scoring == "views":
         return _by_views(run, train, test, heard)

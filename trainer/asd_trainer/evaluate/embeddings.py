@@ -1,4 +1,5 @@
-"""Embeddings of clips, and what a run keeps of them: RUN/scores/<model>-<clips>.npy with a list of the clips beside it.
+"""Embeddings of clips, and what a run keeps of them: RUN/scores/<model>-<clips>[-channel<n>].npy with a list of the clips
+beside it.
 
 Owns the forward pass over many clips and the cache, whose name follows from the model's weights, the clips' files and the feature's
 definition: it never answers for another model or other sound. Scores are made of them elsewhere, in moments.
@@ -29,7 +30,13 @@ BATCH_CLIPS = 16
 FOLDER = "scores"
 
 
-def embed_clips(embedder: Embedder, clips: Sequence[Clip], progress: Progress = lambda _done, _total: None) -> F32:
+def embed_clips(
+    embedder: Embedder,
+    clips: Sequence[Clip],
+    progress: Progress = lambda _done, _total: None,
+    *,
+    channel: int = 0,
+) -> F32:
     """Embeddings (N, D) of clips in order, each of unit length; `progress` is told how many are done, of how many.
 
     Raises:
@@ -37,7 +44,7 @@ def embed_clips(embedder: Embedder, clips: Sequence[Clip], progress: Progress = 
     """
     device = next(embedder.parameters()).device
     embedded = np.empty((len(clips), embedder.shape.dimensions), np.float32)
-    inputs = (eat_input(features) for features in clip_log_mels(clips))
+    inputs = (eat_input(features) for features in clip_log_mels(clips, channel))
     progress(0, len(clips))
     with torch.inference_mode():
         for start, batch in enumerate(_batches(inputs)):
@@ -52,8 +59,10 @@ def _batches(inputs: Iterator[F32]) -> Iterator[F32]:
         yield np.stack(batch)
 
 
-def run_embeddings(run: Path, clips: Sequence[Clip], progress: Progress = lambda _done, _total: None) -> F32:
-    """Embeddings (N, D) of clips by a run's model: those that the run keeps, else made and kept.
+def run_embeddings(
+    run: Path, clips: Sequence[Clip], progress: Progress = lambda _done, _total: None, *, channel: int = 0
+) -> F32:
+    """Embeddings (N, D) of one channel of clips by a run's model: those that the run keeps, else made and kept.
 
     Raises:
         StageError: the run holds no trained embedder, or can't be written to.
@@ -61,11 +70,11 @@ def run_embeddings(run: Path, clips: Sequence[Clip], progress: Progress = lambda
     """
     embedder = load_embedder(run)
     model = model_digest(run)
-    path = run / FOLDER / f"{model}-{clips_digest(clips)}.npy"
+    path = run / FOLDER / f"{model}-{clips_digest(clips)}{f'-channel{channel}' if channel else ''}.npy"
     kept = _kept(path, (len(clips), embedder.shape.dimensions))
     if kept is not None:
         return kept
-    embedded = embed_clips(embedder, clips, progress)
+    embedded = embed_clips(embedder, clips, progress, channel=channel)
     try:
         path.parent.mkdir(exist_ok=True)
         for old in path.parent.glob("*-*.npy"):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from asd_trainer.evaluate.backend import RunScores
 
 EVALUATION_FILE = "evaluation.json"
+NEAR_ALONE = "near alone"
+"""What the scores of the near microphone are called beside those of the residual."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,13 @@ class Scoresheet:
 
 
 def scoresheet(scores: RunScores, rng: np.random.Generator, against: tuple[str, RunScores] | None = None) -> Scoresheet:
-    """Measure a run, and another one on the same clips.
+    """Measure a run, and another one on the same clips; residuals of two microphones, where no other is given, beside the near one alone.
 
     Raises:
         DataSetError: the test clips allow no figure, or the other run was scored on other clips.
     """
+    if against is None and scores.near_alone is not None:
+        against = (NEAR_ALONE, scores.near_alone)
     results = machine_results(scores.test)
     runs = [scores.test] if against is None else [scores.test, against[1].test]
     draws = resampled_scores(runs, rng)

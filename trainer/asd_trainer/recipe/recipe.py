@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from asd_daemon.errors import SettingsError
 from asd_trainer.recipe.distillation import DistilRecipe
 from asd_trainer.recipe.embedder import EmbeddingRecipe, EncoderRecipe, FinetuneRecipe
+from asd_trainer.recipe.evaluation import EvaluateRecipe
 from asd_trainer.recipe.keys import Section, setting
 from asd_trainer.recipe.pretraining import PretrainRecipe
 from asd_trainer.recipe.separation import SeparateRecipe, SynthesizeRecipe
@@ -41,6 +42,7 @@ class Recipe(Section):
     pretrain: PretrainRecipe = setting(PretrainRecipe(), "", "The pre-training stage.", title="Pre-training")
     distil: DistilRecipe = setting(DistilRecipe(), "", "The distillation stage.", title="Distillation")
     finetune: FinetuneRecipe = setting(FinetuneRecipe(), "", "The fine-tuning stage.", title="Fine-tuning")
+    evaluate: EvaluateRecipe = setting(EvaluateRecipe(), "", "How runs are evaluated.", title="Evaluation")
 
     def to_yaml(self) -> str:
         """Every key with its value, in the order of the sections above."""
