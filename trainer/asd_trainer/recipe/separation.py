@@ -40,6 +40,16 @@ class SeparateRecipe(Section):
         "Which machines are separated: those with clean clips (the paper's), or also those with noise-only clips.",
         title="Guidance",
     )
+    noise: Literal["supplemental", "far"] = setting(
+        "supplemental",
+        "",
+        "Where noise comes from: noise-only clips, or these and, of recordings of two microphones, what the far one hears besides the "
+        "machine.",
+        title="Noise",
+    )
+    far_channel: int = setting(
+        1, "", "The far microphone's channel, counted from 0; the near one is 0.", title="Far channel", ge=1, lt=64
+    )
     steps: int = setting(1000, "steps", "Updates of each network.", title="Steps", ge=1)
     batch_mixtures: int = setting(8, "mixtures", "Mixtures of a step, over all devices.", title="Batch", ge=1, le=4096)
     crop_s: float = setting(3.0, "s", "Length of a mixture.", title="Mixture", ge=0.25, le=10)

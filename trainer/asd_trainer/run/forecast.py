@@ -34,6 +34,7 @@ from asd_trainer.run.step_cost import (
     timed,
 )
 from asd_trainer.separate import guidance
+from asd_trainer.separate.far_noise import refuse_without_far
 from asd_trainer.separate.stage import guided_machines
 from asd_trainer.training.checkpoint import KEPT, steps_done
 from asd_trainer.training.progress import time_in_words
@@ -89,6 +90,8 @@ def _separate(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
     guided = guided_machines(recipe.separate, table)
     if not guided:
         guidance.materials(())  # says what is missing
+    for one in guided.values():
+        refuse_without_far(one.far, recipe.separate.far_channel)
     clips = _separated_clips(recipe, table)
     networks = 1 if recipe.separate.networks == "one" else len(guided)
     cost = separate_cost(recipe)

@@ -69,7 +69,7 @@ def separate(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     if not settings.enabled:
         raise SettingsError("separate.enabled: false leaves the stage out; set it with --set separate.enabled=true")
     guided = guided_machines(settings, table)
-    found = guidance.materials(guided.values())
+    found = guidance.materials(guided.values(), far_channel=settings.far_channel)
     networks: dict[str, dict[str, Material]] = (
         {".": found} if settings.networks == "one" else {machine: {machine: own} for machine, own in found.items()}
     )
@@ -95,7 +95,11 @@ def separate(recipe: Recipe, table: ClipTable, folder: Path) -> None:
 def guided_machines(settings: SeparateRecipe, table: ClipTable) -> dict[str, Guidance]:
     """What teaches the separator each machine, without the machines that the recipe or the data leave out."""
     kinds = {"clean"} if settings.guidance == "clean" else {"clean", "noise"}
-    return {machine: one for machine, one in guidance.choose(table).items() if one.kind in kinds}
+    return {
+        machine: one
+        for machine, one in guidance.choose(table, far=settings.noise == "far").items()
+        if one.kind in kinds
+    }
 
 
 def _train_network(recipe: Recipe, materials: tuple[Material, ...], folder: Path) -> None:
