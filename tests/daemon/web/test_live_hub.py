@@ -14,12 +14,16 @@ SAID = {"kind": "machines", "machines": {"fan": {}}, "node": "n", "version": "1"
 
 
 async def ask_one_that_dies(folder: Path) -> tuple[bool, str]:
+    served: set[asyncio.Task[None] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.current_task())
         writer.write(json.dumps(SAID).encode() + b"\n")
         while line := await reader.readline():
             if b"command" in line:
                 break
         writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
     hub = LiveHub(Places(WebOptions("127.0.0.1", 0, (), (str(folder),), version="1")))
     async with await asyncio.start_unix_server(serve, folder / "live-fan.sock"):
@@ -29,6 +33,8 @@ async def ask_one_that_dies(folder: Path) -> tuple[bool, str]:
                 pass
             told = await hub.command("fan", {"command": "mute", "minutes": 5})
         looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.gather(*(task for task in served if task is not None))  # the hub may have come back meanwhile
     return told
 
 
