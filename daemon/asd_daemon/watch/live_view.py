@@ -72,13 +72,14 @@ class LiveView:
         """The lines of one message.
 
         Args:
-            what: state, score or alert.
+            what: state, score or alert; of anything else there are no lines.
             content: as it would be published.
             machine: what to call it; None: as it is called there.
         """
         name = machine or str(content["machine"])
         told = {"state": self._state_lines, "score": self._score_lines, "alert": self._alert_lines}
-        yield from told[what](name, content)
+        if what in told:
+            yield from told[what](name, content)
 
     def note(self, text: str) -> Iterator[str]:
         """Lines of what is of no machine."""
