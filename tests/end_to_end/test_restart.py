@@ -16,6 +16,7 @@ from rig.broker import HOST, Broker, Received, Subscriber, mosquitto
 from rig.daemon import RunningDaemon, ask
 from rig.disk import fill, make_read_only, small_disk
 from rig.ears import Ear, simulated_fan
+from rig.player import write_player
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(mosquitto() is None, reason="mosquitto is not installed")]
 
@@ -33,15 +34,7 @@ def fan() -> Ear:
 
 def configure(folder: Path, ear: Ear, broker: Broker, sound: Path, keep: str = "{}") -> Path:
     """A live source of a machine: a program that says the same sound over and over, some twenty times as fast as it was."""
-    player = folder / "play.py"
-    player.write_text(
-        "import sys, threading\n"
-        "wait = threading.Event()\n"
-        "while True:\n"
-        "    sound = open(sys.argv[1], 'rb').read()\n"
-        "    for at in range(0, len(sound), 32000):\n"
-        "        sys.stdout.buffer.write(sound[at : at + 32000]); sys.stdout.buffer.flush(); wait.wait(0.05)\n"
-    )
+    player = write_player(folder)
     file = folder / "asd.yaml"
     file.write_text(
         f"""

@@ -13,6 +13,7 @@ from asd_daemon.tell.notifications.sender import is_installed
 from rig.daemon import RunningDaemon, ask
 from rig.ears import Ear, simulated_fan
 from rig.people import HOST, Mailbox, Webhook
+from rig.player import write_player
 from rig.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs the extra `notify`")
@@ -25,15 +26,7 @@ def fan() -> Ear:
 
 def configure(folder: Path, ear: Ear, addresses: list[str], more: str = "") -> Path:
     """A live source that says a file of sound over and over, some twenty times as fast as it was, and who is told of it."""
-    player = folder / "play.py"
-    player.write_text(
-        "import sys, threading\n"
-        "wait = threading.Event()\n"
-        "while True:\n"
-        "    sound = open(sys.argv[1], 'rb').read()\n"
-        "    for at in range(0, len(sound), 32000):\n"
-        "        sys.stdout.buffer.write(sound[at : at + 32000]); sys.stdout.buffer.flush(); wait.wait(0.05)\n"
-    )
+    player = write_player(folder)
     urls = folder / "urls"
     urls.write_text("\n".join(addresses))
     urls.chmod(0o600)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -29,4 +31,24 @@ def write_tones(root: Path, train: int = 4, test: int = 3, seconds: float = 5.0)
                     sound += 0.01 * rng.standard_normal(sound.shape)
                     name = f"section_00_{domain}_{split}_{label}_{number:04d}_pitch_{domain[0]}.wav"
                     soundfile.write(folder / name, sound.astype(np.float32), SAMPLE_RATE_HZ)
+    return root
+
+
+def add_far_microphone(
+    root: Path,
+    hall_of: Callable[[Path, NDArray[np.float64], np.random.Generator], NDArray[np.float64]],
+    crosstalk: float = 0.1,
+) -> Path:
+    """Make every clip one of two microphones, the near one with half of a hall and the far one with all of it; gives the root.
+
+    Args:
+        root: of the data set.
+        hall_of: a clip's file and times in s, (N,), to the hall, (N,).
+        crosstalk: how much of the machine the far microphone hears.
+    """
+    rng = np.random.default_rng(5)
+    for path in sorted(root.rglob("*.wav")):
+        machine, rate_hz = soundfile.read(path, dtype="float32")
+        hall = hall_of(path, np.arange(len(machine)) / rate_hz, rng)
+        soundfile.write(path, np.stack([machine + 0.5 * hall, hall + crosstalk * machine], axis=1), rate_hz)
     return root

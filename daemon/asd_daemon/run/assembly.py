@@ -18,7 +18,7 @@ from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.monitor_assembly import MonitorAssembly
-from asd_daemon.run.publishing import make_publisher, publish_about, publish_answer
+from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle
@@ -102,7 +102,7 @@ def make_service(
         state_folder(),
         lambda: shared_bundle.words,
         lambda machine: reloading.plan.machines[machine].title if machine in reloading.plan.machines else None,
-        partial(publish_about, publisher),
+        publisher.publish_about,
     )
     reporters = [*health.reporters, live_socket, about]
     service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)

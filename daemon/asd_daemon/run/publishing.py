@@ -89,18 +89,8 @@ def make_publisher(
 def publish_answer(publisher: ProcessPublisher, node: str, machine: str, command: Command, answer: Answer) -> None:
     """Say what came of a command that was given by MQTT."""
     from asd_daemon.tell.payloads import answer_payload, to_json
-    from asd_daemon.tell.publisher import PrintingPublisher
 
-    if not isinstance(publisher, PrintingPublisher):  # which nobody gives commands
-        publisher.publish_answer(machine, to_json(answer_payload(node, machine, command, answer, datetime.now(UTC))))
-
-
-def publish_about(publisher: ProcessPublisher, machine: str, payload: bytes) -> None:
-    """Say by what a machine is heard and judged, where there is a broker."""
-    from asd_daemon.tell.publisher import PrintingPublisher
-
-    if not isinstance(publisher, PrintingPublisher):
-        publisher.publish_about(machine, payload)
+    publisher.publish_answer(machine, to_json(answer_payload(node, machine, command, answer, datetime.now(UTC))))
 
 
 def change_topics(publisher: ProcessPublisher, plan: Plan) -> None:

@@ -129,6 +129,12 @@ class PrintingPublisher:
         """Print it again."""
         self._print("alert", alert_payload(self._node, machine, event, repeated=True))
 
+    def publish_answer(self, machine: str, payload: bytes) -> None:
+        """Nobody gives commands here that would be answered."""
+
+    def publish_about(self, machine: str, payload: bytes) -> None:
+        """Nobody here looks after many boxes."""
+
     def close(self, timeout_s: float) -> None:
         """Nothing waits here, so there is nothing to spend the time on."""
 

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from asd_daemon.web.access import Access, safe_next
+from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.pages import Pages
 
@@ -37,7 +37,7 @@ class Actions:
         elif word != "normal":
             raise HTTPException(400, "say normal, or give the fault a name of up to 60 characters, such as bearing")
         told = await self._hub.command(record.machine, wish)
-        return self._back(request, f"/alerts/{record.event_id}", told)
+        return self._pages.back(request, f"/alerts/{record.event_id}", told)
 
     async def note(self, request: Request) -> Response:
         """Somebody writes something down about an alert; nothing: what was written goes."""
@@ -48,7 +48,7 @@ class Actions:
         wish = {"command": "note", "event_id": record.event_id, "text": text}
         done, words = await self._hub.command(record.machine, wish)
         told = (done, ("Noted." if text else "The note is gone.") if done else words)
-        return self._back(request, f"/alerts/{record.event_id}", told)
+        return self._pages.back(request, f"/alerts/{record.event_id}", told)
 
     async def acknowledge(self, request: Request) -> Response:
         """Somebody looks after an alert."""
@@ -56,7 +56,7 @@ class Actions:
         record = await self._pages.record(request)
         done, text = await self._hub.command(record.machine, {"command": "acknowledge", "event_id": record.event_id})
         told = (done, "Acknowledged: nothing but the end of this alert is told from now on." if done else text)
-        return self._back(request, f"/alerts/{record.event_id}", told)
+        return self._pages.back(request, f"/alerts/{record.event_id}", told)
 
     async def mute(self, request: Request) -> Response:
         """Tell no alert of a machine for some time; 0 minutes: tell them again."""
@@ -70,7 +70,7 @@ class Actions:
         done, text = await self._hub.command(machine, wish)
         called = self._hub.machines().get(machine, {}).get("title") or machine
         words = f"No alert of {called} is told now." if int(minutes) else f"Alerts of {called} are told again."
-        return self._back(request, form.get("back", "/"), (done, words if done else text))
+        return self._pages.back(request, form.get("back", "/"), (done, words if done else text))
 
     async def use_limit(self, request: Request) -> Response:
         """A limit of a machine that was tried is used from its next window on; none: the learned one again."""
@@ -91,8 +91,4 @@ class Actions:
             wish = {"command": "set", "key": "alarm.threshold", "value": value}
             words = f"The limit of {called} is {value:.4g} from its next window on."
         done, text = await self._hub.command(machine, wish)
-        return self._back(request, f"/history?machine={quote(machine)}", (done, words if done else text))
-
-    def _back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
-        self._pages.notices.leave(self._access.visitor(request).cookie, *told)
-        return RedirectResponse(safe_next(where), 303)
+        return self._pages.back(request, f"/history?machine={quote(machine)}", (done, words if done else text))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from asd_daemon.web.access import Access, safe_next
+from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.machine_facts import read_learned
 from asd_daemon.web.pages import NOT_RUNNING, Pages
@@ -70,17 +70,19 @@ class LearnPages:
         if name and name not in self._hub.machines() and not await self._may_choose(name):
             raise HTTPException(404, "no such machine was added here")
         if not name and not (0 < len(title) <= _MOST_TITLE and (name := await self._name_for(title))):
-            return self._back(
+            return self._pages.back(
                 request, "/learn", (False, f"Give the machine a name of up to {_MOST_TITLE} letters or digits.")
             )
         if not form.get("machine") and name in await self._pages.machines():
-            return self._back(request, "/learn", (False, f"There is a machine {name} already; take another name."))
+            return self._pages.back(
+                request, "/learn", (False, f"There is a machine {name} already; take another name.")
+            )
         done, text = await self._hub.add(name, source)
         if not done:
-            return self._back(request, "/learn", (False, text))
+            return self._pages.back(request, "/learn", (False, text))
         if not form.get("machine") and title != name:
             await self._hub.command(name, {"command": "set", "key": "title", "value": title})
-        return self._back(
+        return self._pages.back(
             request, f"/learn/{quote(name)}", (True, f"{title or name} is heard now; it is called {name} in messages.")
         )
 
@@ -101,7 +103,7 @@ class LearnPages:
         wish |= {key: value for key, value in (("mode", mode), ("state", state)) if value}
         done, text = await self._hub.command(name, wish)
         words = "Learning has begun. You may close this page; it goes on, also after a restart."
-        return self._back(request, f"/learn/{quote(name)}", (done, words if done else text))
+        return self._pages.back(request, f"/learn/{quote(name)}", (done, words if done else text))
 
     async def stop(self, request: Request) -> Response:
         """Learn it no further."""
@@ -109,7 +111,7 @@ class LearnPages:
         name = self._name(request)
         done, text = await self._hub.command(name, {"command": "enroll", "undo": True})
         words = "Learning is stopped with the next window, and what was heard for it is forgotten."
-        return self._back(request, f"/learn/{quote(name)}", (done, words if done else text))
+        return self._pages.back(request, f"/learn/{quote(name)}", (done, words if done else text))
 
     async def remove(self, request: Request) -> Response:
         """Hear a machine that was added no more; what was learned of it stays."""
@@ -120,7 +122,7 @@ class LearnPages:
         ):  # else it would go on when it is added again
             await self._hub.command(name, {"command": "enroll", "undo": True})
         told = await self._hub.command(name, {"command": "unset", "key": "source"})
-        return self._back(request, "/learn", told)
+        return self._pages.back(request, "/learn", told)
 
     async def knock(self, request: Request) -> Response:
         """Somebody knocks on it from now on; meanwhile nobody is told."""
@@ -176,10 +178,6 @@ class LearnPages:
         if name not in self._hub.machines():
             raise HTTPException(404, "nobody listens to such a machine now")
         return str(name)
-
-    def _back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
-        self._pages.notices.leave(self._access.visitor(request).cookie, *told)
-        return RedirectResponse(safe_next(where), 303)
 
 
 def name_of(title: str) -> str:

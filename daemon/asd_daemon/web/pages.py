@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from asd_daemon.web.access import Access, Visitor
+from asd_daemon.web.access import Access, Visitor, safe_next
 from asd_daemon.web.alert_records import AlertRecord, alike, read_alert, read_alerts
 from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
@@ -102,6 +102,11 @@ class Pages:
         if visitor.is_new:
             self._access.set_cookie(request, response, visitor.cookie)
         return response
+
+    def back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
+        """To the page that is shown after a form, with what came of it."""
+        self.notices.leave(self._access.visitor(request).cookie, *told)
+        return RedirectResponse(safe_next(where), 303)
 
     async def machines(self) -> dict[str, Mapping[str, Any]]:
         """All that are heard, were, or are learned: what each is like, `not_running` where its daemon does not run."""

@@ -19,7 +19,7 @@ import anyio.to_thread
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, Response
 
 from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
@@ -89,20 +89,22 @@ class MachineUpkeep:
         wish: dict[str, object] = {"command": "unset", "key": key}
         if text:
             wish = {"command": "set", "key": key, "value": _READ[key](text)}
-        return self._told(request, await self._hub.command(machine, wish))
+        return self._pages.back(request, "/machines", await self._hub.command(machine, wish))
 
     async def forget(self, request: Request) -> Response:
         """Delete all that is kept of a machine, whose name was typed to show that it is meant."""
         form = await self._access.form(request)
         machine = form.get("machine", "")
         if form.get("sure", "").strip() != machine or not machine:
-            return self._told(request, (False, f"Nothing was removed: type {machine} to say that it is meant."))
-        return self._told(request, await self._hub.command_any(machine, {"command": "forget"}))
+            return self._pages.back(
+                request, "/machines", (False, f"Nothing was removed: type {machine} to say that it is meant.")
+            )
+        return self._pages.back(request, "/machines", await self._hub.command_any(machine, {"command": "forget"}))
 
     async def roll_back(self, request: Request) -> Response:
         """Return to the bundle before."""
         await self._access.form(request)
-        return self._told(request, await self._hub.command_any(None, {"command": "rollback"}), "/system")
+        return self._pages.back(request, "/system", await self._hub.command_any(None, {"command": "rollback"}))
 
     async def backup(self, request: Request) -> Response:
         """What was learned of a machine, as one file."""
@@ -144,10 +146,6 @@ class MachineUpkeep:
             if any(home.name == machine and home.is_dir() for home in (folder / ENROLLED).glob("*")):
                 return folder
         return None
-
-    def _told(self, request: Request, told: tuple[bool, str], where: str = "/machines") -> Response:
-        self._pages.notices.leave(self._access.visitor(request).cookie, *told)
-        return RedirectResponse(where, 303)
 
 
 async def _write_backup(folder: Path, machine: str, file: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, SettingsError
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
@@ -25,7 +26,7 @@ from asd_trainer.networks.embedder import load_embedder
 from asd_trainer.recipe.recipe import load_recipe
 from asd_trainer.run.stages import run_stages
 from asd_trainer.training.run_folder import claim_run
-from rig.tones import write_tones
+from rig.tones import add_far_microphone, write_tones
 
 pytestmark = pytest.mark.torch
 
@@ -33,14 +34,12 @@ pytestmark = pytest.mark.torch
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two channels: the machine, and a hall of a hum that changes from clip to clip with a little of the machine in it."""
-    root = write_tones(tmp_path_factory.mktemp("stereo") / "dcase2026t2")
-    rng = np.random.default_rng(5)
-    for path in sorted(root.rglob("*.wav")):
-        machine, rate_hz = soundfile.read(path, dtype="float32")
-        time_s = np.arange(len(machine)) / rate_hz
-        hall = 0.2 * np.sin(2 * np.pi * rng.uniform(200, 3000) * time_s) + 0.01 * rng.standard_normal(len(machine))
-        soundfile.write(path, np.stack([machine + 0.5 * hall, hall + 0.1 * machine], axis=1), rate_hz)
-    return root
+
+    def hall_of(_: Path, time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        hum = 0.2 * np.sin(2 * np.pi * rng.uniform(200, 3000) * time_s)
+        return np.asarray(hum + 0.01 * rng.standard_normal(len(time_s)))
+
+    return add_far_microphone(write_tones(tmp_path_factory.mktemp("stereo") / "dcase2026t2"), hall_of)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from asd_trainer.separate.far_noise import chosen_clips, far_sounds
 from asd_trainer.separate.guidance import choose, materials
 from asd_trainer.separate.mixtures import MixtureRule, draw
 from asd_trainer.separate.stage import separated_machines
-from rig.tones import PITCH_HZ, write_tones
+from rig.tones import PITCH_HZ, add_far_microphone, write_tones
 
 F32 = NDArray[np.float32]
 HALL_HZ = {"hummer": 2500.0, "singer": 4000.0}
@@ -32,14 +32,11 @@ CROSSTALK = 0.1
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each machine hums in a hall that hums at another pitch; the far microphone hears the hall, and the machine 20 dB softer."""
-    root = write_tones(tmp_path_factory.mktemp("stereo") / "dcase2026t2")
-    rng = np.random.default_rng(5)
-    for path in sorted(root.rglob("*.wav")):
-        machine, rate_hz = soundfile.read(path, dtype="float32")
-        time_s = np.arange(len(machine)) / rate_hz
-        hall = 0.2 * np.sin(2 * np.pi * HALL_HZ[path.parts[-3]] * time_s + rng.uniform(0, 6))
-        soundfile.write(path, np.stack([machine + 0.5 * hall, hall + CROSSTALK * machine], axis=1), rate_hz)
-    return root
+
+    def hall_of(path: Path, time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        return np.asarray(0.2 * np.sin(2 * np.pi * HALL_HZ[path.parts[-3]] * time_s + rng.uniform(0, 6)))
+
+    return add_far_microphone(write_tones(tmp_path_factory.mktemp("stereo") / "dcase2026t2"), hall_of, CROSSTALK)
 
 
 def power_at(sound: F32, pitch_hz: float) -> float:

@@ -87,9 +87,8 @@ class Outbox:
             for key in theirs - self._unsaved:  # one that could not be written is sent from here
                 del self._alerts[key]
                 self._refusals.forget(key)
-            for machine in machines:  # one that could not be written is given up: it may be another process's by now
-                self._memories.pop(machine, None)
-                self._unsaved_memories.discard(machine)
+            self._memories = {name: kept for name, kept in self._memories.items() if name not in machines}
+            self._unsaved_memories.difference_update(machines)  # given up: they may be another process's by now
 
     def put(
         self,
