@@ -117,6 +117,7 @@ def main(
     from asd_export.model_card import Learning
     from asd_export.quantize import Budget
     from asd_trainer.cli.options import read_table, remembered_data
+    from asd_trainer.data.dataset import refuse_unfit_names
     from asd_trainer.networks.embedder import load_embedder
 
     has_run = str(run) != NO_RUN
@@ -126,6 +127,7 @@ def main(
     table = read_table(roots or remembered_data(run))
     if machines:
         table = _of_machines(table, machines)
+    refuse_unfit_names(table)
     version = bundle_version or datetime.now(UTC).strftime("%Y.%m.%d")
     label = Label(name=name or bundle.resolve().name, version=version, licence=licence)
     with _progress(quiet=as_json) as progress:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from click.testing import CliRunner, Result
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from asd_trainer.cli.program import main
 from asd_trainer.data.clip import Clip
@@ -18,6 +22,7 @@ from asd_trainer.evaluate import embeddings
 from asd_trainer.evaluate.backend import RunScores, ScoredClip
 from asd_trainer.evaluate.published import references, table_1
 from asd_trainer.evaluate.scoresheet import print_evaluation, scoresheet
+from asd_trainer.networks.embedder import load_embedder
 from asd_trainer.recipe.recipe import load_recipe
 from asd_trainer.report.summary import report_data, stage_times, versions
 from asd_trainer.training.run_folder import claim_run
@@ -114,6 +119,13 @@ def test_unlabelled_clips_can_be_submitted_but_not_measured(
         "decision_result_hummer_section_00_test.csv",
         "decision_result_singer_section_00_test.csv",
     ]
+    meta = yaml.safe_load((tmp_path / "out" / "Unnamed_NONE_task2_1.meta.yaml").read_text())
+    embedder = load_embedder(run)
+    complexity = meta["system"]["complexity"]
+    assert complexity["total_parameters"] == sum(parameter.numel() for parameter in embedder.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        embedder(torch.zeros(1, 1024, 128))
+    assert complexity["MACS"] == pytest.approx(counter.get_total_flops() / 2)
     with (tmp_path / "out" / "anomaly_score_hummer_section_00_test.csv").open() as stream:
         rows = list(csv.reader(stream))
     assert [name for name, _ in rows] == [f"section_00_{n:04d}.wav" for n in range(16)]

@@ -187,6 +187,32 @@ def test_a_table_that_contradicts_names_is_named_and_the_names_are_used(tmp_path
     assert table.report().startswith("1 doubt(s); the clips are used:\n")
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("head", ["file_name,d1p,d1v,d2p,d2v\n", ""])
+def test_a_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path, delimiter: str, head: str) -> None:
+    stem = "section_00_source_train_normal_0000"
+    lay(tmp_path, f"fan/train/{stem}.wav")
+    text = f"{head}{stem}.wav,vel,6,loc,A\n".replace(",", delimiter)
+    (tmp_path / "fan/attributes_00.csv").write_text(text)
+    table = read_dataset([tmp_path])
+    assert only(table).attributes == (("vel", "6"), ("loc", "A"))
+    assert not table.problems
+
+
+def test_a_table_whose_rows_are_no_clips_is_named_and_so_are_clips_without_a_row(tmp_path: Path) -> None:
+    stems = [f"section_00_source_train_normal_{number:04d}" for number in range(3)]
+    lay(tmp_path, *(f"fan/train/{stem}.wav" for stem in stems), *(f"valve/train/{stem}.wav" for stem in stems))
+    (tmp_path / "fan/attributes_00.csv").write_text("file_name,d1p,d1v\nfan_0001.wav,vel,6\nfan_0002.wav,vel,7\n")
+    (tmp_path / "valve/attributes_00.csv").write_text(f"file_name,d1p,d1v\n{stems[0]}.wav,vel,6\n")
+    table = read_dataset([tmp_path])
+    assert len(table.clips) == 6
+    told = {problem.path.parent.name: problem for problem in table.problems}
+    assert "no row names a clip of fan, the first of its 2 names 'fan_0001'" in told["fan"].reason
+    assert f"has no row for 2 training clip(s), first {stems[1]}.wav" in told["valve"].reason
+    assert told["fan"].used
+    assert told["valve"].used
+
+
 def test_withheld_attributes_stay_withheld(tmp_path: Path) -> None:
     stem = "section_00_source_train_normal_0000_noAttribute"
     lay(tmp_path, f"bearing/train/{stem}.wav")

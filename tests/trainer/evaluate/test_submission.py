@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from asd_daemon.errors import DataSetError, UsageError
-from asd_trainer.data.dataset import Clip
+from asd_trainer.data.dataset import Clip, MachineSection
 from asd_trainer.data.naming import Domain, Label, Split
 from asd_trainer.evaluate.backend import ScoredClip
 from asd_trainer.evaluate.evaluation import MachineResult
 from asd_trainer.evaluate.submission import Affiliation, Author, Description, read_description, write_submission
 from asd_trainer.evaluate.threshold import SectionDecisions, decide_sections, decision_threshold
+from asd_trainer.networks.complexity import Complexity
 
 RESULTS = {"fan": MachineResult(auc_source=0.5644, auc_target=0.586, pauc=0.5205)}
 
@@ -162,6 +164,26 @@ def test_write_submission_describes_authors_system_and_results_in_the_meta_file(
     assert data["submission"]["authors"][0]["affiliation"]["institute"] == "USTC"
     assert data["system"]["complexity"] == {"total_parameters": 88_000_000, "MACS": 43_700_000_000}
     assert data["results"]["development_dataset"] == {"fan": {"auc_source": 56.44, "auc_target": 58.6, "pauc": 52.05}}
+
+
+def test_figures_of_clips_without_published_labels_stand_apart(tmp_path: Path) -> None:
+    anonymous = [
+        replace(one, clip=replace(one.clip, path=Path("eval_data/raw/fan/test") / f"section_00_{number:04d}.wav"))
+        for number, one in enumerate(drawn_clips())
+    ]
+    found = {"fan": replace(RESULTS["fan"], unit=MachineSection("fan", 2025, "00"))}
+    *_, meta = write_submission(tmp_path, decide_sections(anonymous, normal_scores()), found)
+    results = yaml.safe_load(meta.read_text())["results"]
+    assert results["development_dataset"] == {}
+    assert results["evaluation_dataset"] == {"fan": {"auc_source": 56.44, "auc_target": 58.6, "pauc": 52.05}}
+
+
+def test_complexity_is_what_was_counted_where_the_description_is_silent(tmp_path: Path) -> None:
+    sections = decide_sections(drawn_clips(), normal_scores())
+    *_, meta = write_submission(
+        tmp_path, sections, RESULTS, Description(macs=7), complexity=Complexity(1234, macs_per_second=5e6)
+    )
+    assert yaml.safe_load(meta.read_text())["system"]["complexity"] == {"total_parameters": 1234, "MACS": 7}
 
 
 def test_read_description_of_what_authors_wrote_is_what_they_wrote(tmp_path: Path) -> None:

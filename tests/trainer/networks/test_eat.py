@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +152,20 @@ def test_same_generator_gives_the_same_weights_and_another_gives_others() -> Non
     weights, others = first.state_dict(), other.state_dict()
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in weights.items())
     assert not torch.equal(weights["blocks.2.mlp.fc2.weight"], others["blocks.2.mlp.fc2.weight"])
+
+
+def test_fresh_matrices_are_normal_with_the_released_deviation_and_patches_are_xavier_uniform() -> None:
+    made = Eat(SIZES["smoke"])
+    made.initialise(torch.Generator().manual_seed(3))
+    for name, tensor in made.state_dict().items():
+        if name.endswith(".weight") and name.startswith("blocks.") and tensor.ndim == 2:
+            assert float(tensor.std()) == pytest.approx(0.02, rel=0.03), name
+            assert float(tensor.abs().max()) > 3 * 0.02, name  # a uniform of this deviation ends at 0.035
+        elif name.endswith(".bias"):
+            assert not tensor.any(), name
+    patches = made.local_encoder.proj.weight
+    bound = math.sqrt(6 / (256 + 128))
+    assert 0.99 * bound < float(patches.detach().abs().max()) <= bound
 
 
 def test_size_whose_heads_do_not_divide_it_is_refused() -> None:

@@ -192,7 +192,7 @@ def test_split_puts_sources_of_a_mixture_next_to_each_other() -> None:
 @pytest.mark.parametrize("reach", [4, 50])
 def test_position_attention_equals_attention_written_out(length: int, reach: int) -> None:
     heads, width = 2, 6
-    attention, relative = PositionAttention(heads * width, heads), RelativePosition(width, reach)
+    attention, relative = PositionAttention(heads * width, heads, 0.0), RelativePosition(width, reach)
     frames = noise(2, length, heads * width)
     heard = attention(frames, relative(length))
     projected = attention.query_key_value(frames).detach().numpy()
@@ -210,6 +210,20 @@ def test_position_attention_equals_attention_written_out(length: int, reach: int
                 expected[b, i, h * width : (h + 1) * width] = weight @ value / weight.sum()
     expected = expected @ attention.output.weight.detach().numpy().T + attention.output.bias.detach().numpy()
     np.testing.assert_allclose(heard.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_of_the_published_size_reaches_every_attention() -> None:
+    network = Separator(SIZES["tiny"])
+    blocks = [block for block in network.modules() if isinstance(block, PositionAttention | CrossSourceBlock)]
+    assert len(blocks) > 20
+    assert {block.dropout.p for block in blocks} == {0.05}
+    attention, relative = PositionAttention(8, 2, 0.5), RelativePosition(4, 5)
+    frames = noise(1, 6, 8)
+    expected = attention.eval()(frames, relative(6))
+    torch.manual_seed(1)
+    differing = attention.train()(frames, relative(6))
+    torch.testing.assert_close(attention.eval()(frames, relative(6)), expected)
+    assert not torch.allclose(differing, expected)
 
 
 def test_cross_source_block_equals_torch_attention_across_sources() -> None:

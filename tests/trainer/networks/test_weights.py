@@ -230,14 +230,16 @@ def test_fairseq_file_gives_encoder_and_decoder_without_its_classes(tmp_path: Pa
     assert torch.equal(decoder.proj.bias, own["proj.bias"])
 
 
-def test_teacher_of_a_fairseq_file_is_taken_on_request(tmp_path: Path) -> None:
-    path = fairseq_file(tmp_path / "EAT.pt", pretrained_model(encoder(), encoder(2)))
-    found = load_weights(str(path), teacher=True)
-    assert_same(found.tensors, encoder(2))
+def test_teacher_of_a_fairseq_file_comes_beside_the_weights(tmp_path: Path) -> None:
+    model = pretrained_model(encoder(), encoder(2))
+    found = load_weights(str(fairseq_file(tmp_path / "EAT.pt", model)))
+    assert_same(found.tensors, encoder())
+    assert_same(found.teacher, encoder(2))
     assert found.decoder.keys() == decoder_weights().keys()
-    without = fairseq_file(tmp_path / "tuned.pt", pretrained_model(encoder()))
-    with pytest.raises(StageError, match="holds no teacher"):
-        load_weights(str(without), teacher=True)
+    assert not load_weights(str(fairseq_file(tmp_path / "tuned.pt", pretrained_model(encoder())))).teacher
+    del model["_ema"]["blocks.1.mlp.fc1.weight"]
+    with pytest.raises(StageError, match=r"blocks\.1\.mlp\.fc1\.weight is missing"):
+        load_weights(str(fairseq_file(tmp_path / "torn.pt", model)))
 
 
 def test_fine_tuned_fairseq_file_loses_its_head(tmp_path: Path) -> None:
@@ -398,8 +400,6 @@ def test_truncated_safetensors_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StageError, match=r"model\.safetensors: can't be read as safetensors"):
         load_weights(str(path))
-    with pytest.raises(StageError, match="holds no teacher"):
-        load_weights(str(path), teacher=True)
 
 
 def changed_hub_file(path: Path, change: Mapping[str, Tensor | None]) -> Path:

@@ -24,10 +24,11 @@ from asd_daemon.judge.features.log_mel import eat_input
 from asd_trainer.networks.decoder import Decoder, unshuffle
 from asd_trainer.networks.eat import SIZES, Eat, EatSize, Layer
 from asd_trainer.networks.weights import load_weights
-from asd_trainer.pretrain.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
-from asd_trainer.pretrain.stage import Pretrainer, PretrainingTask, cut_piece, pretrain_encoder
+from asd_trainer.pretrain.objective import layer_targets, patch_deviation, teacher_decay, utterance_frame_losses
+from asd_trainer.pretrain.stage import COLLAPSED, Pretrainer, PretrainingTask, cut_piece, pretrain_encoder
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.recipe.pretraining import DecoderRecipe, MaskRecipe, PretrainRecipe, TeacherRecipe
+from asd_trainer.recipe.recipe import load_recipe
 from asd_trainer.training.interruption import Interrupted
 from rig.waiting import PATIENT_S
 
@@ -136,7 +137,22 @@ def test_loss_is_frame_plus_weighted_utterance_and_the_default_weight_is_one() -
     assert PretrainRecipe().utterance_weight == 1.0
     made = task()
     figures = made.model(**made.batch(0, 0, 1))
+    sequences = SETTINGS.batch_clips * SETTINGS.mask.clones
+    torch.testing.assert_close(figures["loss"], figures["frame_loss"] + 0.5 * sequences * figures["utterance_loss"])
+    mean = task(SETTINGS.model_copy(update={"utterance_reduction": "mean"}))
+    figures = mean.model(**mean.batch(0, 0, 1))
     torch.testing.assert_close(figures["loss"], figures["frame_loss"] + 0.5 * figures["utterance_loss"])
+
+
+def test_papers_step_weighs_the_utterance_as_the_released_code_does() -> None:
+    paper = load_recipe("paper").pretrain
+    settings = SETTINGS.model_copy(
+        update={name: getattr(paper, name) for name in ("utterance_weight", "utterance_reduction")}
+    )
+    made = task(settings)
+    figures = made.model(**made.batch(0, 0, 1))
+    sequences = settings.batch_clips * settings.mask.clones
+    torch.testing.assert_close(figures["loss"] - figures["frame_loss"], sequences * figures["utterance_loss"])
 
 
 def test_tokens_are_put_back_where_they_came_from() -> None:
@@ -258,11 +274,11 @@ def test_counters_say_what_is_masked_and_how_much_targets_and_predictions_vary()
     figures = made.model(**made.batch(0, 0, 1))
     assert float(figures["masked"]) == pytest.approx(1 - int(0.2 * 48) / 48)
     assert float(figures["teacher_decay"]) == pytest.approx(0.9)
-    assert 0.1 < float(figures["target_variance"]) < 2
+    assert 0.1 < float(figures["target_deviation"]) < 2
     rng = np.random.default_rng(13)
     tokens = rng.normal(size=(3, 7, 5))
-    assert float(patch_variance(torch.from_numpy(tokens))) == pytest.approx(
-        tokens.reshape(21, 5).var(axis=0, ddof=1).mean(), rel=1e-6
+    assert float(patch_deviation(torch.from_numpy(tokens))) == pytest.approx(
+        np.sqrt(tokens.reshape(21, 5).var(axis=0, ddof=1) + 1e-6).mean(), rel=1e-6
     )
 
 
@@ -279,7 +295,7 @@ def test_collapse_is_warned_of_once_and_again_only_after_recovery(caplog: pytest
         made.model(**batch)
         made.model(**batch)
         assert len(caplog.records) == 1
-        assert "prediction variance fell to 0 at step 6: the encoder is collapsing" in caplog.text
+        assert "prediction deviation fell to 0.001 at step 6: the encoder is collapsing" in caplog.text
         made.model.decoder.proj.weight.copy_(healthy)
         made.model(**batch)
         made.model.decoder.proj.weight.zero_()
@@ -391,6 +407,20 @@ def test_decoder_alone_leaves_the_encoder_as_it_came(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_teacher_that_came_with_the_weights_makes_the_first_targets(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 1})
+    averaged = {name: 2 * tensor for name, tensor in encoder(9).state_dict().items()}
+    pretrain_encoder(encoder(), log_mels(), settings, tmp_path, seed=7, fingerprint="clips", teacher=averaged)
+    first = json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0])
+    batch = task(settings).batch(0, 0, 1)
+    other = Eat(TINY)
+    other.load_state_dict(averaged)
+    with torch.no_grad():
+        expected, own = (patch_deviation(layer_targets(made.layers(batch["features"]))) for made in (other, encoder()))
+    assert first["target_deviation"] == pytest.approx(float(expected), rel=1e-4)
+    assert first["target_deviation"] != pytest.approx(float(own), rel=1e-3)
+
+
 def test_loss_falls_without_a_collapse_and_the_encoder_is_saved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -404,8 +434,10 @@ def test_loss_falls_without_a_collapse_and_the_encoder_is_saved(
     frame = [row["frame_loss"] for row in history]
     assert np.mean(frame[-10:]) < 0.7 * np.mean(frame[:10])
     # Predicting the mean of the targets would cost their variance times dim / √dim: the student does better than any constant.
-    assert np.mean(frame[-10:]) < 0.9 * np.mean([row["target_variance"] for row in history[-10:]]) * math.sqrt(TINY.dim)
-    assert min(row["prediction_variance"] for row in history[20:]) > 0.05
+    assert np.mean(frame[-10:]) < 0.9 * np.mean([row["target_deviation"] ** 2 for row in history[-10:]]) * math.sqrt(
+        TINY.dim
+    )
+    assert min(row["prediction_deviation"] for row in history[20:]) > 10 * COLLAPSED["prediction_deviation"]
     assert not caplog.records
     with pytest.raises(Exception, match="16 channels × 3 blocks is no size of EAT"):
         load_weights(str(tmp_path))

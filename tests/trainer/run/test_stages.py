@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_cached_features_are_those_of_the_clips_and_are_computed_once(table: Cli
     assert cache.stat().st_mtime_ns == before
     cached_log_mels(clips[1:], tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("name", ["my fan", "Lüfter", "-fan", "f" * 65, "fan\n"])
+def test_machine_that_no_bundle_takes_is_refused_before_anything_is_learned(
+    table: ClipTable, tmp_path: Path, name: str
+) -> None:
+    renamed = ClipTable(tuple(replace(clip, machine=name) for clip in table.clips))
+    with pytest.raises(DataSetError, match=r"can't go into a bundle: .*rename the folder"):
+        run_stages(tiny_recipe(), renamed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_class_is_refused_with_what_to_add(table: ClipTable, tmp_path: Path) -> None:

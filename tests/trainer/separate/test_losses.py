@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asd_daemon.errors import RecordingError
 from asd_trainer.networks.separator import SIZES, Separation, Separator, SeparatorSize
+from asd_trainer.recipe.recipe import load_recipe, shipped_recipes
 from asd_trainer.separate.losses import (
     CLAMP_DB,
     auxiliary_weight,
@@ -143,8 +144,17 @@ def test_loss_of_swapped_outputs_is_worse() -> None:
 
 
 def test_auxiliary_weight_fades_every_five_epochs_after_a_hundred() -> None:
-    assert [auxiliary_weight(epoch) for epoch in (0, 99)] == [0.4, 0.4]
-    assert [auxiliary_weight(epoch) for epoch in (100, 104, 105, 112)] == pytest.approx([0.32, 0.32, 0.256, 0.2048])
+    assert [auxiliary_weight(epoch, 200) for epoch in (0, 99)] == [0.4, 0.4]
+    assert [auxiliary_weight(epoch, 200) for epoch in (100, 104, 105, 112)] == pytest.approx(
+        [0.32, 0.32, 0.256, 0.2048]
+    )
+
+
+def test_auxiliary_heads_fade_within_the_steps_of_every_recipe() -> None:
+    for name in shipped_recipes():
+        steps = load_recipe(name).separate.steps
+        assert auxiliary_weight(steps // 2 - 1, steps) == 0.4
+        assert auxiliary_weight(steps - 1, steps) < 0.01
 
 
 def test_edge_size_on_one_mixture_overfits_beyond_25_db(overfitted: Separator) -> None:

@@ -166,7 +166,7 @@ def _evaluate_one(
     elif sheet is not None:
         write_evaluation(run, sheet)
     if submission is not None:
-        _write_submission(submission, scores, sheet, described)
+        _write_submission(submission, run, scores, sheet, described)
     if sheet is not None:
         print_evaluation(sheet, as_json=as_json)
 
@@ -196,12 +196,13 @@ def _compare(
 
 
 def _write_submission(
-    folder: Path, scores: RunScores, sheet: Scoresheet | None, description: Description | None
+    folder: Path, run: Path, scores: RunScores, sheet: Scoresheet | None, description: Description | None
 ) -> None:
+    from asd_trainer.evaluate.run_models import run_complexity
     from asd_trainer.evaluate.submission import write_submission
     from asd_trainer.evaluate.threshold import decide_sections
 
     sections = decide_sections(scores.test, scores.training)
     results = {name: result for name, result in (sheet.results if sheet else {}).items() if result.figures()}
-    paths = write_submission(folder, sections, results, description)
+    paths = write_submission(folder, sections, results, description, run_complexity(run))
     click.echo(f"{len(paths)} files of a submission written: {folder}", err=True)

@@ -17,6 +17,7 @@ name says that attributes are withheld (noAttribute) they are withheld: tables o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
+from asd_daemon.judge.bundle.manifest import MACHINE_NAME
 from asd_daemon.sound_file import printable
 from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.data.clip import Clip, MachineSection, Problem
@@ -40,6 +42,7 @@ __all__ = [
     "class_labels",
     "load_clip",
     "read_dataset",
+    "refuse_unfit_names",
     "training_clips",
 ]
 
@@ -135,6 +138,20 @@ def class_labels(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], tuple[str, .
 def _class_name(clip: Clip) -> str:
     unit = [clip.machine, *([str(clip.year)] if clip.year is not None else []), clip.section]
     return "/".join([*unit, clip.domain or "-", *(f"{name}={value}" for name, value in clip.attributes)])
+
+
+def refuse_unfit_names(table: ClipTable) -> None:
+    """Refuse machines that no bundle could hold by their names, before hours are spent on them.
+
+    Raises:
+        DataSetError: names the machine, its folder and what a name may hold.
+    """
+    for clip in table.select(split="train"):
+        if not re.fullmatch(MACHINE_NAME, clip.machine):
+            raise DataSetError(
+                f"{printable(clip.path.parent)}: machine {printable(clip.machine)!r} can't go into a bundle: a name is up to 64 letters "
+                "(A to Z), digits, '.', '_' and '-', the first a letter or a digit; rename the folder"
+            )
 
 
 def training_clips(table: ClipTable) -> tuple[Clip, ...]:

@@ -7,7 +7,6 @@ plain folders, which may be any sound by the million, headers alone.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,9 @@ from asd_daemon.errors import DataSetError, RecordingError
 from asd_daemon.hear.windows.quality import unfit_reason
 from asd_daemon.sound_file import SOUND_SUFFIXES, SoundFile, is_sound, printable
 from asd_daemon.waveform import LEAST_S, WINDOW_SAMPLES, read_waveform, refuse_low_rate
+from asd_trainer.data.attribute_table import AttributeTables
 from asd_trainer.data.clip import Clip, Problem
 from asd_trainer.data.naming import (
-    Attributes,
     ClipName,
     Domain,
     Label,
@@ -29,7 +28,6 @@ from asd_trainer.data.naming import (
     looks_like_dcase,
     parse_name,
     same_attributes,
-    table_attributes,
 )
 
 _SPLITS: dict[str, tuple[Split, Domain | None]] = {
@@ -41,7 +39,6 @@ _SPLITS: dict[str, tuple[Split, Domain | None]] = {
     "supplemental": ("supplemental", None),
 }
 _LABELLED: dict[str, Label] = {"normal": "normal", "abnormal": "anomaly", "anomaly": "anomaly"}
-_ATTRIBUTES_CSV = re.compile(r"attributes_\d+\.csv")
 _YEAR = re.compile(r"dcase_?(20\d\d)", re.IGNORECASE)
 _PLAIN_SECTION = "00"
 _HEADERS_AT_ONCE = 64  # files a thread checks before it takes the next
@@ -54,7 +51,7 @@ class Listing:
         self.problems: list[Problem] = []
         self._clips: list[Clip] = []
         self._seen: set[Path] = set()
-        self._tables: dict[Path, dict[str, Attributes]] = {}
+        self._tables = AttributeTables()
 
     def add_root(self, root: Path) -> None:
         """List what is below a folder.
@@ -85,6 +82,7 @@ class Listing:
         Clips that are to be judged, or that hold the place alone, stay though they are unfit (a test split has a score for each of its
         clips), and are named too.
         """
+        self.problems.extend(self._tables.problems(self._clips))
         chunks = [self._clips[i : i + _HEADERS_AT_ONCE] for i in range(0, len(self._clips), _HEADERS_AT_ONCE)]
         with ThreadPoolExecutor(thread_name_prefix="headers") as pool:
             found = [problem for chunk in pool.map(_problems, chunks) for problem in chunk]
@@ -143,9 +141,7 @@ class Listing:
     def _dcase_clips(
         self, sounds: Sequence[Path], machine: Path, split: Split, domain: Domain | None, renamed: bool
     ) -> None:
-        if machine not in self._tables:
-            self._tables[machine] = self._attributes(machine)
-        table = self._tables[machine]
+        table = self._tables.of(machine)
         year = year_of(machine)
         contradictions = []
         for path in sounds:
@@ -187,19 +183,6 @@ class Listing:
     def _plain(self, sounds: Sequence[Path], machine: str, split: Split, label: Label | None) -> None:
         for path in sounds:
             self._clips.append(Clip(path, machine, _PLAIN_SECTION, split, None, label, (), None, None))
-
-    def _attributes(self, machine: Path) -> dict[str, Attributes]:
-        """Rows of the machine's attributes_<section>.csv by bare file name: the first column may have a path and a suffix, or neither."""
-        found: dict[str, Attributes] = {}
-        for path in (machine / name for name in sorted(_names(machine)) if _ATTRIBUTES_CSV.fullmatch(name)):
-            try:
-                with path.open(encoding="utf-8-sig", newline="") as file:
-                    rows = list(csv.reader(file))
-            except (OSError, UnicodeDecodeError, csv.Error) as e:
-                self.problems.append(Problem(path, f"can't be read as csv: {e}"))
-                continue
-            found |= {_bare_stem(row[0]): table_attributes(row[1:]) for row in rows[1:] if row}
-        return found
 
     def _list(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Sub-folders and sound files of a folder, sorted, hidden ones left out."""
@@ -267,12 +250,6 @@ def _names(folder: Path) -> list[str]:
 
 def _is_sound(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SOUND_SUFFIXES
-
-
-def _bare_stem(cell: str) -> str:
-    name = re.split(r"[/\\]", cell.strip())[-1]
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in SOUND_SUFFIXES else name
 
 
 def year_of(machine: Path) -> int | None:

@@ -82,6 +82,11 @@ def looks_like_dcase(stem: str) -> bool:
     return stem.startswith("section_") or _OF_2020.match(stem) is not None
 
 
+def hides_attributes(text: str) -> bool:
+    """Whether a name, or the words at its end, says that attributes are withheld (noAttribute)."""
+    return any(word.lower().startswith(_HIDDEN) for word in text.split("_"))
+
+
 def same_attributes(a: Attributes, b: Attributes) -> bool:
     """Whether two lists say the same; numbers are compared as numbers, because tables lose trailing zeros."""
 
@@ -130,7 +135,7 @@ def _supplemental(stem: str) -> ClipName:
 def _attributes(text: str) -> tuple[Attributes, bool]:
     """Words in pairs of name and value; a last word without a value keeps an empty one."""
     words = [word for word in text.split("_") if word]
-    if any(word.lower().startswith(_HIDDEN) for word in words):
+    if hides_attributes(text):
         return (), True
     if len(words) % 2:
         words.append("")

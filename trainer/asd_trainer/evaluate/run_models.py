@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
+from asd_trainer.networks.complexity import Complexity, count, on_log_mels
 from asd_trainer.networks.embedder import Embedder, load_embedder
 from asd_trainer.networks.separator import Separator
 from asd_trainer.separate.losses import separate
@@ -44,6 +46,22 @@ class NetworkSeparator:
         """The machine's own sound float32 (160 000,) in a window of that length."""
         machine: F32 = separate(self._network, waveform)[0] if waveform.any() else waveform
         return machine
+
+
+def run_complexity(run: Path) -> Complexity:
+    """What a run's networks cost, averaged over 10 s windows: the embedder, and where it separates, separator and a second embedding.
+
+    Raises:
+        StageError: the run holds no trained embedder, or a separator that is begun and not done.
+    """
+    embedder = on_log_mels(load_embedder(run))
+    names = sorted({found.network for found in separated_machines(run).values()})
+    separators = [count(load_separator(run / "stages" / "separate" / name), SAMPLE_RATE_HZ, WINDOW_S) for name in names]
+    heard = 2 if separators else 1  # of one machine: its sound and what a separator makes of it
+    return Complexity(
+        embedder.parameters + sum(one.parameters for one in separators),
+        heard * embedder.macs_per_second + max((one.macs_per_second for one in separators), default=0.0),
+    )
 
 
 def run_extractor(run: Path, machine: str) -> tuple[FeatureExtractor, bool]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asd_daemon.errors import DataSetError, UsageError
+from asd_daemon.waveform import WINDOW_S
+from asd_trainer.data.fetch import FOLDERS
+from asd_trainer.data.naming import MisnamedError, parse_name
 
 if TYPE_CHECKING:
+    from asd_trainer.data.clip import Clip, MachineSection
     from asd_trainer.evaluate.backend import ScoredClip
     from asd_trainer.evaluate.evaluation import MachineResult
     from asd_trainer.evaluate.threshold import SectionDecisions
+    from asd_trainer.networks.complexity import Complexity
 
+EVALUATION_FOLDER = FOLDERS["eval"]
 PREFIXES = ("anomaly_score_", "decision_result_")
 _SECTION_NUMBER = re.compile(r"(\d+)$")
 
@@ -73,8 +79,10 @@ class Description(Entry):
     abbreviation: str = Field("asd-edge", max_length=10)
     authors: tuple[Author, ...] = ()
     system: SystemEntry = SystemEntry()
-    total_parameters: int | None = Field(None, ge=0)
-    macs: int | None = Field(None, ge=0, description="multiply-accumulates for ten seconds of sound")
+    total_parameters: int | None = Field(None, ge=0, description="of all networks; counted where it is not said")
+    macs: int | None = Field(
+        None, ge=0, description="multiply-accumulates for ten seconds of sound; counted where it is not said"
+    )
     external_datasets: tuple[Mapping[str, str], ...] = ()
     source_code: str | None = None
 
@@ -101,14 +109,17 @@ def write_submission(
     sections: Sequence[SectionDecisions],
     results: Mapping[str, MachineResult],
     description: Description | None = None,
+    complexity: Complexity | None = None,
 ) -> tuple[Path, ...]:
     """Write a submission's csv files and meta yaml.
 
     Args:
         folder: made if it is missing; files of the same names are replaced.
         sections: every section's test clips with scores and decisions.
-        results: of the development set, by machine (or machine_section), as fractions; empty for data without labels.
+        results: by machine (or machine_section), as fractions; empty for data without labels. Those of clips of an evaluation set stand
+            apart from those of the development set.
         description: who submits what; by default a nameless one to be filled in.
+        complexity: what the networks cost, where the description does not say it.
 
     Returns:
         The files written.
@@ -128,7 +139,9 @@ def write_submission(
             texts[name] = text
     if not texts:
         raise DataSetError("there are no test clips to submit")
-    meta = yaml.safe_dump(meta_data(description, results), sort_keys=False, allow_unicode=True)
+    held_back = {one.clip.unit for section in sections for one in section.scored if is_of_evaluation_set(one.clip)}
+    content = meta_data(description, results, held_back, complexity)
+    meta = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stale = sorted(p.name for p in folder.iterdir() if p.name.startswith(PREFIXES) and p.name not in texts)
@@ -143,9 +156,25 @@ def write_submission(
     return tuple(folder / name for name in (*texts, f"{description.label}.meta.yaml"))
 
 
-def meta_data(description: Description, results: Mapping[str, MachineResult]) -> dict[str, Any]:
-    """What the meta yaml holds: submission, system and results, the latter in percent."""
+def meta_data(
+    description: Description,
+    results: Mapping[str, MachineResult],
+    held_back: Collection[MachineSection] = (),
+    complexity: Complexity | None = None,
+) -> dict[str, Any]:
+    """What the meta yaml holds: submission, system and results, the latter in percent; those of units held back as an evaluation set."""
     said = description.model_dump(mode="json")
+    if complexity is not None:
+        counted = {
+            "total_parameters": complexity.parameters,
+            "macs": round(WINDOW_S * complexity.macs_per_second),
+        }
+        said |= {key: number for key, number in counted.items() if said[key] is None}
+    sets: dict[str, dict[str, dict[str, float]]] = {"development_dataset": {}}
+    for name, result in results.items():
+        of_set = "evaluation_dataset" if result.unit in held_back else "development_dataset"
+        figures = {figure: round(100 * value, 2) for figure, value in result.figures().items()}
+        sets.setdefault(of_set, {})[name] = figures
     return {
         "submission": {key: said[key] for key in ("label", "name", "abbreviation", "authors")},
         "system": {
@@ -154,13 +183,19 @@ def meta_data(description: Description, results: Mapping[str, MachineResult]) ->
             "external_datasets": said["external_datasets"],
             "source_code": said["source_code"],
         },
-        "results": {
-            "development_dataset": {
-                name: {figure: round(100 * value, 2) for figure, value in result.figures().items()}
-                for name, result in results.items()
-            }
-        },
+        "results": sets,
     }
+
+
+def is_of_evaluation_set(clip: Clip) -> bool:
+    """Whether a test clip was published without its label: it lies below eval_data, or its name is anonymous."""
+    if EVALUATION_FOLDER in clip.path.parts:
+        return True
+    try:
+        name = parse_name(clip.path.stem, "test")
+    except MisnamedError:
+        return False  # a plain folder: names mean nothing there
+    return name.label is None and not name.of_2020
 
 
 def _result_files(section: SectionDecisions) -> Iterator[tuple[str, str]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
-from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
-from asd_trainer.networks.complexity import count
+from asd_daemon.waveform import SAMPLE_RATE_HZ
+from asd_trainer.networks.complexity import count, on_log_mels
 from asd_trainer.networks.eat import SIZES
 from asd_trainer.networks.embedder import Embedder, EmbedderShape
 from asd_trainer.networks.separator import SIZES as SEPARATOR_SIZES
@@ -46,13 +44,9 @@ def embedder_cost(size: str) -> Network:
     """Cost of an embedder with the recipe's own pooling, over a 10 s window; counted on shapes alone, without memory for weights."""
     pooling = EmbeddingRecipe()
     with torch.device("meta"):
-        embedder = Embedder(EmbedderShape(SIZES[size], pooling.dimensions, pooling.attention_dim)).eval()
-        window = torch.empty(1, EAT_FRAMES, MEL_BINS)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        embedder(window)
-    macs = counter.get_total_flops() / 2
-    return Network("embedder", size, sum(p.numel() for p in embedder.parameters()), macs / WINDOW_S / 1e9)
+        embedder = Embedder(EmbedderShape(SIZES[size], pooling.dimensions, pooling.attention_dim))
+    cost = on_log_mels(embedder)
+    return Network("embedder", size, cost.parameters, cost.macs_per_second / 1e9)
 
 
 def separator_cost(size: str) -> Network:

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
+from asd_daemon.waveform import WINDOW_S
+
 _COUNTED_S = 1.0  # attention grows with the square of the length, so it has to be said; published figures count 1 s
 
 
@@ -31,9 +34,18 @@ def count(network: nn.Module, sample_rate_hz: int, seconds: float = _COUNTED_S) 
     Element-wise work (norms, gates, softmax) is not counted, as is usual. `seconds` is the length of the sound, over
     which the cost is averaged.
     """
+    return _count(network, (1, round(seconds * sample_rate_hz)), seconds)
+
+
+def on_log_mels(embedder: nn.Module) -> Complexity:
+    """Count a network that takes the log-mels (B, 1024, 128) of 10 s windows."""
+    return _count(embedder, (1, EAT_FRAMES, MEL_BINS), WINDOW_S)
+
+
+def _count(network: nn.Module, shape: tuple[int, ...], seconds: float) -> Complexity:
     on_paper = copy.deepcopy(network).to("meta").eval()
     parameters = sum(p.numel() for name, p in on_paper.named_parameters() if not name.startswith("auxiliary."))
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        on_paper(torch.zeros(1, round(seconds * sample_rate_hz), device="meta"))
+        on_paper(torch.zeros(shape, device="meta"))
     return Complexity(parameters, counter.get_total_flops() / 2 / seconds)

@@ -5,6 +5,7 @@ Owns the throw-away convolutions over the map of patches (EAT, arXiv 2401.03497,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_daemon.errors import SettingsError
-from asd_trainer.networks.eat import MEL_PATCHES, initialise_layers
+from asd_trainer.networks.eat import MEL_PATCHES
 from asd_trainer.recipe.pretraining import DecoderRecipe
 
 
@@ -30,8 +31,11 @@ class Decoder(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw fresh weights."""
-        initialise_layers(self, generator)
+        """Draw fresh weights and biases as torch does, which the released code leaves to it: uniform in ±1 / √(inputs of a unit)."""
+        for layer in (*self.convolutions, self.proj):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def load(self, released: Mapping[str, Tensor]) -> None:
         """Take the weights of a released decoder, `blocks.N.0.*` and `proj.*`.

@@ -22,6 +22,7 @@ PATCH = 16
 MEL_PATCHES = MEL_BINS // PATCH  # 8
 TIME_PATCHES = EAT_FRAMES // PATCH  # 64
 MLP_RATIO = 4
+MATRIX_DEVIATION = 0.02  # as in BERT (arXiv 1810.04805)
 NORM_EPSILON = 1e-6
 
 
@@ -170,9 +171,9 @@ class Eat(nn.Module):
         self.blocks = nn.ModuleList(Block(size.dim, size.heads) for _ in range(size.depth))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw fresh weights: Xavier-uniform matrices, zero biases, a standard normal class token (EAT)."""
+        """Draw fresh weights as the released code: N(0, 0.02²) matrices, Xavier-uniform patches, a standard normal class token."""
         nn.init.normal_(self.extra_tokens, generator=generator)
-        initialise_layers(self, generator)
+        initialise_layers(self, generator, MATRIX_DEVIATION)
 
     def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
         """Encode all patches, or only those at the indices `kept`, int64 (B, K); → (B, 1 + L or 1 + K, dim)."""
@@ -199,11 +200,17 @@ class Eat(nn.Module):
         return tokens
 
 
-def initialise_layers(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw Xavier-uniform weights (a convolution's as one flat matrix) and zero biases for every layer inside a module."""
+def initialise_layers(module: nn.Module, generator: torch.Generator, matrix_deviation: float | None = None) -> None:
+    """Draw fresh weights and zero biases for every layer inside a module.
+
+    Convolutions, each as one flat matrix, and matrices are Xavier-uniform; matrices normal where a deviation is given.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight.data.view(layer.weight.shape[0], -1), generator=generator)
+            if matrix_deviation is not None and isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=matrix_deviation, generator=generator)
+            else:
+                nn.init.xavier_uniform_(layer.weight.data.view(layer.weight.shape[0], -1), generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.LayerNorm):

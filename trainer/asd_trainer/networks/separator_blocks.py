@@ -84,11 +84,12 @@ class RelativePosition(nn.Module):
 class PositionAttention(nn.Module):
     """Multi-head self-attention whose keys carry a relative position: softmax((q·k + q·position) / √d) v."""
 
-    def __init__(self, features: int, heads: int) -> None:
+    def __init__(self, features: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.query_key_value = nn.Linear(features, 3 * features)
         self.output = nn.Linear(features, features)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, frames: Tensor, positions: Tensor) -> Tensor:
         """(B, L, F) and positions (2L − 1, F / heads) → (B, L, F)."""
@@ -100,7 +101,7 @@ class PositionAttention(nn.Module):
         # columns line up with j: the shift of Music Transformer (arXiv 1809.04281), for both directions.
         by_distance = (query @ positions.T).flatten(2)
         by_key = by_distance[..., L - 1 : L - 1 + L * (2 * L - 2)].view(B, self.heads, L, 2 * L - 2)[..., :L]
-        weight = torch.softmax(query @ key.transpose(2, 3) + by_key, dim=-1)
+        weight = self.dropout(torch.softmax(query @ key.transpose(2, 3) + by_key, dim=-1))
         mixed: Tensor = self.output((weight @ value).transpose(1, 2).reshape(B, L, width))
         return mixed
 
@@ -130,7 +131,7 @@ class GlobalBlock(nn.Module):
     def __init__(self, features: int, heads: int, dropout: float, layer_scale: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(features)
-        self.attention = PositionAttention(features, heads)
+        self.attention = PositionAttention(features, heads, dropout)
         self.scale = nn.Parameter(torch.full((features,), layer_scale))
         self.gate = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, features), nn.Sigmoid())
         self.dropout = nn.Dropout(dropout)
@@ -192,7 +193,7 @@ class CrossSourceBlock(nn.Module):
         shape = (folded // self.sources, self.sources, T, 3, self.heads, width // self.heads)
         query, key, value = self.query_key_value(self.norm(frames)).view(shape).unbind(3)  # each (B, J, T, heads, d)
         score = (query.unsqueeze(2) * key.unsqueeze(1)).sum(dim=-1, keepdim=True) * (width // self.heads) ** -0.5
-        weight = torch.softmax(score, dim=2)  # (B, J asking, J asked, T, heads, 1)
+        weight = self.dropout(torch.softmax(score, dim=2))  # (B, J asking, J asked, T, heads, 1)
         mixed = (weight * value.unsqueeze(1)).sum(dim=2).reshape(folded, T, width)
         out: Tensor = self.feed_forward(frames + self.scale * self.dropout(self.output(mixed)))
         return out

@@ -52,6 +52,8 @@ class EncoderWeights:
     tensors: Mapping[str, Tensor]
     decoder: Mapping[str, Tensor]
     """The pre-training decoder's as they are named in the file, without prefix; empty where the file has none."""
+    teacher: Mapping[str, Tensor]
+    """Those of the running average that makes pre-training's targets, as `tensors`; empty where the file has none."""
     file: Path
     digest: str
     """sha256 of the file."""
@@ -65,21 +67,18 @@ class EncoderWeights:
         return encoder
 
 
-def load_weights(source: str, *, teacher: bool = False, download: Download | None = None) -> EncoderWeights:
+def load_weights(source: str, *, download: Download | None = None) -> EncoderWeights:
     """Weights from a file or folder, or, where there is none of that name, from Hugging Face as `owner/name` or `owner/name@revision`.
 
     Args:
         source: a .safetensors file, a fairseq .pt file, a folder with one of them, or a repository.
-        teacher: take the running average that a fairseq checkpoint of pre-training keeps beside the weights.
         download: fetches a file of a repository; huggingface-hub by default.
 
     Raises:
         StageError: nothing there, not to be had, broken, incomplete or of another architecture; names file, key and shapes.
     """
     path = _located(source, download or download_from_hub)
-    named = (
-        _read_torch_file(path, teacher=teacher) if path.suffix in {".pt", ".pth"} else _read_safetensors(path, teacher)
-    )
+    named, averaged = _read_torch_file(path) if path.suffix in {".pt", ".pth"} else (_read_safetensors(path), {})
     tensors = {name: tensor for name, tensor in named.items() if not LEFT_OUT.match(name)}
     size = _find_size(path, tensors)
     expected = expected_shapes(size)
@@ -92,8 +91,9 @@ def load_weights(source: str, *, teacher: bool = False, download: Download | Non
     if foreign:
         log.warning("%s: left alone %s", path, _listed(foreign))
     kept = {name: _checked(path, name, tensors.get(name), shape) for name, shape in expected.items()}
+    teacher = {name: _checked(path, name, averaged.get(name), shape) for name, shape in expected.items() if averaged}
     decoder = {name.removeprefix(DECODER): tensor.float() for name, tensor in named.items() if name.startswith(DECODER)}
-    return EncoderWeights(size, kept, decoder, path, _digest(path), tuple(foreign))
+    return EncoderWeights(size, kept, decoder, teacher, path, _digest(path), tuple(foreign))
 
 
 def save_encoder(encoder: Eat, folder: Path) -> Path:
@@ -142,9 +142,7 @@ def _located(source: str, download: Download) -> Path:
     raise StageError(f"{source}: no such file, and no name of a repository such as {RELEASED[0]}")
 
 
-def _read_safetensors(path: Path, teacher: bool) -> dict[str, Tensor]:
-    if teacher:
-        raise StageError(f"{path}: holds no teacher; only a fairseq .pt file of pre-training does")
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {canonical_name(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
@@ -152,25 +150,18 @@ def _read_safetensors(path: Path, teacher: bool) -> dict[str, Tensor]:
         raise StageError(f"{path}: can't be read as safetensors ({e}); it may be truncated: download it again") from e
 
 
-def _read_torch_file(path: Path, *, teacher: bool) -> dict[str, Tensor]:
+def _read_torch_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The model's weights, and those of its teacher where it has one."""
     with TorchFile(path) as file:
         model = file.content.get("model") if isinstance(file.content, Mapping) else None
         if not isinstance(model, Mapping):
             raise StageError(f"{path}: has no `model` with weights; it is no checkpoint of fairseq")
-        if teacher:
-            model = _teacher_of(path, model)
-        return {canonical_name(key): file.read(value, key) for key, value in _stored(model) if not _needless(key)}
-
-
-def _teacher_of(path: Path, model: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The teacher's weights instead of the model's own, with the decoder, which has no teacher."""
-    teacher = next((value for key, value in model.items() if canonical_name(str(key)) == TEACHER), None)
-    if not isinstance(teacher, Mapping):
-        raise StageError(
-            f"{path}: model has no {TEACHER}, so it holds no teacher; it is a fine-tuned checkpoint or a stripped one"
+        teacher = next((value for key, value in model.items() if canonical_name(str(key)) == TEACHER), None)
+        own, averaged = (
+            {canonical_name(key): file.read(value, key) for key, value in _stored(one) if not _needless(key)}
+            for one in (model, teacher if isinstance(teacher, Mapping) else {})
         )
-    decoder = {key: value for key, value in _stored(model) if canonical_name(key).startswith(DECODER)}
-    return {**decoder, **teacher}
+        return own, averaged
 
 
 def _stored(model: Mapping[Any, Any]) -> Iterator[tuple[str, StoredTensor]]:

@@ -17,6 +17,8 @@ from asd_trainer.networks.decoder import pick
 from asd_trainer.networks.eat import Layer
 from asd_trainer.recipe.pretraining import TeacherRecipe
 
+DEVIATION_FLOOR = 1e-6
+
 
 class Losses(NamedTuple):
     """The two parts of the objective, float32 scalars."""
@@ -66,6 +68,9 @@ def teacher_decay(updates: int, settings: TeacherRecipe) -> float:
     return settings.decay + (settings.final_decay - settings.decay) * risen
 
 
-def patch_variance(tokens: Tensor) -> Tensor:
-    """Variance of a channel over all patches of a batch (…, dim), mean over channels; near 0 when the patches are all alike."""
-    return tokens.detach().float().flatten(0, -2).var(dim=0).mean()
+def patch_deviation(tokens: Tensor) -> Tensor:
+    """Deviation of a channel over all patches of a batch (…, dim), mean over channels; near 0.001 when the patches are all alike.
+
+    The released code's counter: √(variance + 1e-6).
+    """
+    return (tokens.detach().float().flatten(0, -2).var(dim=0) + DEVIATION_FLOOR).sqrt().mean()

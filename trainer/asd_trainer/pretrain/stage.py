@@ -23,7 +23,7 @@ from asd_trainer.networks.decoder import Decoder
 from asd_trainer.networks.eat import PATCH, Eat
 from asd_trainer.networks.weights import save_encoder
 from asd_trainer.pretrain.masks import draw_masks
-from asd_trainer.pretrain.objective import layer_targets, patch_variance, teacher_decay, utterance_frame_losses
+from asd_trainer.pretrain.objective import layer_targets, patch_deviation, teacher_decay, utterance_frame_losses
 from asd_trainer.recipe.pretraining import PretrainRecipe
 from asd_trainer.training.loop import even_share, train
 from asd_trainer.training.prefetch import PrefetchedTask
@@ -31,8 +31,8 @@ from asd_trainer.training.processes import processes
 
 log = logging.getLogger(__name__)
 
-COLLAPSED_VARIANCE = 0.01
-"""Below it, targets or predictions are as good as equal for all patches; at the start of a healthy run they lie around 0.1 to 1."""
+COLLAPSED = {"target_deviation": 0.1, "prediction_deviation": 0.01}
+"""Deviations below which targets or predictions are as good as equal for all patches: those at which the released code stops."""
 SILENCE_MARGIN = 1e-3  # nepers above the floor of the log-mel that still count as digital silence
 
 
@@ -70,7 +70,7 @@ class Pretrainer(nn.Module):
         self.student.requires_grad_(learns)
 
     def forward(
-        self, features: Tensor, kept: Tensor, masked: Tensor, noise_seeds: Tensor, step: Tensor
+        self, features: Tensor, kept: Tensor, masked: Tensor, noise_seeds: Tensor, step: Tensor, sequences: Tensor
     ) -> dict[str, Tensor]:
         """Loss and counters of a batch.
 
@@ -80,6 +80,7 @@ class Pretrainer(nn.Module):
             masked: the others, int64 (B, clones, M).
             noise_seeds: of the noise in the decoder's input, int64 (B,).
             step: updates done so far, int64 scalar. The teacher follows here, at the start of the step after an update.
+            sequences: masked clips of the step over all processes, whose gradients are averaged, int64 scalar.
         """
         self._average(int(step))
         kept, masked = kept.flatten(0, 1), masked.flatten(0, 1)  # (S, K), (S, M) with S = B · clones
@@ -90,16 +91,20 @@ class Pretrainer(nn.Module):
         predictions = self.decoder(tokens[:, 1:], kept, masked, noise)
         losses = utterance_frame_losses(predictions, tokens[:, 0], targets, masked)
         figures = {
-            "loss": losses.frame + self._settings.utterance_weight * losses.utterance,
+            "loss": losses.frame + self._utterance_share(int(sequences)) * losses.utterance,
             "frame_loss": losses.frame,
             "utterance_loss": losses.utterance,
-            "target_variance": patch_variance(targets),
-            "prediction_variance": patch_variance(predictions),
+            "target_deviation": patch_deviation(targets),
+            "prediction_deviation": patch_deviation(predictions),
             "teacher_decay": torch.tensor(teacher_decay(int(step), self._settings.teacher), device=features.device),
             "masked": torch.tensor(masked.shape[1] / (masked.shape[1] + kept.shape[1]), device=features.device),
         }
         self._watch(int(step), figures)
         return figures
+
+    def _utterance_share(self, sequences: int) -> float:
+        """Factor of the mean utterance loss."""
+        return self._settings.utterance_weight * (sequences if self._settings.utterance_reduction == "sum" else 1)
 
     def _average(self, updates: int) -> None:
         """Let the teacher follow the student, once after each update."""
@@ -129,10 +134,10 @@ class Pretrainer(nn.Module):
 
     def _watch(self, step: int, figures: dict[str, Tensor]) -> None:
         """Warn when targets or predictions turn into a constant, and again only after they have recovered."""
-        for name in ("target_variance", "prediction_variance"):
-            variance = float(figures[name])
+        for name, limit in COLLAPSED.items():
+            deviation = float(figures[name])
             # Predictions start near a constant: they are judged once the learning rate has had its time.
-            if variance >= COLLAPSED_VARIANCE or step < self._settings.optimiser.warmup_ratio * self._settings.steps:
+            if deviation >= limit or step < self._settings.optimiser.warmup_ratio * self._settings.steps:
                 self._collapsed.discard(name)
             elif name not in self._collapsed:
                 self._collapsed.add(name)
@@ -140,7 +145,7 @@ class Pretrainer(nn.Module):
                     "pretrain: %s fell to %.2g at step %d: the encoder is collapsing to a constant; lower "
                     "pretrain.optimiser.learning_rate or raise pretrain.teacher.decay",
                     name.replace("_", " "),
-                    variance,
+                    deviation,
                     step + 1,
                 )
 
@@ -196,6 +201,7 @@ class PretrainingTask:
             "masked": torch.from_numpy(masks.masked.reshape(B, clones, -1)[part]),
             "noise_seeds": torch.from_numpy(noise_seeds[part]),
             "step": torch.tensor(step if not self._stream else 0),
+            "sequences": torch.tensor(B * clones),
         }
 
 
@@ -223,6 +229,7 @@ def pretrain_encoder(
     seed: int,
     fingerprint: str,
     decoder: Mapping[str, Tensor] | None = None,
+    teacher: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Pre-train an encoder in place and leave encoder.safetensors and history.jsonl in the folder; goes on where it was stopped.
 
@@ -239,6 +246,7 @@ def pretrain_encoder(
         seed: of the run.
         fingerprint: names the data.
         decoder: weights that came with the encoder's; must be all that the recipe's decoder has, or none.
+        teacher: weights of the running average that came with the encoder's, which it goes on from; by default it starts as the encoder.
 
     Raises:
         SettingsError: the recipe's decoder does not fit the encoder or the weights.
@@ -248,6 +256,8 @@ def pretrain_encoder(
     model = Pretrainer(encoder, settings, torch.Generator().manual_seed(seed))
     if decoder:
         model.decoder.load(decoder)
+    if teacher:
+        model.teacher.load_state_dict(dict(teacher))
     alone, task = (
         PretrainingTask(model, log_mels, settings, seed=seed, fingerprint=fingerprint, decoder_alone=first)
         for first in (True, False)

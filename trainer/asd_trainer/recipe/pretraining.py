@@ -86,11 +86,17 @@ class PretrainRecipe(Section):
     utterance_weight: float = setting(
         1.0,
         "",
-        "Weight of the utterance loss (mean over masked clips) beside the frame loss (mean over masked patches); "
-        "the released code's sum over a batch corresponds to clones x clips of a device, 192 there.",
+        "Weight of the utterance loss beside the frame loss, which is a mean over masked patches.",
         title="Utterance weight",
         ge=0,
         le=100_000,
+    )
+    utterance_reduction: Literal["sum", "mean"] = setting(
+        "sum",
+        "",
+        "How the utterance losses of a step's masked clips (batch_clips x clones of them) become one: their sum, as in the released "
+        "code, or their mean.",
+        title="Utterance reduction",
     )
     mask: MaskRecipe = setting(MaskRecipe(), "", "Masks.", title="Masks")
     teacher: TeacherRecipe = setting(TeacherRecipe(), "", "Teacher.", title="Teacher")

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from asd_daemon.errors import DataSetError, SettingsError, StageError
 from asd_trainer.data.clip import Clip
-from asd_trainer.data.dataset import ClipTable
+from asd_trainer.data.dataset import ClipTable, refuse_unfit_names
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.classification import ClassificationTask, embedder_shape
 from asd_trainer.finetune.distillation import DistillationTask, distilled_embedder, load_teacher
@@ -81,6 +81,7 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         seed=recipe.seed,
         fingerprint=clips_digest(clips),
         decoder=weights.decoder if weights else None,
+        teacher=weights.teacher if weights else None,
     )
 
 
@@ -275,7 +276,11 @@ def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
 
     Weights that the encoder is to start from, and a teacher, are looked for before anything else is done, not hours later; of several
     processes, by the first, which leaves them in the cache of huggingface-hub for all.
+
+    Raises:
+        DataSetError: a machine has a name that no bundle takes; and what the stages raise.
     """
+    refuse_unfit_names(stage_table("finetune", recipe, table))
     if not processes().is_main_process:
         logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
     wanted = stages_of(recipe)

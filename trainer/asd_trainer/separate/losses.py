@@ -18,7 +18,7 @@ from asd_trainer.networks.separator import Separation, Separator
 CLAMP_DB = 30.0  # beyond it a better separation is not rewarded
 RESOLUTIONS_SAMPLES = (512, 2048)  # 32 ms as in the paper, and 128 ms, which tells the tones of a machine apart
 AUXILIARY_WEIGHT = 0.4
-_FIRST_FADING_EPOCH, _FADE_EVERY_EPOCHS, _FADE = 100, 5, 0.8
+_EPOCHS, _FIRST_FADING_EPOCH, _FADE_EVERY_EPOCHS, _FADE = 200, 100, 5, 0.8  # of the published training
 _TINY = 1e-8
 
 
@@ -47,8 +47,9 @@ def spectral_si_snr_db(estimate: Tensor, target: Tensor, frame_samples: int) -> 
     return si_snr_db(_magnitudes(estimate, frame_samples), _magnitudes(target, frame_samples))
 
 
-def auxiliary_weight(epoch: int) -> float:
-    """Share of the auxiliary heads in the loss of an epoch, counted from 0."""
+def auxiliary_weight(step: int, steps: int) -> float:
+    """Share of the auxiliary heads in the loss of a step of a training of so many, which stands for the 200 epochs of the paper's."""
+    epoch = step * _EPOCHS // steps
     fadings = max(0, epoch - _FIRST_FADING_EPOCH + _FADE_EVERY_EPOCHS) // _FADE_EVERY_EPOCHS
     return AUXILIARY_WEIGHT * _FADE**fadings
 

@@ -25,7 +25,6 @@ from asd_trainer.separate.mixtures import Material, MixtureRule, draw
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "separator.safetensors", "separator.json"
 AUXILIARY_EVERY_STEPS = 4  # a step with the heads costs two and a half times one without
-EPOCH_STEPS = 1000  # on-the-fly mixtures have no epoch of their own; the auxiliary heads fade by this one
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class SeparationTask:
         rng = np.random.default_rng((lesson.seed, step, rank))
         chosen = rng.integers(len(lesson.materials), size=max(1, lesson.batch_mixtures // world))
         examples = np.stack([draw(lesson.materials[int(one)], lesson.rule, rng) for one in chosen])
-        weight = auxiliary_weight(step // EPOCH_STEPS) if step % AUXILIARY_EVERY_STEPS == 0 else 0.0
+        weight = auxiliary_weight(step, lesson.steps) if step % AUXILIARY_EVERY_STEPS == 0 else 0.0
         return {"sources": torch.from_numpy(examples), "auxiliary": torch.tensor(weight)}
 
 
