@@ -19,6 +19,7 @@ from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import view_vectors
 from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.cli.program import main
+from asd_trainer.evaluate.back_ends import BACK_ENDS
 from asd_trainer.networks.embedder import load_embedder
 from rig.bundles import write_tiny_bundle
 from rig.recordings import write_recordings, write_trained_run
@@ -45,6 +46,26 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny", {"fan": 0.0, "pump": 2.0}).path
+
+
+def test_back_ends_and_ensembles_are_rows_beside_the_nearest_neighbour(runs: tuple[Path, Path], bundle: Path) -> None:
+    rows = json.loads(invoke("evaluate", runs[0], "--ablation", "--json", "--threads", "1").stdout)["runs"]
+    assert [row["run"] for row in rows] == [*BACK_ENDS, "auto", "least of all"]
+    alone = json.loads(invoke("evaluate", runs[0], "--json", "--threads", "1").stdout)
+    assert rows[0]["omega"]["value"] == alone["omega"]
+    local = json.loads(invoke("evaluate", runs[0], "--back-end", "local", "--json", "--threads", "1").stdout)
+    assert local["omega"] == rows[1]["omega"]["value"]
+    joined = json.loads(invoke("evaluate", *runs, "--ensemble", "--json", "--threads", "1").stdout)["runs"]
+    assert [row["run"] for row in joined] == [*map(str, runs), "ensemble"]
+    assert joined[2]["omega"]["value"] == joined[0]["omega"]["value"]  # the same weights twice
+    for words, told in {
+        ("--back-end", "auto", "--back-end", "local"): "auto: chooses one by itself",
+        ("--back-end", "local", "--score", "views"): "--score views has its own",
+        ("--ensemble",): "name at least two",
+        ("--ablation", "--submission", "out"): "of one run folder, alone",
+    }.items():
+        assert told in invoke("evaluate", runs[0], *words, "--threads", "1", code=2).stderr
+    assert "is a bundle" in invoke("evaluate", runs[0], bundle, "--back-end", "local", code=2).stderr
 
 
 def test_runs_and_a_bundle_stand_in_one_table(runs: tuple[Path, Path], bundle: Path) -> None:

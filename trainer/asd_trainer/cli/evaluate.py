@@ -17,6 +17,7 @@ from asd_daemon.errors import UsageError
 from asd_trainer.cli.options import Data, Json, with_threads
 from asd_trainer.cli.scoring import (
     SEED,
+    BackEnd,
     Channels,
     FarWeight,
     Labels,
@@ -64,6 +65,15 @@ if TYPE_CHECKING:
 @click.option(
     "--csv", "as_csv", is_flag=True, help="Print CSV: a line a run, machine and figure, with intervals and gains."
 )
+@BackEnd
+@click.option(
+    "--ensemble", is_flag=True, help="Of several RUNs also the mean of their standardised scores, as one more row."
+)
+@click.option(
+    "--ablation",
+    is_flag=True,
+    help="One RUN by every back end, by what its normal clips choose, and by the least of all: a row each beside the nearest neighbour.",
+)
 @with_threads
 def evaluate(
     runs: Sequence[Path],
@@ -78,6 +88,9 @@ def evaluate(
     description: Path | None,
     as_json: bool,
     as_csv: bool,
+    back_ends: Sequence[str],
+    ensemble: bool,
+    ablation: bool,
 ) -> None:
     """Score the test clips with each RUN and print the official figures of each year: AUC (source, target), pAUC and Ω.
 
@@ -94,22 +107,39 @@ def evaluate(
       asd-train evaluate runs/a runs/b runs/c --csv > table.csv
       asd-train evaluate runs/a --against runs/b
       asd-train evaluate runs/a --score views
+      asd-train evaluate runs/a --back-end auto
+      asd-train evaluate runs/a --ablation
+      asd-train evaluate runs/seed0 runs/seed1 --ensemble
       asd-train evaluate runs/a --data data/dcase2026t2 --score residual --far-weight 0.3
       asd-train evaluate runs/a --data data/dcase2025t2/eval_data --labels eval_data_list_2025.csv --submission out
     """
     from asd_trainer.evaluate.submission import read_description
 
-    _check_words(runs, against, submission, description, as_json=as_json, as_csv=as_csv)
+    _check_words(
+        runs, against, submission, description, as_json=as_json, as_csv=as_csv, ensemble=ensemble, ablation=ablation
+    )
     described = read_description(description) if description is not None else None
     two = two_microphones(scoring, channels, far_weight)
     table = labelled_table(runs, roots, labels)
+    if ablation:
+        found = _ablation(runs[0], table, separating)
+        _compare((), found, table, as_json=as_json, as_csv=as_csv)
+        return
     if len(runs) > 1 or as_csv:
-        found = {str(run): scores_of_path(run, table, scoring, separating, two) for run in runs}
+        found = {str(run): scores_of_path(run, table, scoring, separating, two, back_ends) for run in runs}
+        if ensemble:
+            from asd_trainer.evaluate.ensemble import joined
+
+            found["ensemble"] = joined(found)
         _compare(runs, found, table, as_json=as_json, as_csv=as_csv)
         return
     (run,) = runs
-    scores = scores_of_path(run, table, scoring, separating, two)
-    other = (str(against), scores_of_path(against, table, scoring, separating, two)) if against is not None else None
+    scores = scores_of_path(run, table, scoring, separating, two, back_ends)
+    other = (
+        (str(against), scores_of_path(against, table, scoring, separating, two, back_ends))
+        if against is not None
+        else None
+    )
     _evaluate_one(run, scores, other, table, submission, described, as_json=as_json)
 
 
@@ -121,6 +151,8 @@ def _check_words(
     *,
     as_json: bool,
     as_csv: bool,
+    ensemble: bool,
+    ablation: bool,
 ) -> None:
     """Refuse options that don't fit together.
 
@@ -131,6 +163,10 @@ def _check_words(
 
     if description is not None and submission is None:
         raise UsageError("--description: is for the files of --submission DIR; give that too")
+    if ensemble and (len(runs) < 2 or any(map(is_bundle, runs))):
+        raise UsageError("--ensemble: joins the scores of run folders: name at least two, and no bundle")
+    if ablation and (len(runs) > 1 or is_bundle(runs[0]) or submission is not None or against is not None or ensemble):
+        raise UsageError("--ablation: is of one run folder, alone")
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of the same: give one of them")
     if against is not None and (len(runs) > 1 or as_csv):
@@ -171,6 +207,15 @@ def _evaluate_one(
         print_evaluation(sheet, as_json=as_json)
 
 
+def _ablation(run: Path, table: ClipTable, separating: Separating) -> dict[str, RunScores]:
+    """A run's scores by each back end alone, by the chosen ones and by all together; the nearest neighbour first."""
+    from asd_trainer.evaluate.back_ends import BACK_ENDS
+
+    rows: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in BACK_ENDS}
+    rows |= {"auto": ("auto",), "least of all": tuple(BACK_ENDS)}
+    return {name: scores_of_path(run, table, "nearest", separating, None, kinds) for name, kinds in rows.items()}
+
+
 def _compare(
     runs: Sequence[Path], found: dict[str, RunScores], table: ClipTable, *, as_json: bool, as_csv: bool
 ) -> None:
@@ -183,8 +228,8 @@ def _compare(
 
     alone = {f"{name} {NEAR_ALONE}": one.near_alone.test for name, one in found.items() if one.near_alone is not None}
     compared = compare({name: one.test for name, one in found.items()} | alone, np.random.default_rng(SEED))
-    for run, scores in zip(runs, found.values(), strict=True):
-        sheet = sheet_of(scores, None, table)
+    for run in runs:
+        sheet = sheet_of(found[str(run)], None, table)
         if sheet is not None and not is_bundle(run):
             write_evaluation(run, sheet)
     if as_json:

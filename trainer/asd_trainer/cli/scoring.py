@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from asd_trainer.cli.options import read_table, remembered_data
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.evaluate.back_ends import BackEnds
     from asd_trainer.evaluate.backend import RunScores, Scoring
     from asd_trainer.evaluate.residual import TwoMicrophones
     from asd_trainer.evaluate.scoresheet import Scoresheet
@@ -67,6 +68,16 @@ FarWeight = click.option(
 )
 
 
+BackEnd = click.option(
+    "--back-end",
+    "back_ends",
+    multiple=True,
+    type=click.Choice(["nearest", "local", "variance", "domain", "mahalanobis", "principal", "auto"]),
+    help="With --score nearest: what an embedding is judged by instead. Given several times, the least standardised score counts; auto: "
+    "what each machine's normal clips choose.  [default: the recipe's evaluate.back_ends]",
+)
+
+
 def two_microphones(scoring: Scoring, channels: str | None, far_weight: float | None) -> TwoMicrophones:
     """How residuals are made, from what was said on the command line.
 
@@ -106,13 +117,22 @@ def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence
 
 
 def scores_of_path(
-    path: Path, table: ClipTable, scoring: Scoring, separating: Separating, two: TwoMicrophones | None = None
+    path: Path,
+    table: ClipTable,
+    scoring: Scoring,
+    separating: Separating,
+    two: TwoMicrophones | None = None,
+    back_ends: Sequence[str] = (),
 ) -> RunScores:
     """Scores of the test clips by a run folder or a bundle."""
     from asd_trainer.evaluate.bundle_scores import is_bundle, score_bundle
 
     if not is_bundle(path):
-        return scores_of_run(path, table, scoring, separating, two)
+        return scores_of_run(path, table, scoring, separating, two, back_ends)
+    if back_ends:
+        raise UsageError(
+            f"--back-end {back_ends[0]}: is for run folders; {path} is a bundle, which judges as it listens"
+        )
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_trainer.training.progress import counted
 
@@ -126,14 +146,47 @@ def scores_of_run(
     scoring: Scoring = "nearest",
     separating: Separating = "auto",
     two: TwoMicrophones | None = None,
+    back_ends: Sequence[str] = (),
 ) -> RunScores:
-    """Scores of the test clips by a run folder."""
+    """Scores of the test clips by a run folder.
+
+    Raises:
+        UsageError: back ends for another kind of score, or auto beside others.
+    """
     from asd_trainer.evaluate.backend import score_run
     from asd_trainer.evaluate.residual import TwoMicrophones
     from asd_trainer.training.progress import counted
 
+    judged_by = said_back_ends(run, back_ends, scoring)
     with counted(f"embed for {run.name}", "clips") as progress:
-        return score_run(run, table, progress, scoring=scoring, separating=separating, two=two or TwoMicrophones())
+        return score_run(
+            run,
+            table,
+            progress,
+            scoring=scoring,
+            separating=separating,
+            two=two or TwoMicrophones(),
+            back_ends=judged_by,
+        )
+
+
+def said_back_ends(run: Path, names: Sequence[str], scoring: Scoring) -> BackEnds:
+    """The back ends that were named, with the recipe's neighbours; where none was, the recipe's.
+
+    Raises:
+        UsageError: they are for another kind of score, or auto stands beside others.
+    """
+    from asd_trainer.evaluate.back_ends import NEAREST, BackEnds
+    from asd_trainer.evaluate.backend import recipe_back_ends
+
+    if not names:
+        return recipe_back_ends(run) if scoring == "nearest" else NEAREST
+    if scoring != "nearest":
+        raise UsageError(f"--back-end {names[0]}: is for --score nearest; --score {scoring} has its own")
+    if "auto" in names and len(names) > 1:
+        raise UsageError("--back-end auto: chooses one by itself: give it alone")
+    kinds: Any = tuple(dict.fromkeys(names))
+    return BackEnds(kinds, recipe_back_ends(run).neighbours)
 
 
 def sheet_of(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.scoring.scorer import SEPARATED
-from asd_trainer.data.clip import MachineSection
+from asd_trainer.data.clip import MachineSection, unit_words
 from asd_trainer.data.dataset import Clip, ClipTable, training_clips
+from asd_trainer.evaluate.back_ends import NEAREST, BackEnd, BackEnds, Bank
 from asd_trainer.evaluate.embeddings import embed_clips, run_embeddings
 from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
 from asd_trainer.separate.stage import separated_twins
+from asd_trainer.training.run_folder import read_run_recipe
 
 __all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
 
@@ -57,6 +59,8 @@ class RunScores:
     """Machines whose score has the distance of the separated sound in it; of fused views, those with it among their views."""
     views: Mapping[str, Mapping[str, float]] | None = None
     """Weights of each unit's views; None where the nearest neighbour is the score."""
+    back_ends: Mapping[str, tuple[BackEnd, ...]] | None = None
+    """The back ends by which each unit was judged; None where it was the nearest neighbour alone."""
     near_alone: RunScores | None = None
     """Of residuals: the scores of the near microphone alone, which they are compared with."""
 
@@ -69,6 +73,7 @@ def score_run(
     scoring: Scoring = "nearest",
     separating: Separating = "auto",
     two: TwoMicrophones = TwoMicrophones(),  # noqa: B008  frozen
+    back_ends: BackEnds = NEAREST,
 ) -> RunScores:
     """Score every test clip against the normal training clips of its machine, year and section.
 
@@ -84,6 +89,7 @@ def score_run(
             microphone's embedding has beyond the far one's.
         separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips, always or never.
         two: of residuals: the microphones' channels and the far one's weight.
+        back_ends: what judges the embeddings; by default the nearest neighbour.
 
     Raises:
         SettingsError: the far microphone's weight is out of range.
@@ -118,8 +124,8 @@ def score_run(
     twins = separated_twins(run, [clip for clip in (*train, *test) if clip.machine in helped])
     separated = {one.clip: one.machine for one in twins if one is not None}
     alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
-    scores = scores_of(train, test, heard, Separated(tuple(separated), alone) if alone is not None else None)
-    return replace(scores, separated=helped)
+    twin = Separated(tuple(separated), alone) if alone is not None else None
+    return replace(scores_of(train, test, heard, twin, back_ends), separated=helped)
 
 
 def _by_views(run: Path, train: Sequence[Clip], test: Sequence[Clip], heard: F32) -> RunScores:
@@ -161,26 +167,66 @@ class Separated:
 
 
 def scores_of(
-    train: Sequence[Clip], test: Sequence[Clip], embeddings: F32, separated: Separated | None = None
+    train: Sequence[Clip],
+    test: Sequence[Clip],
+    embeddings: F32,
+    separated: Separated | None = None,
+    back_ends: BackEnds = NEAREST,
 ) -> RunScores:
     """Scores from embeddings (N, D) of the training clips followed by the test clips.
 
-    Where machines were separated, the distance of the separated sound to that of the training clips is added, as on the edge.
+    Where machines were separated, the score of the separated sound among that of the training clips is added, as on the edge.
     """
     clips = (*train, *test)
-    scores = np.concatenate(_distances(train, test, embeddings))
+    used: dict[str, tuple[BackEnd, ...]] = {}
+    scores = np.concatenate(_judged(train, test, embeddings, back_ends, used))
     if separated is not None:
         row = {clip: number for number, clip in enumerate(separated.clips)}
         own_train, own_test = ([clip for clip in part if clip in row] for part in (train, test))
         alone = separated.embeddings[[row[clip] for clip in (*own_train, *own_test)]]
         at = [number for number, clip in enumerate(clips) if clip in row]
-        scores[at] += np.concatenate(_distances(own_train, own_test, alone))
+        scores[at] += np.concatenate(_judged(own_train, own_test, alone, back_ends, {}))
     scored = [ScoredClip(clip, float(score)) for clip, score in zip(clips, scores, strict=True)]
     return RunScores(
         test=tuple(scored[len(train) :]),
         training=tuple(one for one in scored[: len(train)] if not np.isnan(one.score)),
         embeddings=_by_machine(clips, embeddings),
+        back_ends=used or None,
     )
+
+
+def _judged(
+    train: Sequence[Clip],
+    test: Sequence[Clip],
+    embeddings: F32,
+    back_ends: BackEnds,
+    used: dict[str, tuple[BackEnd, ...]],
+) -> tuple[F64, F64]:
+    """Scores of the training clips, each left out of its bank, and of the test clips; what judged each unit is put into `used`."""
+    if back_ends == NEAREST:
+        return _distances(train, test, embeddings)
+    judging = back_ends.judging()
+    rows, tested = _rows(train), _rows(test)
+    domains = np.array([clip.domain == "target" for clip in train], np.int64)
+    left_out, scores = np.empty(len(train)), np.empty(len(test))
+    for unit in sorted({*rows, *tested}):
+        beside = [other for other in rows if (other.machine, other.year) == (unit.machine, unit.year)]
+        own = rows[unit] if unit in rows else np.concatenate([rows[other] for other in beside])
+        foreign = np.flatnonzero([clip.machine != unit.machine for clip in train])
+        queries = embeddings[len(train) + tested[unit]] if unit in tested else embeddings[:0]
+        found = judging(Bank(embeddings[own], domains[own]), queries, embeddings[foreign])
+        if unit in rows:
+            left_out[own] = found.held_out
+        if unit in tested:
+            scores[tested[unit]] = found.queries
+        used["_".join(unit_words(unit, tested, "section_"))] = found.chosen
+    return left_out, scores
+
+
+def recipe_back_ends(run: Path) -> BackEnds:
+    """The back ends that a run's recipe says (`evaluate.back_ends`, `evaluate.neighbours`)."""
+    settings = read_run_recipe(run).evaluate
+    return BackEnds(settings.back_ends, settings.neighbours)
 
 
 def _distances(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> tuple[F64, F64]:

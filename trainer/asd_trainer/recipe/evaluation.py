@@ -5,7 +5,7 @@ Owns the keys with their units, bounds and sentences. It scores nothing.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -20,9 +20,31 @@ def _two(channels: tuple[int, int]) -> tuple[int, int]:
     return channels
 
 
-class EvaluateRecipe(Section):
-    """Scores of recordings of two microphones, `asd-train evaluate --score residual`."""
+BackEndName = Literal["nearest", "local", "variance", "domain", "mahalanobis", "principal", "auto"]
 
+
+def _back_ends(names: tuple[BackEndName, ...]) -> tuple[BackEndName, ...]:
+    if not names or len(set(names)) < len(names):
+        raise ValueError("name at least one, and none twice")
+    if "auto" in names and len(names) > 1:
+        raise ValueError("auto chooses one by itself: name it alone")
+    return names
+
+
+class EvaluateRecipe(Section):
+    """How `asd-train evaluate` scores a run's embeddings."""
+
+    back_ends: Annotated[tuple[BackEndName, ...], AfterValidator(_back_ends)] = setting(
+        ("nearest",),
+        "",
+        "What an embedding is judged by: the nearest normal one (paper, section 2.3); the same over its local density, less a part of it "
+        "that makes normal scores vary least, or over the scale of its domain; Mahalanobis distance; what principal components leave. Of "
+        "several the least standardised one counts; auto: what each machine's normal clips choose.",
+        title="Back ends",
+    )
+    neighbours: int = setting(
+        8, "clips", "Other normal clips that a local density is taken from.", title="Neighbours", ge=1, le=256
+    )
     far_weight: float = setting(
         0.5,
         "",
