@@ -16,6 +16,7 @@ from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, training_clips
 from asd_trainer.data.features import cached_log_mels
 from asd_trainer.finetune.background import Background, noise_choices, noise_recordings
+from asd_trainer.finetune.pseudo_attributes import with_pseudo_attributes
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.stage import finetuning_clips
 from asd_trainer.training.processes import processes
@@ -35,6 +36,8 @@ class TrainingSet:
 def training_set(recipe: Recipe, table: ClipTable, folder: Path) -> TrainingSet:
     """All that the stage of this folder learns from: original, separated and synthetic clips, and noise.
 
+    Where the recipe asks for pseudo-attributes the clips bear them.
+
     Raises:
         DataSetError: there is no normal training clip, or nothing to mix in.
         StageError: a stage that the recipe asks for is not done, or the cache can't be written.
@@ -43,11 +46,15 @@ def training_set(recipe: Recipe, table: ClipTable, folder: Path) -> TrainingSet:
     noises = background_noises(recipe, table)
     clips = finetuning_clips(recipe, table, folder.parents[1])
     log_mels = run_log_mels(clips, folder)
+    named = clips
+    if recipe.finetune.pseudo_attributes:
+        originals = len(training_clips(table))
+        named = with_pseudo_attributes(clips, log_mels, originals, recipe.finetune.pseudo_attributes)
     if not noises:
-        return TrainingSet(clips, log_mels, None)
+        return TrainingSet(named, log_mels, None)
     learned = clips[: len(noises)] == noises  # recordings that are learned from, whose features are there
     noise_log_mels = log_mels if learned else run_log_mels(noises, folder)
-    return TrainingSet(clips, log_mels, Background(noises, noise_log_mels, noise_choices(clips, noises)))
+    return TrainingSet(named, log_mels, Background(noises, noise_log_mels, noise_choices(clips, noises)))
 
 
 def background_noises(recipe: Recipe, table: ClipTable) -> tuple[Clip, ...]:

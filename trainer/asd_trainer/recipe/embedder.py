@@ -5,7 +5,9 @@ Owns the keys with their units, bounds and sentences. It trains nothing.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from asd_trainer.recipe.keys import OptimiserRecipe, Section, setting
 from asd_trainer.recipe.separation import Span
@@ -106,6 +108,12 @@ class FinetuneRecipe(Section):
         "",
         "Learn from separated clips beside the original ones, where the run separates.",
         title="Separated clips",
+    )
+    pseudo_attributes: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = setting(
+        0,
+        "clusters",
+        "Clusters by sound that take the place of attributes where a machine's domain has none; auto: as many as lie apart; 0: none.",
+        title="Pseudo-attributes",
     )
     arcface: ArcFaceRecipe = setting(ArcFaceRecipe(), "", "The loss.", title="ArcFace")
     augment: AugmentRecipe = setting(AugmentRecipe(), "", "Augmentation.", title="Augmentation")
