@@ -34,7 +34,7 @@ class EmbedderAccuracy:
 
         Args:
             fp32: the unquantised file.
-            features: float32 (N, 1024, 128), N ≥ 4 normal clips.
+            features: float32 (N, 1024, 128) or (N, 160 000), N ≥ 4 normal clips.
             dim: size of the embedding.
             budget: what must hold.
         """
@@ -45,7 +45,7 @@ class EmbedderAccuracy:
 
     @property
     def inputs(self) -> Sequence[F32]:
-        """(1, 1024, 128) each."""
+        """One clip each, with its batch axis."""
         return [one[None] for one in self._features]
 
     def open(self, file: Path) -> EmbedderSession:

@@ -44,7 +44,7 @@ from asd_export.model_card import Learning, write_card
 from asd_export.models import MeasuredModel, ModelExporter
 from asd_export.quantize import Budget
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
-from asd_trainer.networks.embedder import Embedder
+from asd_trainer.networks.embedder import AnyEmbedder
 from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
@@ -76,7 +76,7 @@ class ExportReport:
 
 
 def export_run(
-    embedder: Embedder | None,
+    embedder: AnyEmbedder | None,
     table: ClipTable,
     target: Path,
     *,
@@ -164,7 +164,7 @@ class _Making:
     split: TestSplit | None
     learning: Learning | None
 
-    def build(self, embedder: Embedder | None, separator: Separator | None) -> ExportReport:
+    def build(self, embedder: AnyEmbedder | None, separator: Separator | None) -> ExportReport:
         """Write everything into the folder, and verify it."""
         unread: list[str] = []
         made = self._models(embedder, separator, unread) if embedder is not None else _Models()
@@ -194,7 +194,7 @@ class _Making:
         self_test(bundle := load_bundle(self.folder))
         return ExportReport(bundle, made.embedder_tried, made.separator_tried, machines, tuple(dict.fromkeys(unread)))
 
-    def _models(self, embedder: Embedder, separator: Separator | None, unread: list[str]) -> _Models:
+    def _models(self, embedder: AnyEmbedder, separator: Separator | None, unread: list[str]) -> _Models:
         """Write the models into the folder, and open them."""
         workshop = ModelExporter(self.folder, self.fp32, self.budget, self.split, unread, self.progress)
         windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)

@@ -20,7 +20,7 @@ from asd_daemon.judge.scoring.scorer import EmbedderSession
 
 F32 = NDArray[np.float32]
 
-INPUT = "features"
+INPUTS = {3: "features", 2: "waveform"}  # by the number of axes
 OUTPUT = "embedding"
 # float32 sums in another order; a wrong graph differs by 1e-2 and more
 MAX_DIFFERENCE = 1e-4
@@ -30,9 +30,9 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
     """Write the embedder as an ONNX graph with a free batch axis and compare it with torch.
 
     Args:
-        network: in evaluation mode; (B, 1024, 128) float32 → (B, D) of unit length.
+        network: in evaluation mode; (B, 1024, 128) or (B, 160 000) float32 → (B, D) of unit length.
         file: where to write; nothing is left there when the comparison fails.
-        features: float32 (N, 1024, 128), N ≥ 2 real clips to compare on.
+        features: float32 (N, 1024, 128) or (N, 160 000), N ≥ 2 real clips to compare on.
 
     Returns:
         the largest absolute difference of any component of any embedding.
@@ -49,7 +49,7 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
             (sample,),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT],
+            input_names=[INPUTS[features.ndim]],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
         )
@@ -80,7 +80,7 @@ def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def compare(network: torch.nn.Module, file: Path, features: F32) -> float:
-    """The largest absolute difference between torch's embeddings and those of an ONNX file, over clips (N, 1024, 128)."""
+    """The largest absolute difference between torch's embeddings and those of an ONNX file, over clips (N, …)."""
     with torch.inference_mode():
         expected = np.concatenate([network(torch.from_numpy(f[None])).numpy() for f in features])  # (N, D)
     session = EmbedderSession(file, ModelEntry(file=file.name, precision="fp32", dim=expected.shape[1]))

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.judge.bundle.bundle import ModelEntry, SeparatorEntry
-from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, window_features
+from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, embedder_input
 from asd_export.accuracy import EmbedderAccuracy, SeparatorAccuracy
 from asd_export.graphs import export_embedder
 from asd_export.held_out import TestSplit
 from asd_export.indexes import Progress
 from asd_export.quantize import Budget, Candidate, Omegas, quantize
 from asd_export.separators import export_separator
-from asd_trainer.networks.embedder import Embedder
+from asd_trainer.evaluate.run_models import NetworkEmbedder
+from asd_trainer.networks.embedder import AnyEmbedder
 from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
@@ -57,29 +58,30 @@ class ModelExporter:
     """Clips that can't be read are added here."""
     progress: Progress
 
-    def embedder(self, network: Embedder, windows: Sequence[F32]) -> tuple[ModelEntry, ModelEntry, MeasuredModel]:
+    def embedder(self, network: AnyEmbedder, windows: Sequence[F32]) -> tuple[ModelEntry, ModelEntry, MeasuredModel]:
         """Write embedder.fp32.onnx, and embedder.onnx where int8 is wanted: the one that listens, its fp32 twin, what was tried.
 
         Raises:
             ExportError: ONNX differs from torch, or no int8 model holds its budget.
         """
-        features = np.stack([window_features(window) for window in windows])  # (N, 1024, 128)
-        dim = network.shape.dimensions
+        hears = NetworkEmbedder(network)
+        heard = np.concatenate([embedder_input(hears, window) for window in windows])  # (N, 1024, 128) or (N, 160 000)
+        dim = network.dimensions
         twin = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
         self.progress("graph", 0, 1)
-        difference = export_embedder(network, self.folder / twin.file, features)
+        difference = export_embedder(network, self.folder / twin.file, heard)
         self.progress("graph", 1, 1)
         if self.fp32:
             return twin, twin, MeasuredModel(difference)
         entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim)
-        yardstick = EmbedderAccuracy(self.folder / twin.file, features, dim, self.budget)
+        yardstick = EmbedderAccuracy(self.folder / twin.file, heard, dim, self.budget)
 
         def listener(files: Mapping[str, Path]) -> Callable[[F32], Mapping[str, F32]]:
             sessions = {way: yardstick.open(file) for way, file in files.items()}
 
             def hear(window: F32) -> Mapping[str, F32]:
-                features = window_features(window)[None]
-                return {way: session.embed(features) for way, session in sessions.items()}
+                sound = embedder_input(hears, window)
+                return {way: session.embed(sound) for way, session in sessions.items()}
 
             return hear
 
@@ -105,7 +107,7 @@ class ModelExporter:
             return entry, MeasuredModel(difference)
 
         def embed(window: F32) -> F32:
-            (embedding,) = embedder.embed(window_features(window)[None])
+            (embedding,) = embedder.embed(embedder_input(embedder, window))
             return np.asarray(embedding, np.float32)
 
         def listener(files: Mapping[str, Path]) -> Callable[[F32], Mapping[str, F32]]:

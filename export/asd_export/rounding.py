@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 Way = Literal["dynamic", "static"]
 WAYS: tuple[Way, ...] = ("dynamic", "static")
+FRONT_END = "front_end."
+"""In the name of every weight of an encoder's front end."""
 OPERATORS = {"dynamic": ("MatMul", "Gemm"), "static": ("MatMul", "Gemm", "Conv")}
 
 
@@ -41,7 +43,8 @@ class Rounding:
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{number}"
         onnx.save_model(model, str(self._prepared))
-        weights = {tensor.name for tensor in model.graph.initializer}
+        # Spectra need all their bits: their logarithm shows what is 60 dB below the loudest
+        weights = {tensor.name for tensor in model.graph.initializer if FRONT_END not in tensor.name}
         self._weighted = [
             (node.name, node.op_type) for node in model.graph.node if weights.intersection(node.input[1:2])
         ]

@@ -172,7 +172,7 @@ def test_models_lists_every_size_with_its_cost(monkeypatch: pytest.MonkeyPatch) 
     base = next(row for row in rows if (row["network"], row["size"]) == ("embedder", "base"))
     assert 85e6 < base["parameters"] < 88e6
     assert base["gmac_per_second"] == pytest.approx(4.37, rel=0.15)  # FIELD A.2: 43.7 GMAC per 10 s without attention
-    assert {row["network"] for row in rows} == {"embedder", "separator"}
+    assert {row["network"] for row in rows} == {"embedder", "encoder", "separator"}
     assert all(row["parameters"] > 0 and row["gmac_per_second"] > 0 for row in rows)
     assert len(invoke("models").stdout.splitlines()) == 1 + len(rows)
 

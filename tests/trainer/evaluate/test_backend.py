@@ -17,7 +17,7 @@ from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip, read_dataset
 from asd_trainer.evaluate import embeddings
 from asd_trainer.evaluate.backend import Separated, embed_clips, leave_one_out, score_run, scores_of
-from asd_trainer.networks.embedder import Embedder, load_embedder, save_embedder
+from asd_trainer.networks.embedder import AnyEmbedder, load_embedder, save_embedder
 from asd_trainer.recipe.recipe import load_recipe
 from asd_trainer.run.stages import run_stages
 from rig.tones import write_tones
@@ -36,7 +36,7 @@ def run(table: ClipTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_by_one(
-    embedder: Embedder, table: ClipTable, clips: object
+    embedder: AnyEmbedder, table: ClipTable, clips: object
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     with torch.no_grad():
         rows = [embedder(torch.from_numpy(eat_input(log_mel(load_clip(clip))))[None]) for clip in clips]  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def test_a_second_call_embeds_nothing_until_model_or_clips_change(
     calls: list[int] = []
     original = embed_clips
 
-    def counting(embedder: Embedder, clips: Sequence[Clip], *rest: object, channel: int = 0) -> NDArray[np.float32]:
+    def counting(embedder: AnyEmbedder, clips: Sequence[Clip], *rest: object, channel: int = 0) -> NDArray[np.float32]:
         calls.append(len(clips))
         return original(embedder, clips, channel=channel)
 

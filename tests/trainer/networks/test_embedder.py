@@ -12,18 +12,10 @@ import pytest
 import torch
 
 from asd_daemon.errors import StageError
+from asd_trainer.networks.arcface import ArcFace, add_margin
 from asd_trainer.networks.eat import EatSize
-from asd_trainer.networks.embedder import (
-    ArcFace,
-    AttentiveStatisticsPooling,
-    Embedder,
-    EmbedderShape,
-    LayerAggregation,
-    QuantilePooling,
-    add_margin,
-    load_embedder,
-    save_embedder,
-)
+from asd_trainer.networks.embedder import Embedder, EmbedderShape, load_embedder, save_embedder
+from asd_trainer.networks.pooling import AttentiveStatisticsPooling, LayerAggregation, QuantilePooling
 
 SHAPE = EmbedderShape(EatSize(dim=16, depth=2, heads=2), dimensions=12, attention_dim=8)
 
@@ -96,7 +88,7 @@ def test_embedder_of_patches_alone_has_no_blocks_and_takes_an_encoders_weights(t
     assert not any(name.startswith("encoder.blocks.") for name in small.state_dict())
     donor = embedder().encoder.state_dict()
     small.start_from(donor)
-    assert torch.equal(small.encoder.local_encoder.proj.weight, donor["local_encoder.proj.weight"])
+    assert torch.equal(small.encoder.state_dict()["local_encoder.proj.weight"], donor["local_encoder.proj.weight"])
     (tmp_path / "stages" / "finetune").mkdir(parents=True)
     save_embedder(small.eval(), tmp_path / "stages" / "finetune")
     (tmp_path / "stages" / "finetune" / "done").touch()

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from asd_daemon.errors import DataSetError, SettingsError, StageError
 from asd_trainer.cli.program import main
 from asd_trainer.data.dataset import ClipTable, read_dataset
+from asd_trainer.finetune.first_weights import first_weights
 from asd_trainer.recipe.recipe import load_recipe
-from asd_trainer.run.stages import first_weights, pretrain, pretraining_clips
+from asd_trainer.run.stages import pretrain, pretraining_clips
 
 FAST = (
     "pretrain.steps=2",

@@ -10,6 +10,8 @@ from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.finetune.classification import embedder_shape
 from asd_trainer.networks.eat import SIZES
 from asd_trainer.networks.embedder import Embedder
+from asd_trainer.networks.encoders.registry import NAMED
+from asd_trainer.recipe.encoder import ENCODER_NAMES
 from asd_trainer.recipe.keys import Section
 from asd_trainer.recipe.recipe import Recipe, load_recipe, shipped_recipes
 from asd_trainer.run.stages import STAGES, stages_of
@@ -25,7 +27,38 @@ def test_edge_recipe_does_everything_with_a_small_encoder() -> None:
     recipe = load_recipe("edge")
     assert stages_of(recipe) == ("separate", "synthesize", "pretrain", "finetune")
     assert sum(p.numel() for p in Embedder(embedder_shape(recipe)).parameters()) <= 6_000_000
-    assert stages_of(load_recipe("edge", ["distil.teacher=runs/large"])) == tuple(STAGES)
+    every = tuple(name for name in STAGES if name != "frozen")
+    assert stages_of(load_recipe("edge", ["distil.teacher=runs/large"])) == every
+
+
+def test_frozen_recipe_trains_nothing() -> None:
+    assert stages_of(load_recipe("frozen")) == ("frozen",)
+
+
+def test_encoder_names_of_recipes_are_those_that_are_built() -> None:
+    assert set(ENCODER_NAMES) == {"eat", *NAMED}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["encoder.name=ced-tny"], "ced-tiny"),
+        (["encoder.name=ced-tiny", "pretrain.steps=4"], "pretrain.steps: only EAT can; encoder.name is ced-tiny"),
+        (["encoder.name=ced-tiny", "finetune.kept_patches=0.5"], "finetune.kept_patches: only EAT can"),
+        (["encoder.name=ced-tiny", "embedding.layers=patches"], "embedding.layers: only EAT can"),
+        (["frozen.enabled=true", "distil.teacher=runs/large"], "distil.teacher: a frozen encoder learns nothing"),
+        (["encoder.lora.rank=4", "frozen.enabled=true"], "encoder.lora.rank: a frozen encoder learns nothing"),
+        (["encoder.name=mn04_as", "encoder.lora.rank=4"], "encoder.lora.rank: mn04_as is no transformer"),
+        (["encoder.name=mn04_as", "embedding.layers=all"], "embedding.layers: the layers of mn04_as"),
+        (["frozen.layers=[0]"], "frozen.layers.0: 0 is not allowed"),
+    ],
+)
+def test_what_an_encoder_can_not_do_is_refused_with_its_key(overrides: list[str], said: str, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("description: all keys at their defaults\n")
+    with pytest.raises(SettingsError) as refused:
+        load_recipe(str(plain), overrides)
+    assert said in str(refused.value)
 
 
 def test_overrides_set_nested_keys_with_yaml_values() -> None:
@@ -49,7 +82,7 @@ def test_overrides_set_nested_keys_with_yaml_values() -> None:
     [
         ("finetune.epoch=3", ["finetune.epoch", "did you mean epochs"]),
         ("finetune.arcface.scal=3", ["finetune.arcface.scal", "did you mean scale"]),
-        ("zzz=3", ["zzz", "encoder, embedding"]),
+        ("zzz=3", ["zzz", "encoder, frozen, embedding"]),
         ("finetune.epochs=0", ["finetune.epochs", "0", "greater than or equal to 1"]),
         ("finetune.epochs=many", ["finetune.epochs", "'many'"]),
         ("encoder.size=huge", ["encoder.size", "'huge'", "'base'"]),

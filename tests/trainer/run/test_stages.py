@@ -51,7 +51,7 @@ def test_finished_stage_leaves_embedder_classes_history_and_no_checkpoints(run: 
     assert json.loads((folder / "classes.json").read_text()) == list(class_labels(training_clips(table))[1])
     assert len(json.loads((folder / "classes.json").read_text())) == 4
     assert len((folder / "history.jsonl").read_text().splitlines()) == 2 * 16 // 8
-    assert load_embedder(run).shape.dimensions == tiny_recipe().embedding.dimensions
+    assert load_embedder(run).dimensions == tiny_recipe().embedding.dimensions
 
 
 def test_stage_that_is_done_is_not_done_again(run: Path, table: ClipTable) -> None:

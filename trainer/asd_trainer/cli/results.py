@@ -92,6 +92,6 @@ def models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([row.as_json() for row in rows], indent=2))
         return
-    click.echo(f"{'network':<12}{'size':<8}{'parameters':>12}{'GMAC per second of sound':>26}")
+    click.echo(f"{'network':<12}{'size':<14}{'parameters':>12}{'GMAC per second of sound':>26}")
     for row in rows:
-        click.echo(f"{row.network:<12}{row.size:<8}{row.parameters / 1e6:>10.2f} M{row.gmac_per_second:>26.3f}")
+        click.echo(f"{row.network:<12}{row.size:<14}{row.parameters / 1e6:>10.2f} M{row.gmac_per_second:>26.3f}")

@@ -11,18 +11,19 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import RecordingError, StageError
 from asd_daemon.judge.features.common_band import COMMON_BAND_HZ
-from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, log_mel
+from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, eat_input, log_mel
 from asd_daemon.judge.features.power_spectrum import frame_count
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.data.dataset import Clip, load_clip
@@ -40,13 +41,33 @@ def clip_log_mels(clips: Sequence[Clip], channel: int = 0) -> Iterator[NDArray[n
     Raises:
         RecordingError: a clip can't be read; names the file.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="log-mel") as workers:
+    return _ahead(_clip_log_mel, clips, channel)
+
+
+def clip_inputs(
+    clips: Sequence[Clip], hears: Literal["features", "waveform"], channel: int = 0
+) -> Iterator[NDArray[np.float32]]:
+    """What an embedder hears of each clip in order: EAT's normalised log-mel (1024, 128), or the waveform (160 000,).
+
+    Raises:
+        RecordingError: a clip can't be read; names the file.
+    """
+    if hears == "waveform":
+        return _ahead(load_clip, clips, channel)
+    return (eat_input(features) for features in clip_log_mels(clips, channel))
+
+
+def _ahead(
+    work: Callable[[Clip, int], NDArray[np.float32]], clips: Sequence[Clip], channel: int
+) -> Iterator[NDArray[np.float32]]:
+    """Work on clips in order, some of them ahead, in as many threads as there are cores."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="clips") as workers:
         pending = iter(clips)
-        running = [workers.submit(_clip_log_mel, clip, channel) for clip in islice(pending, AHEAD)]
+        running = [workers.submit(work, clip, channel) for clip in islice(pending, AHEAD)]
         while running:
-            features = running.pop(0).result()
-            running.extend(workers.submit(_clip_log_mel, clip, channel) for clip in islice(pending, 1))
-            yield features
+            result = running.pop(0).result()
+            running.extend(workers.submit(work, clip, channel) for clip in islice(pending, 1))
+            yield result
 
 
 def _clip_log_mel(clip: Clip, channel: int) -> NDArray[np.float32]:

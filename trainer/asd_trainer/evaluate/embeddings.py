@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from asd_daemon.errors import StageError
-from asd_daemon.judge.features.log_mel import eat_input
 from asd_trainer.data.clip import Clip
-from asd_trainer.data.features import clip_log_mels, clips_digest
-from asd_trainer.networks.embedder import Embedder, load_embedder, model_digest
+from asd_trainer.data.features import clip_inputs, clips_digest
+from asd_trainer.networks.embedder import AnyEmbedder, load_embedder, model_digest
 from asd_trainer.training.whole_file import fill_whole
 
 F32 = NDArray[np.float32]
@@ -31,7 +30,7 @@ FOLDER = "scores"
 
 
 def embed_clips(
-    embedder: Embedder,
+    embedder: AnyEmbedder,
     clips: Sequence[Clip],
     progress: Progress = lambda _done, _total: None,
     *,
@@ -42,9 +41,9 @@ def embed_clips(
     Raises:
         RecordingError: a clip can't be read; names the file.
     """
-    device = next(embedder.parameters()).device
-    embedded = np.empty((len(clips), embedder.shape.dimensions), np.float32)
-    inputs = (eat_input(features) for features in clip_log_mels(clips, channel))
+    device = next(embedder.buffers()).device
+    embedded = np.empty((len(clips), embedder.dimensions), np.float32)
+    inputs = clip_inputs(clips, embedder.hears, channel)
     progress(0, len(clips))
     with torch.inference_mode():
         for start, batch in enumerate(_batches(inputs)):
@@ -71,7 +70,7 @@ def run_embeddings(
     embedder = load_embedder(run)
     model = model_digest(run)
     path = run / FOLDER / f"{model}-{clips_digest(clips)}{f'-channel{channel}' if channel else ''}.npy"
-    kept = _kept(path, (len(clips), embedder.shape.dimensions))
+    kept = _kept(path, (len(clips), embedder.dimensions))
     if kept is not None:
         return kept
     embedded = embed_clips(embedder, clips, progress, channel=channel)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
-from asd_trainer.networks.complexity import Complexity, count, on_log_mels
-from asd_trainer.networks.embedder import Embedder, load_embedder
+from asd_trainer.networks.complexity import Complexity, count, of_embedder
+from asd_trainer.networks.embedder import AnyEmbedder, load_embedder
 from asd_trainer.networks.separator import Separator
 from asd_trainer.separate.losses import separate
 from asd_trainer.separate.stage import separated_machines
@@ -26,13 +26,14 @@ F32 = NDArray[np.float32]
 class NetworkEmbedder:
     """An embedder in evaluation mode."""
 
-    def __init__(self, network: Embedder) -> None:
+    def __init__(self, network: AnyEmbedder) -> None:
         self._network = network
+        self.hears_waveforms = network.hears == "waveform"
 
-    def embed(self, features: F32) -> F32:
-        """Embeddings float32 (B, D) of unit length from normalised log-mels float32 (B, 1024, 128)."""
+    def embed(self, sound: F32) -> F32:
+        """Embeddings float32 (B, D) of unit length from normalised log-mels (B, 1024, 128) or windows (B, 160 000), both float32."""
         with torch.inference_mode():
-            rows: F32 = self._network(torch.from_numpy(features)).numpy()
+            rows: F32 = self._network(torch.from_numpy(sound)).numpy()
         return rows
 
 
@@ -54,7 +55,8 @@ def run_complexity(run: Path) -> Complexity:
     Raises:
         StageError: the run holds no trained embedder, or a separator that is begun and not done.
     """
-    embedder = on_log_mels(load_embedder(run))
+    network = load_embedder(run)
+    embedder = of_embedder(network, network.hears)
     names = sorted({found.network for found in separated_machines(run).values()})
     separators = [count(load_separator(run / "stages" / "separate" / name), SAMPLE_RATE_HZ, WINDOW_S) for name in names]
     heard = 2 if separators else 1  # of one machine: its sound and what a separator makes of it

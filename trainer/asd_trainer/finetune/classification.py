@@ -18,16 +18,23 @@ from asd_trainer.data.dataset import Clip, class_labels
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.batches import AugmentedClips, BatchSettings
+from asd_trainer.networks.arcface import ArcFace
 from asd_trainer.networks.eat import SIZES
-from asd_trainer.networks.embedder import ArcFace, Embedder, EmbedderShape
+from asd_trainer.networks.embedder import Embedder, EmbedderShape
+from asd_trainer.networks.encoders.registry import named_shape
+from asd_trainer.recipe.encoder import EAT
 from asd_trainer.recipe.recipe import Recipe
 
 
 def embedder_shape(recipe: Recipe) -> EmbedderShape:
     """The shape of the embedder that a recipe trains."""
-    chosen = recipe.embedding
+    chosen, encoder = recipe.embedding, recipe.encoder
     return EmbedderShape(
-        SIZES[recipe.encoder.size], chosen.dimensions, chosen.attention_dim, chosen.layers, chosen.pooling
+        SIZES[encoder.size] if encoder.name == EAT else named_shape(encoder.name, encoder.size),
+        chosen.dimensions,
+        chosen.attention_dim,
+        chosen.layers,
+        chosen.pooling,
     )
 
 

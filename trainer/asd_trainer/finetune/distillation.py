@@ -25,7 +25,7 @@ from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.batches import AugmentedClips, BatchSettings
 from asd_trainer.networks.eat import Eat
-from asd_trainer.networks.embedder import Embedder, load_embedder, model_digest, read_embedder
+from asd_trainer.networks.embedder import AnyEmbedder, Embedder, load_embedder, model_digest, read_embedder
 from asd_trainer.networks.weights import load_weights
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.training.progress import counted_steps
@@ -73,7 +73,7 @@ class Teacher:
         digest: names the weights.
     """
 
-    def __init__(self, network: Embedder | PatchMean, dimensions: int, digest: str) -> None:
+    def __init__(self, network: AnyEmbedder | PatchMean, dimensions: int, digest: str) -> None:
         self.network = network.eval().requires_grad_(requires_grad=False)
         self.dimensions, self.digest = dimensions, digest
 
@@ -126,12 +126,18 @@ def load_teacher(source: str) -> Teacher:
     run = Path(source)
     try:
         if (run / RUN_RECIPE).exists() or (run / "stages").is_dir():
-            embedder = load_embedder(run)
-            return Teacher(embedder, embedder.shape.dimensions, model_digest(run))
+            return _trained_teacher(run)
         weights = load_weights(source)
     except StageError as e:
         raise StageError(f"distil.teacher: {e}") from e
     return Teacher(PatchMean(weights.encoder()), weights.size.dim, weights.digest)
+
+
+def _trained_teacher(run: Path) -> Teacher:
+    embedder = load_embedder(run)
+    if embedder.hears != "features":
+        raise StageError(f"{run}: its encoder has a front end of its own; only one that hears EAT's log-mels can teach")
+    return Teacher(embedder, embedder.dimensions, model_digest(run))
 
 
 def distilled_embedder(stages: Path) -> Embedder:
@@ -146,7 +152,10 @@ def distilled_embedder(stages: Path) -> Embedder:
         raise StageError(
             f"{run}: fine-tuning starts from what distil makes, and distil is not done: asd-train distil {run}"
         )
-    return read_embedder(folder)
+    student = read_embedder(folder)
+    if not isinstance(student, Embedder):
+        raise StageError(f"{folder}: holds a frozen encoder, which no distillation leaves")
+    return student
 
 
 class OrthogonalMap(nn.Module):
@@ -178,7 +187,7 @@ class Distiller(nn.Module):
     def __init__(self, student: Embedder, teacher: Teacher, generator: torch.Generator) -> None:
         super().__init__()
         self.student = student
-        own, others = student.shape.dimensions, teacher.dimensions
+        own, others = student.dimensions, teacher.dimensions
         self.map = OrthogonalMap(own, others, generator) if own != others else None
         self._teacher = teacher  # no module: neither moved, saved nor learned with this one
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
-from asd_daemon.waveform import WINDOW_S
+from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES
+from asd_trainer.networks.encoders.interface import Hears
 
 _COUNTED_S = 1.0  # attention grows with the square of the length, so it has to be said; published figures count 1 s
 
@@ -37,9 +38,10 @@ def count(network: nn.Module, sample_rate_hz: int, seconds: float = _COUNTED_S) 
     return _count(network, (1, round(seconds * sample_rate_hz)), seconds)
 
 
-def on_log_mels(embedder: nn.Module) -> Complexity:
-    """Count a network that takes the log-mels (B, 1024, 128) of 10 s windows."""
-    return _count(embedder, (1, EAT_FRAMES, MEL_BINS), WINDOW_S)
+def of_embedder(network: nn.Module, hears: Hears) -> Complexity:
+    """Count a network that takes 10 s windows, as log-mels (B, 1024, 128) or as they are (B, 160 000)."""
+    shape = (1, EAT_FRAMES, MEL_BINS) if hears == "features" else (1, WINDOW_SAMPLES)
+    return _count(network, shape, WINDOW_S)
 
 
 def _count(network: nn.Module, shape: tuple[int, ...], seconds: float) -> Complexity:

@@ -77,7 +77,7 @@ def load_weights(source: str, *, download: Download | None = None) -> EncoderWei
     Raises:
         StageError: nothing there, not to be had, broken, incomplete or of another architecture; names file, key and shapes.
     """
-    path = _located(source, download or download_from_hub)
+    path = located(source, download or download_from_hub)
     named, averaged = _read_torch_file(path) if path.suffix in {".pt", ".pth"} else (_read_safetensors(path), {})
     tensors = {name: tensor for name, tensor in named.items() if not LEFT_OUT.match(name)}
     size = _find_size(path, tensors)
@@ -86,14 +86,14 @@ def load_weights(source: str, *, download: Download | None = None) -> EncoderWei
     blocking = [name for name in foreign if OF_ENCODER.match(name)]
     if blocking:
         raise StageError(
-            f"{path}: {_listed(blocking)}: EAT has no such weights; this is a model of another architecture"
+            f"{path}: {listed(blocking)}: EAT has no such weights; this is a model of another architecture"
         )
     if foreign:
-        log.warning("%s: left alone %s", path, _listed(foreign))
-    kept = {name: _checked(path, name, tensors.get(name), shape) for name, shape in expected.items()}
-    teacher = {name: _checked(path, name, averaged.get(name), shape) for name, shape in expected.items() if averaged}
+        log.warning("%s: left alone %s", path, listed(foreign))
+    kept = {name: checked(path, name, tensors.get(name), shape) for name, shape in expected.items()}
+    teacher = {name: checked(path, name, averaged.get(name), shape) for name, shape in expected.items() if averaged}
     decoder = {name.removeprefix(DECODER): tensor.float() for name, tensor in named.items() if name.startswith(DECODER)}
-    return EncoderWeights(size, kept, decoder, teacher, path, _digest(path), tuple(foreign))
+    return EncoderWeights(size, kept, decoder, teacher, path, file_digest(path), tuple(foreign))
 
 
 def save_encoder(encoder: Eat, folder: Path) -> Path:
@@ -123,7 +123,12 @@ def download_from_hub(repository: str, file: str, revision: str | None) -> Path:
         ) from e
 
 
-def _located(source: str, download: Download) -> Path:
+def located(source: str, download: Download) -> Path:
+    """Where a file of weights lies: a file, the one file of a folder, or one fetched from a repository.
+
+    Raises:
+        StageError: nothing of that name, or a folder with several.
+    """
     path = Path(source)
     if path.is_file():
         return path
@@ -143,9 +148,18 @@ def _located(source: str, download: Download) -> Path:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return {canonical_name(key): tensor for key, tensor in named_safetensors(path).items()}
+
+
+def named_safetensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file by its name.
+
+    Raises:
+        StageError: it can't be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {canonical_name(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as e:
         raise StageError(f"{path}: can't be read as safetensors ({e}); it may be truncated: download it again") from e
 
@@ -206,7 +220,12 @@ def expected_shapes(size: EatSize) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in Eat(size, time_patches=PATCH).state_dict().items()}
 
 
-def _checked(path: Path, name: str, tensor: Tensor | None, shape: torch.Size) -> Tensor:
+def checked(path: Path, name: str, tensor: Tensor | None, shape: torch.Size) -> Tensor:
+    """A weight as float32, if it is there, has the shape, and is finite.
+
+    Raises:
+        StageError: it is not; names file, key and shapes.
+    """
     if tensor is None:
         raise StageError(f"{path}: {name} is missing, expected shape {list(shape)}; the file is incomplete")
     if tensor.shape != shape:
@@ -217,11 +236,13 @@ def _checked(path: Path, name: str, tensor: Tensor | None, shape: torch.Size) ->
     return numbers
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """A few names and how many more there are, for messages."""
     shown = ", ".join(names[:6])
     return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

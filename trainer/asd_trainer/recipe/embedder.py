@@ -1,4 +1,4 @@
-"""The parts of a recipe that shape the embedder: encoder, pooling, loss, augmentation, fine-tuning.
+"""The parts of a recipe that shape the embedder: pooling, loss, augmentation, fine-tuning.
 
 Owns the keys with their units, bounds and sentences. It trains nothing.
 """
@@ -11,21 +11,6 @@ from pydantic import Field
 
 from asd_trainer.recipe.keys import OptimiserRecipe, Section, setting
 from asd_trainer.recipe.separation import Span
-
-
-class EncoderRecipe(Section):
-    """The EAT encoder."""
-
-    size: Literal["smoke", "edge", "small", "base", "large"] = setting(
-        "smoke", "", "Size of the EAT encoder.", title="Size"
-    )
-    weights: str = setting(
-        "",
-        "",
-        "Where the encoder's first weights come from: a Hugging Face repository (worstchan/EAT-base_epoch30_pretrain), a fairseq "
-        ".pt file, or the folder stages/pretrain of another run; empty draws them fresh.",
-        title="Weights",
-    )
 
 
 class EmbeddingRecipe(Section):

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from asd_daemon.errors import SettingsError
 from asd_trainer.recipe.distillation import DistilRecipe
-from asd_trainer.recipe.embedder import EmbeddingRecipe, EncoderRecipe, FinetuneRecipe
+from asd_trainer.recipe.embedder import EmbeddingRecipe, FinetuneRecipe
+from asd_trainer.recipe.encoder import CONVOLUTIONAL, EAT, EncoderRecipe, FrozenRecipe
 from asd_trainer.recipe.evaluation import EvaluateRecipe
 from asd_trainer.recipe.keys import Section, setting
 from asd_trainer.recipe.pretraining import PretrainRecipe
@@ -36,6 +37,7 @@ class Recipe(Section):
         title="Years",
     )
     encoder: EncoderRecipe = setting(EncoderRecipe(), "", "The encoder.", title="Encoder")
+    frozen: FrozenRecipe = setting(FrozenRecipe(), "", "The encoder as it is.", title="Frozen encoder")
     embedding: EmbeddingRecipe = setting(EmbeddingRecipe(), "", "The embedding.", title="Embedding")
     separate: SeparateRecipe = setting(SeparateRecipe(), "", "The separation stage.", title="Separation")
     synthesize: SynthesizeRecipe = setting(SynthesizeRecipe(), "", "The synthesis stage.", title="Synthesis")
@@ -140,7 +142,31 @@ def _validate(data: Mapping[str, Any], origin: str) -> Recipe:
                 f"{origin}: {stage}.kept_patches: {part} of the patches have no quantiles over time; set it to 1, or "
                 "embedding.pooling to statistics"
             )
+    _refuse_for_other_encoders(recipe, origin)
     return recipe
+
+
+def _refuse_for_other_encoders(recipe: Recipe, origin: str) -> None:
+    """Refuse what only EAT's own stages can do, and stages that a frozen encoder has no use for."""
+    tunes = not recipe.frozen.enabled
+    other = {
+        "pretrain.steps": recipe.pretrain.steps > 0,
+        "finetune.kept_patches": tunes and recipe.finetune.kept_patches < 1,
+        "embedding.layers": tunes and recipe.embedding.layers == "patches",
+        "distil.teacher": bool(recipe.distil.teacher),
+    }
+    asked = [key for key, wants in other.items() if wants]
+    name = recipe.encoder.name
+    if name != EAT and asked:
+        raise SettingsError(f"{origin}: {asked[0]}: only EAT can; encoder.name is {name}")
+    learning = {"distil.teacher": bool(recipe.distil.teacher), "encoder.lora.rank": recipe.encoder.lora.rank > 0}
+    asked = [key for key, wants in learning.items() if wants]
+    if recipe.frozen.enabled and asked:
+        raise SettingsError(f"{origin}: {asked[0]}: a frozen encoder learns nothing; set frozen.enabled to false")
+    if name in CONVOLUTIONAL and recipe.encoder.lora.rank:
+        raise SettingsError(f"{origin}: encoder.lora.rank: {name} is no transformer; set it to 0 to tune all of it")
+    if name in CONVOLUTIONAL and tunes and recipe.embedding.layers == "all":
+        raise SettingsError(f"{origin}: embedding.layers: the layers of {name} differ in their grids; set it to last")
 
 
 def _complaint(error: Any) -> str:

@@ -23,6 +23,7 @@ from asd_trainer.data.dataset import ClipTable, class_labels, load_clip, trainin
 from asd_trainer.data.features import CLIP_FRAMES
 from asd_trainer.finetune.training_set import background_noises
 from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.run.frozen_cost import frozen_cost
 from asd_trainer.run.stages import pretraining_clips, stage_table, stages_of
 from asd_trainer.run.step_cost import (
     StepCost,
@@ -150,6 +151,14 @@ def _finetune(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
     )
 
 
+def _frozen(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:  # noqa: ARG001 - a stage's signature
+    cost = frozen_cost(recipe)
+    clips = training_clips(table) if recipe.frozen.standardise else ()
+    untrained = "" if recipe.encoder.weights else " UNTRAINED"
+    work = f"{recipe.encoder.name}{untrained}, {cost.parameters / 1e6:.1f} M parameters, {cost.macs / 1e9:.2f} GMAC a window"
+    return StageForecast("frozen", False, work, cost.seconds * (1 + len(clips)), 4 * cost.parameters)
+
+
 def _learned_count(recipe: Recipe, table: ClipTable) -> int:
     """Clips that distillation and fine-tuning learn from."""
     count = len(training_clips(table)) + recipe.synthesize.clips
@@ -168,6 +177,7 @@ _FORECASTS = {
     "synthesize": _synthesize,
     "pretrain": _pretrain,
     "distil": _distil,
+    "frozen": _frozen,
     "finetune": _finetune,
 }
 

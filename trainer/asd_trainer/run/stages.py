@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from asd_daemon.errors import DataSetError, SettingsError, StageError
+from asd_daemon.errors import DataSetError, SettingsError
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, refuse_unfit_names
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.classification import ClassificationTask, embedder_shape
 from asd_trainer.finetune.distillation import DistillationTask, distilled_embedder, load_teacher
+from asd_trainer.finetune.first_weights import first_weights, freeze, look_for_weights, start
 from asd_trainer.finetune.training_set import run_log_mels, training_set
 from asd_trainer.networks.eat import SIZES, Eat
 from asd_trainer.networks.embedder import Embedder, save_embedder
-from asd_trainer.networks.weights import EncoderWeights, load_weights
 from asd_trainer.pretrain.stage import pretrain_encoder
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.stage import separate, synthesize
@@ -99,23 +99,6 @@ def pretraining_clips(table: ClipTable) -> tuple[Clip, ...]:
     return tuple(sorted(clips, key=lambda clip: str(clip.path)))
 
 
-def first_weights(recipe: Recipe, stages: Path | None = None) -> EncoderWeights | None:
-    """The weights that an encoder starts from: those of the run's own pre-training, else what the recipe names, else none.
-
-    Raises:
-        StageError: they can't be had, or are of another size than the recipe's.
-    """
-    own = stages / "pretrain" if stages is not None and recipe.pretrain.steps else None
-    source = str(own) if own is not None else recipe.encoder.weights
-    if not source:
-        return None
-    weights = load_weights(source)
-    if weights.size != SIZES[recipe.encoder.size]:
-        fitting = next(name for name, size in SIZES.items() if size == weights.size)
-        raise StageError(f"{source}: weights of size {fitting}, but encoder.size is {recipe.encoder.size}")
-    return weights
-
-
 def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     """Let encoder, pooling and projection learn a teacher's embeddings of the clips that fine-tuning learns from.
 
@@ -134,7 +117,7 @@ def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     learned = training_set(recipe, table, folder)
     student = Embedder(embedder_shape(recipe))
     student.initialise(torch.Generator().manual_seed(recipe.seed))
-    _start(student, recipe, folder.parent)
+    start(student, recipe, folder.parent)
     together = processes()
     with together.main_process_first():
         teacher.standardise(learned.log_mels, folder)
@@ -154,13 +137,6 @@ def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     together.wait_for_everyone()  # no process may mark the stage as done before its weights are on disk
 
 
-def _start(embedder: Embedder, recipe: Recipe, stages: Path) -> None:
-    """Give an embedder's encoder the weights that it starts from, if there are any."""
-    weights = first_weights(recipe, stages)
-    if weights is not None:
-        embedder.start_from(weights.tensors)
-
-
 def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     """Train encoder, pooling, projection and ArcFace head on the normal training clips, separated and synthetic ones among them.
 
@@ -177,7 +153,7 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     if recipe.distil.teacher:
         task.model.embedder.load_state_dict(distilled_embedder(folder.parent).state_dict())
     else:
-        _start(task.model.embedder, recipe, folder.parent)
+        start(task.model.embedder, recipe, folder.parent)
     log.info(
         "finetune: %d clips, %d classes, %d parameters, %d steps",
         len(learned.clips),
@@ -202,6 +178,7 @@ STAGES: dict[str, Stage] = {
     "synthesize": synthesize,
     "pretrain": pretrain,
     "distil": distil,
+    "frozen": freeze,
     "finetune": finetune,
 }
 """Every stage by its name, in the order of a run."""
@@ -214,6 +191,8 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
         "synthesize": not recipe.synthesize.clips,
         "pretrain": not recipe.pretrain.steps,
         "distil": not recipe.distil.teacher,
+        "frozen": not recipe.frozen.enabled,
+        "finetune": recipe.frozen.enabled,
     }
     return tuple(name for name in STAGES if not left_out.get(name, False))
 
@@ -284,10 +263,10 @@ def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     if not processes().is_main_process:
         logging.getLogger("asd_trainer").setLevel(logging.WARNING)  # one of them tells what all do
     wanted = stages_of(recipe)
-    learns_first = next(name for name in wanted if name in {"pretrain", "distil", "finetune"})
+    learns_first = next(name for name in wanted if name in {"pretrain", "distil", "frozen", "finetune"})
     if read_mark(run / "stages" / learns_first) is None:
         with processes().main_process_first():
-            first_weights(recipe)
+            look_for_weights(recipe)
     if "distil" in wanted and read_mark(run / "stages" / "distil") is None:
         with processes().main_process_first():
             load_teacher(recipe.distil.teacher)

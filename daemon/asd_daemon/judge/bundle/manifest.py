@@ -65,7 +65,7 @@ class _Model(_Part):
 
 
 class ModelEntry(_Model):
-    """One ONNX model: float32 features (B, 1024, 128) in, unit-length float32 embeddings (B, dim) out."""
+    """One ONNX model: float32 features (B, 1024, 128) or windows (B, 160 000) in, unit-length float32 embeddings (B, dim) out."""
 
     file: BundlePath
     precision: Literal["fp32", "int8"]

@@ -27,8 +27,12 @@ EXTERNAL_DATA = b"location"
 class EmbedderModel(Protocol):
     """Whatever embeds: a bundle's session, or the network that it was exported from."""
 
-    def embed(self, features: F32) -> F32:
-        """Embeddings float32 (B, D) of unit length from normalised log-mels float32 (B, 1024, 128)."""
+    @property
+    def hears_waveforms(self) -> bool:
+        """Whether it takes windows as they are, and not their log-mels."""
+
+    def embed(self, sound: F32) -> F32:
+        """Embeddings float32 (B, D) of unit length from normalised log-mels (B, 1024, 128) or windows (B, 160 000), both float32."""
 
 
 class SeparatorModel(Protocol):
@@ -43,17 +47,20 @@ class EmbedderSession:
 
     def __init__(self, file: Path, entry: ModelEntry) -> None:
         self._session = _open(file)
-        _check_shape(file, self._session, [EAT_FRAMES, MEL_BINS], [entry.dim])
-        self._input = self._session.get_inputs()[0].name
+        inputs = self._session.get_inputs()
+        self.hears_waveforms = len(inputs) == 1 and list(inputs[0].shape[1:]) == [WINDOW_SAMPLES]
+        takes = [WINDOW_SAMPLES] if self.hears_waveforms else [EAT_FRAMES, MEL_BINS]
+        _check_shape(file, self._session, takes, [entry.dim])
+        self._input = inputs[0].name
 
-    def embed(self, features: F32) -> F32:
-        """Embeddings float32 (B, D) of unit length from normalised log-mels float32 (B, 1024, 128)."""
-        (embeddings,) = self._session.run(None, {self._input: features})
+    def embed(self, sound: F32) -> F32:
+        """Embeddings float32 (B, D) of unit length from normalised log-mels (B, 1024, 128) or windows (B, 160 000), both float32."""
+        (embeddings,) = self._session.run(None, {self._input: sound})
         return np.asarray(embeddings, np.float32)
 
     def embed_waveforms(self, waveforms: Sequence[F32]) -> F32:
         """Embeddings (B, D) of windows of 160 000 samples, one at a time: a window alone is what the edge hears."""
-        return np.concatenate([self.embed(window_features(w)[None]) for w in waveforms])
+        return np.concatenate([self.embed(embedder_input(self, w)) for w in waveforms])
 
 
 class SeparatorSession:
@@ -114,6 +121,15 @@ def window_features(waveform: F32) -> F32:
         RecordingError: as `check_window`.
     """
     return eat_input(log_mel(check_window(waveform)))
+
+
+def embedder_input(embedder: EmbedderModel, waveform: F32) -> F32:
+    """What an embedder takes of one window, with its batch axis.
+
+    Raises:
+        RecordingError: as `check_window`.
+    """
+    return (check_window(waveform) if embedder.hears_waveforms else window_features(waveform))[None]
 
 
 def _open(file: Path) -> ort.InferenceSession:

@@ -22,6 +22,7 @@ from asd_daemon.judge.bundle.onnx_sessions import (
     SeparatorModel,
     SeparatorSession,
     check_window,
+    embedder_input,
     open_embedder,
     open_separator,
     window_features,
@@ -101,22 +102,28 @@ class FeatureExtractor:
         """
         check_window(waveform)
         vectors_of_views: dict[str, F32] = {}
-        mel = log_mel(waveform) if HEARD in views else None
-        if mel is not None:
-            vectors_of_views[HEARD] = self._embed(eat_input(mel))
+        mel = None
+        if HEARD in views and self._opened.hears_waveforms:
+            vectors_of_views[HEARD] = self._embed(waveform[None])
+        elif HEARD in views:
+            vectors_of_views[HEARD] = self._embed(eat_input(mel := log_mel(waveform))[None])
         if SEPARATED in views:
             if self._separator is None:
                 raise BundleError("the bundle has no separator, but a machine is scored with its separated sound")
-            vectors_of_views[SEPARATED] = self._embed(window_features(self._separator.separate(waveform)))
+            vectors_of_views[SEPARATED] = self._embed(embedder_input(self._opened, self._separator.separate(waveform)))
         spectral = [view for view in ALL_VIEW_NAMES if view in views]
         if spectral:
             vectors_of_views |= view_vectors(waveform, mel, views=spectral, parts=parts)
         return vectors_of_views
 
-    def _embed(self, features: F32) -> F32:
+    @property
+    def _opened(self) -> EmbedderModel:
         if self._embedder is None:
             raise BundleError("no embedder is open, but a machine is scored with embeddings")
-        embedding = self._embedder.embed(features[None])  # (1, D)
+        return self._embedder
+
+    def _embed(self, sound: F32) -> F32:
+        embedding = self._opened.embed(sound)  # (1, D)
         if not np.isfinite(embedding).all():
             raise BundleError("the embedder gave numbers that are not finite; verify the bundle")
         return embedding

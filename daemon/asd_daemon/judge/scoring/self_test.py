@@ -19,7 +19,6 @@ from asd_daemon.judge.bundle.onnx_sessions import (
     SeparatorSession,
     open_embedder,
     open_separator,
-    window_features,
 )
 from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
 from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
@@ -72,7 +71,7 @@ def _noise() -> F32:
 
 def _embedding(bundle: Bundle, entry: ModelEntry, session: EmbedderSession, waveform: F32) -> None:
     """Run an embedder once."""
-    found = _run(bundle, entry, lambda: session.embed(window_features(waveform)[None]))
+    found = _run(bundle, entry, lambda: session.embed_waveforms([waveform]))
     if found.shape != (1, entry.dim) or not np.isfinite(found).all():
         raise BundleError(f"{bundle.path / entry.file}: gives {found.shape} or numbers that are not finite")
 

@@ -1,0 +1,110 @@
+"""A released encoder, frozen: from its file to a run folder like every other, to a bundle that scores as the run does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from asd_daemon.judge.bundle.bundle import load_bundle
+from asd_daemon.judge.bundle.onnx_sessions import open_embedder
+from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.waveform import WINDOW_SAMPLES
+from asd_export.cli import main as export_main
+from asd_export.rounding import Rounding
+from asd_trainer.cli.program import main as train_main
+from asd_trainer.data.dataset import load_clip, read_dataset
+from asd_trainer.evaluate.backend import score_run
+from asd_trainer.networks.embedder import load_embedder
+from rig.released_encoders import SMALL_BEATS, write_small_beats
+from rig.tones import write_tones
+
+pytestmark = pytest.mark.torch
+
+
+def train(*words: object) -> Result:
+    result = CliRunner().invoke(
+        train_main, [*map(str, words), "--threads", "1"] if words[0] == "run" else [*map(str, words)]
+    )
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run and the data it was made for."""
+    root = tmp_path_factory.mktemp("frozen")
+    data = write_tones(root / "data", train=3, test=2)
+    weights = write_small_beats(root / "beats.pt")
+    keys = ("encoder.name=beats", f"encoder.weights={weights}", "frozen.pooling=statistics", "frozen.standardise=true")
+    told = train("run", "frozen", "--data", data, "--out", root / "run", *(w for key in keys for w in ("--set", key)))
+    assert "UNTRAINED" not in told.stderr
+    return root / "run", data
+
+
+def test_run_of_a_frozen_encoder_is_like_every_other(made: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = made
+    origin = json.loads((run / "stages" / "frozen" / "origin.json").read_text())
+    assert origin["encoder"] == "beats"
+    assert len(origin["sha256"]) == 64
+    assert json.loads(train("evaluate", run, "--data", data, "--json").stdout)["omega"] > 0
+    train("report", run)
+    assert (run / "report.html").is_file()
+    train("embed", run, "--data", data, "--to", tmp_path / "vectors.npz")
+    with np.load(tmp_path / "vectors.npz", allow_pickle=False) as vectors:
+        clips = len(read_dataset([data]).clips)
+        embedder = load_embedder(run)
+        assert embedder.dimensions == 2 * 8 * SMALL_BEATS.encoder_embed_dim
+        assert any(vectors[name].shape == (clips, embedder.dimensions) for name in vectors.files)
+
+
+def test_standardised_components_are_centred_over_the_training_clips(made: tuple[Path, Path]) -> None:
+    run, data = made
+    found = score_run(run, read_dataset([data]))
+    spread = np.concatenate([e[[c.split == "train" for c in clips]] for clips, e in found.embeddings.values()])
+    directions = np.abs(spread.mean(axis=0)) / spread.std(axis=0).clip(1e-6)
+    assert np.median(directions) < 0.2, "unit length after centring leaves little of a mean"
+
+
+def test_daemon_scores_by_the_bundle_as_the_run_is_evaluated(made: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = made
+    result = CliRunner().invoke(export_main, [str(run), str(tmp_path / "bundle"), "--no-test", "--fp32"])
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.embedder is not None
+    file = bundle.path / bundle.manifest.embedder.file
+    graph = onnx.load(str(file)).graph
+    assert [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][1:] == [WINDOW_SAMPLES]
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}, "any onnxruntime has these"
+    assert open_embedder(bundle).hears_waveforms
+    for one in score_run(run, read_dataset([data])).test[::3]:
+        scored = Scorer(bundle, one.clip.machine).score(load_clip(one.clip)).score
+        assert scored == pytest.approx(one.score, abs=1e-4)
+    rounding = Rounding(file, tmp_path, [])
+    assert len(rounding.operators("static")) == 1 + 1 + 1 + 2 * 7, "patches, projection, position and seven a block"
+    assert "beats" in (bundle.path / "MODEL_CARD.md").read_text()
+
+
+def test_encoder_without_weights_is_said_to_be_untrained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_tones(tmp_path / "data", train=1, test=1)
+    run = tmp_path / "run"
+    told = train("run", "frozen", "--data", data, "--out", run, "--set", "encoder.name=eat", "--set", "seed=3")
+    assert "eat UNTRAINED" in told.stderr
+    assert (
+        "encoder.weights is empty: the encoder is UNTRAINED, its weights are drawn at random from seed 3" in caplog.text
+    )
+    assert json.loads((run / "stages" / "frozen" / "origin.json").read_text())["weights"] is None
+
+
+def test_weights_that_do_not_fit_are_one_line_with_file_key_and_shapes(tmp_path: Path) -> None:
+    data = write_tones(tmp_path / "data", train=1, test=1)
+    weights = write_small_beats(tmp_path / "beats.pt")
+    words = ["run", "frozen", "--data", data, "--out", tmp_path / "run", "--set", f"encoder.weights={weights}"]
+    result = CliRunner().invoke(train_main, [*map(str, words)])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"error: {weights}: layer_norm.bias, ")
+    assert "is encoder.name right?" in result.stderr

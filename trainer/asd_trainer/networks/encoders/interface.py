@@ -1,0 +1,78 @@
+"""What every encoder is to the rest of the trainer: sound → tokens on a grid of time and frequency.
+
+Owns the face and how fresh weights are drawn. It knows no architecture, no pooling and no file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from asd_trainer.networks.eat import initialise_layers
+
+Hears = Literal["features", "waveform"]
+"""EAT's normalised log-mels (B, 1024, 128) of `asd_daemon`, or windows (B, 160 000) that go through a front end of its own."""
+POSITION_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """All that is needed to build an encoder of the same shape; plain numbers and words, for json."""
+
+    family: str
+    size: dict[str, Any] = field(default_factory=dict)
+
+
+class TokenEncoder(nn.Module, ABC):
+    """An encoder; `forward` gives tokens (B, T, F, C), F = 1 where it has no axis of frequency."""
+
+    family: str
+    hears: Hears = "waveform"
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """C of its last layer."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """Number of layers that tokens can be taken from, counted from 1."""
+
+    @property
+    @abstractmethod
+    def bands(self) -> int:
+        """F of its last layer."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> EncoderShape:
+        """What `build_encoder` makes the same of."""
+
+    @abstractmethod
+    def layers(self, sound: Tensor) -> list[Tensor]:
+        """Tokens (B, T, F, C) of every layer, the first first; the last after the final norm, where there is one."""
+
+    def forward(self, sound: Tensor, chosen: Sequence[int] = ()) -> Tensor:
+        """Tokens of the chosen layers side by side, of the last where none is named; (B, T, F, C), windows in their order of time."""
+        every = self.layers(sound)
+        return torch.cat([every[layer - 1] for layer in chosen or (self.depth,)], dim=3)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights: Xavier-uniform matrices, zero biases, small positions."""
+        initialise_layers(self, generator)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Conv1d | nn.Embedding):
+                nn.init.normal_(module.weight, std=POSITION_SPREAD, generator=generator)
+                if isinstance(module, nn.Conv1d) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim >= 3 and not isinstance(module, nn.Conv1d | nn.Conv2d):
+                    nn.init.normal_(parameter, std=POSITION_SPREAD, generator=generator)
