@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo demo-web docs screenshots test test-oldest test-newest lint bench deb soak bundle clean
+.PHONY: demo demo-web docs screenshots test test-oldest test-newest lint bench deb dist audit soak bundle clean
 
 demo: $(VENV)/.edge                 ## a simulated fan that begins to fail, seen by an MQTT subscriber
 	@deploy/system-packages.sh broker
@@ -48,6 +48,12 @@ bench: $(VENV)/.bench               ## the tables of figures, measured on this m
 
 deb: $(VENV)/.all                   ## a Debian package of the edge: dist/asd-edge_….deb (ARCH=arm64 DEBIAN_PYTHON=3.13 for others)
 	$(BIN)/python deploy/debian/build.py --arch $(ARCH) --python $(DEBIAN_PYTHON)
+
+dist: $(VENV)/.all             ## wheel, source distribution and bill of materials in dist/, checked, installed and run in an environment of their own
+	$(BIN)/python deploy/release/distributions.py
+
+audit: $(VENV)/.all            ## what is known against the libraries that an edge box gets, asked of the package index
+	$(BIN)/python deploy/release/audit.py
 
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, the page, systemd; about an hour
 	@deploy/system-packages.sh broker nats rabbitmq microphone box
