@@ -87,36 +87,50 @@ def cached_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
         RecordingError: a clip can't be read.
         StageError: the cache can't be written (no space, no rights).
     """
-    path = folder / f"log-mel-{clips_digest(clips)}.npy"
-    shape = (len(clips), CLIP_FRAMES, MEL_BINS)
+    return _cached("log-mel", clips, folder, (CLIP_FRAMES, MEL_BINS), clip_log_mels)
+
+
+def cached_waveforms(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
+    """Waveforms (N, 160 000) of clips, likewise."""
+    return _cached("waveform", clips, folder, (WINDOW_SAMPLES,), lambda each: clip_inputs(each, "waveform"))
+
+
+Rows = Callable[[Sequence[Clip]], Iterator[NDArray[np.float32]]]
+
+
+def _cached(
+    what: str, clips: Sequence[Clip], folder: Path, of_clip: tuple[int, ...], rows: Rows
+) -> NDArray[np.float32]:
+    path = folder / f"{what}-{clips_digest(clips)}.npy"
+    shape = (len(clips), *of_clip)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _claimed(path.with_suffix(".lock")):
             mapped = _mapped(path, shape)
             if mapped is None:
                 _make_room(folder, 4 * math.prod(shape))
-                _write(path, clips, shape)
+                _write(path, what, rows(clips), shape)
                 mapped = _mapped(path, shape)
     except OSError as e:
-        raise StageError(f"{path}: the cache of log-mels can't be written: {e.strerror or e}") from e
+        raise StageError(f"{path}: the cache of {what}s can't be written: {e.strerror or e}") from e
     if mapped is None:
-        raise StageError(f"{path}: the cache of log-mels can't be read back; is the disk sound?")
+        raise StageError(f"{path}: the cache of {what}s can't be read back; is the disk sound?")
     return mapped
 
 
-def _write(path: Path, clips: Sequence[Clip], shape: tuple[int, int, int]) -> None:
+def _write(path: Path, what: str, rows: Iterator[NDArray[np.float32]], shape: tuple[int, ...]) -> None:
     """Row after row, so that memory stays flat and a full disk is an error rather than a dead process (as through a map)."""
-    log.info("computing the log-mels of %d clips (%.1f GB)", len(clips), 4e-9 * math.prod(shape))
+    log.info("computing the %ss of %d clips (%.1f GB)", what, shape[0], 4e-9 * math.prod(shape))
     partial = path.with_suffix(".partial")
     try:
-        with partial.open("wb") as file, counted_steps("log-mels (clips)", len(clips)) as advance:
+        with partial.open("wb") as file, counted_steps(f"{what}s (clips)", shape[0]) as advance:
             header = {
                 "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
                 "fortran_order": False,
                 "shape": shape,
             }
             np.lib.format.write_array_header_1_0(file, header)
-            for row, features in enumerate(clip_log_mels(clips), start=1):
+            for row, features in enumerate(rows, start=1):
                 file.write(np.ascontiguousarray(features, np.float32).data)
                 advance(row, {})
             file.flush()
@@ -126,7 +140,7 @@ def _write(path: Path, clips: Sequence[Clip], shape: tuple[int, int, int]) -> No
         partial.unlink(missing_ok=True)
 
 
-def _mapped(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32] | None:
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """The file mapped read-only, if it is there and whole."""
     try:
         mapped: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asd_trainer.finetune.augmentation import BatchPlan, draw_plan, render
 from asd_trainer.finetune.background import Background
+from asd_trainer.finetune.waveform_augmentation import render_waveforms
 from asd_trainer.recipe.embedder import AugmentRecipe
 from asd_trainer.training.loop import even_share
 
@@ -35,7 +36,7 @@ class AugmentedClips:
     """Every clip once an epoch in a fresh order, the last short batch left out; a step's batch follows from the seed and the step.
 
     Args:
-        log_mels: features of the clips, (N, 998, 128).
+        log_mels: features of the clips, (N, 998, 128), or their waveforms, (N, 160 000).
         settings: how batches are made; a batch is never larger than all clips.
         seed: of the run.
         stream: parts the random numbers of one stage from those of another.
@@ -71,9 +72,10 @@ class AugmentedClips:
         return draw_plan(clips, frames, self._settings.augment, kept, rng, self._background).part(rank, world)
 
     def tensors(self, plan: BatchPlan) -> dict[str, Tensor]:
-        """`features`, float32 (B, 1024, 128), and `kept`, int64 (B, K), where not all patches are encoded."""
+        """`features`, float32 (B, 1024, 128) or waveforms (B, 160 000), and `kept`, int64 (B, K), where not all patches are encoded."""
         noises = None if self._background is None else self._background.log_mels
-        batch = {"features": render(plan, self._log_mels, noises)}
+        rendered = render if self._log_mels.ndim == 3 else render_waveforms
+        batch = {"features": rendered(plan, self._log_mels, noises)}
         if plan.kept is not None:
             batch["kept"] = torch.from_numpy(plan.kept)
         return batch

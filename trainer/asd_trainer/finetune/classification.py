@@ -5,6 +5,7 @@ Owns which clips are learned from, the model with its ArcFace head, and what a s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +23,11 @@ from asd_trainer.networks.arcface import ArcFace
 from asd_trainer.networks.eat import SIZES
 from asd_trainer.networks.embedder import Embedder, EmbedderShape
 from asd_trainer.networks.encoders.registry import named_shape
+from asd_trainer.networks.lora import adapt
 from asd_trainer.recipe.encoder import EAT
 from asd_trainer.recipe.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 def embedder_shape(recipe: Recipe) -> EmbedderShape:
@@ -51,13 +55,21 @@ class Classifier(nn.Module):
         self.embedder.initialise(generator)
         self.head.initialise(generator)
 
+    def adapt_encoder(self, recipe: Recipe) -> None:
+        """Let a low-rank part of the encoder learn and the rest of it stay, where the recipe asks for that."""
+        chosen = recipe.encoder.lora
+        if chosen.rank:
+            generator = torch.Generator().manual_seed(recipe.seed)
+            added = adapt(self.embedder.encoder, chosen.rank, chosen.alpha, chosen.projections, generator)
+            log.info("finetune: low-rank adaptation, %d of the encoder's numbers learn", added)
+
     def forward(
         self, features: Tensor, labels: Tensor, partner_labels: Tensor, mix: Tensor, kept: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Loss and accuracy of a batch.
 
         Args:
-            features: normalised log-mels, (B, 1024, 128).
+            features: normalised log-mels, (B, 1024, 128), or windows (B, 160 000).
             labels: class of each clip, int64 (B,).
             partner_labels: class of the clip mixed into it, int64 (B,).
             mix: weight of the first label, (B,) in [0, 1].
@@ -80,7 +92,7 @@ class ClassificationTask:
     Args:
         recipe: of the run.
         clips: to learn from.
-        log_mels: their features in the same order, (N, 998, 128).
+        log_mels: their features in the same order, (N, 998, 128), or waveforms (N, 160 000).
         background: what is mixed in as noise, where the recipe wants that.
 
     Raises:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, training_clips
-from asd_trainer.data.features import cached_log_mels
+from asd_trainer.data.features import cached_log_mels, cached_waveforms
 from asd_trainer.finetune.background import Background, noise_choices, noise_recordings
 from asd_trainer.finetune.pseudo_attributes import with_pseudo_attributes
+from asd_trainer.recipe.encoder import EAT
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.stage import finetuning_clips
 from asd_trainer.training.processes import processes
@@ -28,7 +29,7 @@ class TrainingSet:
 
     clips: tuple[Clip, ...]
     log_mels: NDArray[np.float32]
-    """Their features in the same order, (N, 998, 128)."""
+    """Their features in the same order, (N, 998, 128); of an encoder with a front end of its own their waveforms, (N, 160 000)."""
     background: Background | None
     """What is mixed in as noise, where the recipe wants that."""
 
@@ -45,15 +46,17 @@ def training_set(recipe: Recipe, table: ClipTable, folder: Path) -> TrainingSet:
     """
     noises = background_noises(recipe, table)
     clips = finetuning_clips(recipe, table, folder.parents[1])
-    log_mels = run_log_mels(clips, folder)
+    heard = run_log_mels if recipe.encoder.name == EAT else run_waveforms
+    log_mels = heard(clips, folder)
     named = clips
     if recipe.finetune.pseudo_attributes:
         originals = len(training_clips(table))
-        named = with_pseudo_attributes(clips, log_mels, originals, recipe.finetune.pseudo_attributes)
+        described = log_mels if recipe.encoder.name == EAT else run_log_mels(clips, folder)
+        named = with_pseudo_attributes(clips, described, originals, recipe.finetune.pseudo_attributes)
     if not noises:
         return TrainingSet(named, log_mels, None)
     learned = clips[: len(noises)] == noises  # recordings that are learned from, whose features are there
-    noise_log_mels = log_mels if learned else run_log_mels(noises, folder)
+    noise_log_mels = log_mels if learned else heard(noises, folder)
     return TrainingSet(named, log_mels, Background(noises, noise_log_mels, noise_choices(clips, noises)))
 
 
@@ -77,3 +80,9 @@ def run_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
     """
     with processes().main_process_first():
         return cached_log_mels(clips, folder.parents[1] / "features")
+
+
+def run_waveforms(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
+    """The waveforms of clips, likewise; (N, 160 000)."""
+    with processes().main_process_first():
+        return cached_waveforms(clips, folder.parents[1] / "features")

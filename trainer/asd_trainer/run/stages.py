@@ -25,6 +25,7 @@ from asd_trainer.finetune.first_weights import first_weights, freeze, look_for_w
 from asd_trainer.finetune.training_set import run_log_mels, training_set
 from asd_trainer.networks.eat import SIZES, Eat
 from asd_trainer.networks.embedder import Embedder, save_embedder
+from asd_trainer.networks.lora import merge
 from asd_trainer.pretrain.stage import pretrain_encoder
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.separate.stage import separate, synthesize
@@ -154,14 +155,16 @@ def finetune(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         task.model.embedder.load_state_dict(distilled_embedder(folder.parent).state_dict())
     else:
         start(task.model.embedder, recipe, folder.parent)
+    task.model.adapt_encoder(recipe)
     log.info(
         "finetune: %d clips, %d classes, %d parameters, %d steps",
         len(learned.clips),
         len(task.classes),
-        sum(p.numel() for p in task.model.parameters()),
+        sum(p.numel() for p in task.model.parameters() if p.requires_grad),
         task.steps,
     )
     train(PrefetchedTask(task), recipe.finetune.optimiser, folder)
+    merge(task.model.embedder.encoder)
     together = processes()
     if together.is_main_process:
         save_embedder(task.model.embedder, folder)

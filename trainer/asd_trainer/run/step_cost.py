@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
-from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES
 from asd_trainer.data.features import CLIP_FRAMES
 from asd_trainer.finetune.augmentation import draw_plan, render
 from asd_trainer.finetune.background import Background
@@ -24,6 +24,7 @@ from asd_trainer.finetune.classification import Classifier, embedder_shape
 from asd_trainer.finetune.distillation import Distiller, load_teacher
 from asd_trainer.networks.eat import MEL_PATCHES, SIZES, TIME_PATCHES, Eat
 from asd_trainer.networks.embedder import Embedder
+from asd_trainer.networks.encoders.interface import Hears
 from asd_trainer.networks.separator import SIZES as SEPARATOR_SIZES
 from asd_trainer.networks.separator import Separator
 from asd_trainer.pretrain.stage import Pretrainer, PretrainingTask
@@ -53,15 +54,17 @@ def finetune_cost(recipe: Recipe, classes: int, batch_clips: int) -> StepCost:
     """A step of fine-tuning, of a batch over all processes."""
     together = processes()
     kept = max(1, round(recipe.finetune.kept_patches * PATCHES))
-    model = Classifier(recipe, classes).to(together.device).eval()  # the norms must not ask other processes
-    piece = _clip_batch(min(kept, PIECE_PATCHES), together.device)
+    model = Classifier(recipe, classes)
+    model.adapt_encoder(recipe)
+    model.to(together.device).eval()  # the norms must not ask other processes
+    piece = _clip_batch(min(kept, PIECE_PATCHES), together.device, model.embedder.hears)
     seconds, operations = _timed(lambda: _backward(model(**piece)["loss"]))
     whole = _embedder_operations(recipe, kept)
     own_clips = batch_clips / together.num_processes
     return StepCost(
         seconds=own_clips * (whole / operations * seconds + _render_seconds(recipe))
         + _update_seconds(model, recipe.finetune.optimiser),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
 
 
@@ -170,24 +173,29 @@ def _backward(loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _clip_batch(kept: int, device: torch.device) -> dict[str, Tensor]:
-    """Two clips, of which `kept` patches are encoded."""
+def _clip_batch(kept: int, device: torch.device, hears: Hears = "features") -> dict[str, Tensor]:
+    """Two clips, of which `kept` patches are encoded; of windows, all."""
     generator = torch.Generator().manual_seed(0)
     batch = {
-        "features": torch.randn(2, EAT_FRAMES, MEL_BINS, generator=generator),
+        "features": torch.randn(*_heard_shape(hears), generator=generator),
         "labels": torch.zeros(2, dtype=torch.int64),
         "partner_labels": torch.zeros(2, dtype=torch.int64),
         "mix": torch.ones(2),
-        "kept": torch.arange(kept).expand(2, kept),
     }
+    if hears == "features":
+        batch["kept"] = torch.arange(kept).expand(2, kept)
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _heard_shape(hears: Hears) -> tuple[int, ...]:
+    return (2, EAT_FRAMES, MEL_BINS) if hears == "features" else (2, WINDOW_SAMPLES)
 
 
 def _embedder_operations(recipe: Recipe, kept: int) -> float:
     """Operations of a clip forwards and backwards; counted on shapes alone."""
     with torch.device("meta"):
         embedder = Embedder(embedder_shape(recipe)).eval()
-        features, patches = torch.empty(2, EAT_FRAMES, MEL_BINS), torch.zeros(2, kept, dtype=torch.int64)
+        features, patches = torch.empty(_heard_shape(embedder.hears)), torch.zeros(2, kept, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         _backward(embedder(features, patches if kept < PATCHES else None).sum())
     return float(counter.get_total_flops()) / 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,14 @@ class TokenEncoder(nn.Module, ABC):
         """Tokens of the chosen layers side by side, of the last where none is named; (B, T, F, C), windows in their order of time."""
         every = self.layers(sound)
         return torch.cat([every[layer - 1] for layer in chosen or (self.depth,)], dim=3)
+
+    def train(self, mode: bool = True) -> Self:
+        """Learn or not; a batch norm whose weights do not learn keeps its statistics too."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights: Xavier-uniform matrices, zero biases, small positions."""
