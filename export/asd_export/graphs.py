@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle.bundle import ModelEntry
 from asd_daemon.judge.scoring.scorer import EmbedderSession
+from asd_export.joined_graphs import joined
+from asd_trainer.networks.encoders.onnx_graph import OnnxEncoder
+from asd_trainer.networks.frozen import FrozenEmbedder
 
 F32 = NDArray[np.float32]
 
@@ -40,23 +43,13 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
     Raises:
         ExportError: the difference is above 1e-4.
     """
-    sample = torch.from_numpy(features[:2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals; what counts is compared below
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            network,
-            (sample,),
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUTS[features.ndim]],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
-        )
-    if program is None:
-        raise ExportError("torch.onnx gave no program")
+    sample, name = torch.from_numpy(features[:2]), INPUTS[features.ndim]
+    if isinstance(network, FrozenEmbedder) and isinstance(network.encoder, OnnxEncoder):
+        model = joined(network, network.encoder, sample, traced, (name, OUTPUT))
+    else:
+        model = traced(network, sample, name, OUTPUT)
     file.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save_model(stripped(program.model_proto), str(file), save_as_external_data=False)
+    onnx.save_model(stripped(model), str(file), save_as_external_data=False)
     difference = compare(network, file, features)
     if difference > MAX_DIFFERENCE:
         file.unlink()
@@ -64,6 +57,29 @@ def export_embedder(network: torch.nn.Module, file: Path, features: F32) -> floa
             f"{file.name}: ONNX differs from torch by {difference:.2g} (allowed {MAX_DIFFERENCE:g}); nothing was written"
         )
     return difference
+
+
+def traced(network: torch.nn.Module, sample: torch.Tensor, takes: str, gives: str) -> onnx.ModelProto:
+    """A network as an ONNX graph with a free batch axis.
+
+    Raises:
+        ExportError: torch gave none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals; what counts is compared afterwards
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network,
+            (sample,),
+            dynamo=True,
+            verbose=False,
+            input_names=[takes],
+            output_names=[gives],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
+        )
+    if program is None:
+        raise ExportError("torch.onnx gave no program")
+    return program.model_proto
 
 
 def stripped(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,11 +19,12 @@ from asd_trainer.data.features import clip_inputs
 from asd_trainer.networks.eat import SIZES
 from asd_trainer.networks.embedder import Embedder, save_embedder
 from asd_trainer.networks.encoders.interface import TokenEncoder
+from asd_trainer.networks.encoders.onnx_graph import read_onnx_encoder
 from asd_trainer.networks.encoders.registry import named_shape
 from asd_trainer.networks.encoders.released import ReleasedEncoder, load_encoder
 from asd_trainer.networks.frozen import FrozenEmbedder, FrozenShape
-from asd_trainer.networks.weights import EncoderWeights, load_weights
-from asd_trainer.recipe.encoder import EAT, EncoderRecipe
+from asd_trainer.networks.weights import EncoderWeights, file_digest, load_weights
+from asd_trainer.recipe.encoder import EAT, ONNX, EncoderRecipe
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.training.processes import processes
 from asd_trainer.training.progress import counted_steps
@@ -70,6 +71,10 @@ def named_encoder(chosen: EncoderRecipe) -> ReleasedEncoder | None:
     Raises:
         StageError: there is no such encoder, or its weights can't be had.
     """
+    if chosen.name.startswith(ONNX):
+        source = chosen.name.removeprefix(ONNX)
+        path = Path(source.partition("#")[0])
+        return ReleasedEncoder(read_onnx_encoder(source), path, file_digest(path))
     shape = named_shape(chosen.name, chosen.size)
     return load_encoder(chosen.weights, shape) if chosen.weights else None
 
@@ -146,7 +151,8 @@ def _standardise(embedder: FrozenEmbedder, clips: tuple[Clip, ...]) -> None:
     pooled = np.empty((len(clips), embedder.dimensions), np.float32)
     with torch.inference_mode(), counted_steps("frozen: hearing the training clips", len(clips)) as advance:
         for row, sound in enumerate(clip_inputs(clips, embedder.hears)):
-            pooled[row] = embedder.pooled(torch.from_numpy(sound)[None].to(device))[0].cpu().numpy()
+            tokens = embedder.encoder(torch.from_numpy(sound)[None].to(device), embedder.shape.layers)
+            pooled[row] = embedder.pooled(tokens)[0].cpu().numpy()
             advance(row + 1, {})
     embedder.cpu()
     embedder.centre.copy_(torch.from_numpy(pooled.mean(axis=0)))

@@ -61,11 +61,14 @@ class FrozenEmbedder(nn.Module):
 
     def forward(self, sound: Tensor) -> Tensor:
         """Embed, (B, …) → (B, D)."""
-        return F.normalize((self.pooled(sound) - self.centre) / self.spread, dim=1, eps=TINY)
+        return self.embedded(self.encoder(sound, self.shape.layers))
 
-    def pooled(self, sound: Tensor) -> Tensor:
-        """Tokens pooled over time, band after band, (B, D)."""
-        tokens = self.encoder(sound, self.shape.layers)  # (B, T, F, C)
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, D) of the encoder's tokens (B, T, F, C)."""
+        return F.normalize((self.pooled(tokens) - self.centre) / self.spread, dim=1, eps=TINY)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, F, C) pooled over time, band after band, (B, D)."""
         if self.shape.bands == "averaged":
             tokens = tokens.mean(dim=2, keepdim=True)
         return pool_over_time(tokens, self.shape.pooling, self.shape.power, self.shape.gamma).flatten(1)
@@ -73,17 +76,12 @@ class FrozenEmbedder(nn.Module):
 
 def pooled_size(encoder: TokenEncoder, shape: FrozenShape) -> int:
     """D of an encoder's pooled tokens; found on shapes alone."""
-    with torch.device("meta"):
-        silent = build_encoder(encoder.shape).eval()
-        heard = torch.empty(1, 1024, 128) if encoder.hears == "features" else torch.empty(1, 160_000)
     try:
-        with torch.no_grad():
-            tokens = silent(heard, shape.layers)
+        bands, channels = encoder.token_shape(shape.layers)
     except RuntimeError as e:
         raise StageError(f"frozen.layers: {list(shape.layers)}: their tokens lie on different grids; name one") from e
     several = {"statistics": 2, "quantiles": len(QUANTILES)}.get(shape.pooling, 1)
-    bands = 1 if shape.bands == "averaged" else tokens.shape[2]
-    return int(several * bands * tokens.shape[3])
+    return several * (1 if shape.bands == "averaged" else bands) * channels
 
 
 def pool_over_time(tokens: Tensor, pooling: FrozenPooling, power: float, gamma: float) -> Tensor:

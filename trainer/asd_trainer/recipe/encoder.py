@@ -14,12 +14,14 @@ from asd_trainer.recipe.keys import Section, setting
 
 EAT = "eat"
 ENCODER_NAMES = (EAT, "ced-tiny", "ced-mini", "ced-small", "ced-base", "beats", "mn04_as", "mn10_as", "dasheng-base")
+ONNX = "onnx:"
+"""Before the path of a graph, in the place of a name."""
 CONVOLUTIONAL = ("mn04_as", "mn10_as")
 Projection = Literal["query", "key", "value", "output", "mlp"]
 
 
 def _known(name: str) -> str:
-    if name not in ENCODER_NAMES:
+    if name not in ENCODER_NAMES and not (name.startswith(ONNX) and name != ONNX):
         near = difflib.get_close_matches(name, ENCODER_NAMES, n=1)
         raise ValueError(f"did you mean {near[0]}?" if near else f"known: {', '.join(ENCODER_NAMES)}")
     return name
@@ -45,7 +47,7 @@ class EncoderRecipe(Section):
     """The encoder."""
 
     name: Annotated[str, AfterValidator(_known)] = setting(
-        EAT, "", f"Which encoder: {', '.join(ENCODER_NAMES)}.", title="Encoder"
+        EAT, "", f"Which encoder: {', '.join(ENCODER_NAMES)}, or onnx:FILE (frozen).", title="Encoder"
     )
     size: Literal["smoke", "edge", "small", "base", "large"] = setting(
         "smoke", "", "Size of the EAT encoder.", title="Size"

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from asd_daemon.errors import SettingsError
 from asd_trainer.recipe.distillation import DistilRecipe
 from asd_trainer.recipe.embedder import EmbeddingRecipe, FinetuneRecipe
-from asd_trainer.recipe.encoder import CONVOLUTIONAL, EAT, EncoderRecipe, FrozenRecipe
+from asd_trainer.recipe.encoder import CONVOLUTIONAL, EAT, ONNX, EncoderRecipe, FrozenRecipe
 from asd_trainer.recipe.evaluation import EvaluateRecipe
 from asd_trainer.recipe.keys import Section, setting
 from asd_trainer.recipe.pretraining import PretrainRecipe
@@ -163,6 +163,8 @@ def _refuse_for_other_encoders(recipe: Recipe, origin: str) -> None:
     asked = [key for key, wants in learning.items() if wants]
     if recipe.frozen.enabled and asked:
         raise SettingsError(f"{origin}: {asked[0]}: a frozen encoder learns nothing; set frozen.enabled to false")
+    if name.startswith(ONNX) and not recipe.frozen.enabled:
+        raise SettingsError(f"{origin}: encoder.name: {name} can't learn; set frozen.enabled to true")
     if name in CONVOLUTIONAL and recipe.encoder.lora.rank:
         raise SettingsError(f"{origin}: encoder.lora.rank: {name} is no transformer; set it to 0 to tune all of it")
     if name in CONVOLUTIONAL and tunes and recipe.embedding.layers == "all":

@@ -22,6 +22,7 @@ from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, class_labels, load_clip, training_clips
 from asd_trainer.data.features import CLIP_FRAMES
 from asd_trainer.finetune.training_set import background_noises
+from asd_trainer.recipe.encoder import ONNX
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.run.frozen_cost import frozen_cost
 from asd_trainer.run.stages import pretraining_clips, stage_table, stages_of
@@ -154,8 +155,8 @@ def _finetune(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
 def _frozen(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:  # noqa: ARG001 - a stage's signature
     cost = frozen_cost(recipe)
     clips = training_clips(table) if recipe.frozen.standardise else ()
-    untrained = "" if recipe.encoder.weights else " UNTRAINED"
-    work = f"{recipe.encoder.name}{untrained}, {cost.parameters / 1e6:.1f} M parameters, {cost.macs / 1e9:.2f} GMAC a window"
+    untrained = "" if recipe.encoder.weights or recipe.encoder.name.startswith(ONNX) else " UNTRAINED"
+    work = f"{recipe.encoder.name}{untrained}, {cost.words()}"
     return StageForecast("frozen", False, work, cost.seconds * (1 + len(clips)), 4 * cost.parameters)
 
 

@@ -5,6 +5,7 @@ Owns the face and how fresh weights are drawn. It knows no architecture, no pool
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
+from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.networks.eat import initialise_layers
 
 Hears = Literal["features", "waveform"]
@@ -62,6 +65,18 @@ class TokenEncoder(nn.Module, ABC):
         """Tokens of the chosen layers side by side, of the last where none is named; (B, T, F, C), windows in their order of time."""
         every = self.layers(sound)
         return torch.cat([every[layer - 1] for layer in chosen or (self.depth,)], dim=3)
+
+    def token_shape(self, chosen: Sequence[int] = ()) -> tuple[int, int]:
+        """F and C of the tokens of the chosen layers; found on shapes alone.
+
+        Raises:
+            RuntimeError: their grids do not fit on each other.
+        """
+        silent = copy.deepcopy(self).to("meta").eval()
+        heard = (1, EAT_FRAMES, MEL_BINS) if self.hears == "features" else (1, WINDOW_SAMPLES)
+        with torch.no_grad():
+            tokens = silent(torch.empty(heard, device="meta"), chosen)
+        return int(tokens.shape[2]), int(tokens.shape[3])
 
     def train(self, mode: bool = True) -> Self:
         """Learn or not; a batch norm whose weights do not learn keeps its statistics too."""

@@ -15,6 +15,7 @@ from asd_trainer.networks.encoders.beats import Beats, BeatsSize
 from asd_trainer.networks.encoders.eat_tokens import EatTokens
 from asd_trainer.networks.encoders.interface import EncoderShape, TokenEncoder
 from asd_trainer.networks.encoders.mobilenet import MobileNet, MobileNetSize
+from asd_trainer.networks.encoders.onnx_graph import OnnxEncoder, OnnxSize
 from asd_trainer.networks.encoders.patch_transformer import PatchTransformer, PatchTransformerSize
 from asd_trainer.recipe.encoder import EAT
 
@@ -61,6 +62,9 @@ _FAMILIES: dict[str, Callable[[dict[str, Any]], TokenEncoder]] = {
     "dasheng": lambda size: PatchTransformer("dasheng", PatchTransformerSize(**size)),
     "beats": lambda size: Beats(BeatsSize(**size)),
     "efficientat": lambda size: MobileNet(MobileNetSize(**size)),
+    "onnx": lambda size: OnnxEncoder(
+        OnnxSize(**{**size, **{key: tuple(size[key]) for key in ("input_axes", "tokens")}})
+    ),
 }
 
 
