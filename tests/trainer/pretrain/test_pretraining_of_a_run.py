@@ -16,7 +16,8 @@ from asd_trainer.cli.program import main
 from asd_trainer.data.dataset import ClipTable, read_dataset
 from asd_trainer.finetune.first_weights import first_weights
 from asd_trainer.recipe.recipe import load_recipe
-from asd_trainer.run.stages import pretrain, pretraining_clips
+from asd_trainer.run.stage_clips import pretraining_clips
+from asd_trainer.run.stages import pretrain
 
 FAST = (
     "pretrain.steps=2",

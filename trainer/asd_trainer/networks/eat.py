@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
+from asd_trainer.training.recomputation import Recomputable
 
 PATCH = 16
 """Side of a patch: frames (160 ms) and mel bins."""
@@ -137,7 +138,7 @@ class Mlp(nn.Module):
         return transformed
 
 
-class Block(nn.Module):
+class Block(Recomputable, nn.Module):
     """A transformer block that normalises after each residual (post-norm): weights of pre-norm ViTs do not fit it."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -169,6 +170,14 @@ class Eat(nn.Module):
         self.fixed_positional_encoder = FixedPositions(size.dim, time_patches)
         self.pre_norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
         self.blocks = nn.ModuleList(Block(size.dim, size.heads) for _ in range(size.depth))
+
+    def copy(self) -> Eat:
+        """Another encoder with the same weights, also where they are shapes alone."""
+        positions = self.fixed_positional_encoder.positions
+        with torch.device(positions.device):
+            other = Eat(self.size, positions.shape[1] // MEL_PATCHES)
+        other.load_state_dict(self.state_dict())
+        return other
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights as the released code: N(0, 0.02²) matrices, Xavier-uniform patches, a standard normal class token."""

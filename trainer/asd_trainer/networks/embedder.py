@@ -145,11 +145,11 @@ def save_embedder(embedder: AnyEmbedder, folder: Path) -> None:
     (folder / "embedder.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def load_embedder(run: Path) -> AnyEmbedder:
-    """The embedder that a run fine-tuned, or its frozen one, in evaluation mode on the CPU.
+def trained_folder(run: Path) -> Path:
+    """The folder of the stage that leaves a run's embedder, for use.
 
     Raises:
-        StageError: there is no such run, it has no finished stage `finetune` or `frozen`, or its files are broken.
+        StageError: there is no such run, or it has no finished stage `finetune` or `frozen`.
     """
     folder = embedder_folder(run)
     if not run.is_dir():
@@ -160,7 +160,12 @@ def load_embedder(run: Path) -> AnyEmbedder:
         raise StageError(
             f"{run}: holds no trained embedder (stage finetune is not done); train it with: asd-train finetune {run}"
         )
-    return read_embedder(folder)
+    return folder
+
+
+def load_embedder(run: Path) -> AnyEmbedder:
+    """The embedder that a run fine-tuned, or its frozen one, in evaluation mode on the CPU; raises what its parts do."""
+    return read_embedder(trained_folder(run))
 
 
 def embedder_folder(run: Path) -> Path:
@@ -175,20 +180,34 @@ def read_embedder(folder: Path) -> AnyEmbedder:
     Raises:
         StageError: a file is missing, broken, of a newer schema, or does not fit the other.
     """
-    described, weights = folder / "embedder.json", folder / "embedder.safetensors"
+    embedder = empty_embedder(folder)
     try:
-        shape = json.loads(described.read_text(encoding="utf-8"))
-        if shape.pop("schema") != SCHEMA:
-            raise StageError(f"{described}: schema is not {SCHEMA}; this program is too old or too new for the run")
-        embedder = _of_shape(shape)
-        embedder.load_state_dict(load_file(weights))
+        embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
     except (OSError, SafetensorError) as e:
         raise StageError(f"{folder}: the embedder can't be read: {e}") from e
-    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+    except RuntimeError as e:
         raise StageError(
             f"{folder}: embedder.json and embedder.safetensors do not fit: {str(e).splitlines()[0]}"
         ) from e
     return embedder.eval()
+
+
+def empty_embedder(folder: Path) -> AnyEmbedder:
+    """The same with weights that are of no use.
+
+    Raises:
+        StageError: embedder.json is missing, broken, or of a newer schema.
+    """
+    path = folder / "embedder.json"
+    try:
+        shape = json.loads(path.read_text(encoding="utf-8"))
+        if shape.pop("schema") != SCHEMA:
+            raise StageError(f"{path}: schema is not {SCHEMA}; this program is too old or too new for the run")
+        return _of_shape(shape)
+    except OSError as e:
+        raise StageError(f"{folder}: the embedder can't be read: {e}") from e
+    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise StageError(f"{path}: the file and this program do not fit: {e}") from e
 
 
 def _of_shape(described: Mapping[str, Any]) -> AnyEmbedder:

@@ -25,6 +25,7 @@ from asd_trainer.networks.separator_blocks import (
     hold,
 )
 from asd_trainer.networks.separator_fronts import FourierFront, LearnedFront, SeparatorSize
+from asd_trainer.training.recomputation import Recomputable
 
 __all__ = ["SIZES", "SOURCES", "Separation", "Separator", "SeparatorSize"]
 
@@ -75,7 +76,7 @@ class Separation:
     stages: tuple[Tensor, ...]
 
 
-class SourceSplit(nn.Module):
+class SourceSplit(Recomputable, nn.Module):
     """The early split: one sequence becomes one per source. (B, T, F) → (B·J, T, F)."""
 
     def __init__(self, features: int, sources: int) -> None:
@@ -135,8 +136,11 @@ class DecoderStage(nn.Module):
         return frames
 
 
-def _output_layer(features: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(features, 4 * features), nn.GLU(dim=-1), nn.Linear(2 * features, outputs))
+class OutputLayer(Recomputable, nn.Sequential):
+    """From the frames of the sources to what the front makes sound of."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__(nn.Linear(features, 4 * features), nn.GLU(dim=-1), nn.Linear(2 * features, outputs))
 
 
 class Separator(nn.Module):
@@ -160,9 +164,9 @@ class Separator(nn.Module):
         )
         self.split = SourceSplit(size.features, len(SOURCES))
         self.decoder = nn.ModuleList(DecoderStage(size) for _ in range(size.stages))
-        self.output = _output_layer(size.features, self.front.outputs)
+        self.output = OutputLayer(size.features, self.front.outputs)
         self.auxiliary = nn.ModuleList(  # in training only
-            _output_layer(size.features, self.front.outputs) for _ in range(size.stages)
+            OutputLayer(size.features, self.front.outputs) for _ in range(size.stages)
         )
 
     def forward(self, mixture: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asd_trainer.training.recomputation import Recomputable
+
 
 def hold(frames: Tensor, factor: int) -> Tensor:
     """Repeat every frame `factor` times: nearest-neighbour up-sampling of (B, T, F) to (B, T·factor, F)."""
@@ -125,7 +127,7 @@ class GatedConvolutionNetwork(nn.Module):
         return out
 
 
-class GlobalBlock(nn.Module):
+class GlobalBlock(Recomputable, nn.Module):
     """EGA + GCFN: attention over frames pooled to the bottleneck's rate, gated at the full rate."""
 
     def __init__(self, features: int, heads: int, dropout: float, layer_scale: float) -> None:
@@ -148,7 +150,7 @@ class GlobalBlock(nn.Module):
         return out
 
 
-class LocalBlock(nn.Module):
+class LocalBlock(Recomputable, nn.Module):
     """CLA + GCFN: a long depthwise convolution where the global block attends."""
 
     def __init__(self, features: int, length: int, dropout: float, layer_scale: float) -> None:
@@ -171,7 +173,7 @@ class LocalBlock(nn.Module):
         return out
 
 
-class CrossSourceBlock(nn.Module):
+class CrossSourceBlock(Recomputable, nn.Module):
     """CS + GCFN: at every frame the sources attend to each other.
 
     With two sources the products are sums over F / heads numbers, cheaper as element-wise work than as T tiny matrices.

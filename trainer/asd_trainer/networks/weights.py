@@ -96,6 +96,27 @@ def load_weights(source: str, *, download: Download | None = None) -> EncoderWei
     return EncoderWeights(size, kept, decoder, teacher, path, file_digest(path), tuple(foreign))
 
 
+def weights_size(source: str) -> EatSize:
+    """The size of the weights that `load_weights` would give; of released ones nothing is downloaded.
+
+    Raises:
+        StageError: as `load_weights`.
+    """
+    released = dict(zip(RELEASED, (SIZES["base"], SIZES["large"]), strict=True))
+    if source in released and not Path(source).exists():
+        return released[source]
+    path = located(source, download_from_hub)
+    if path.suffix in {".pt", ".pth"}:
+        return load_weights(source).size
+    try:
+        with safe_open(path, framework="pt") as file, torch.device("meta"):
+            names = list(file.keys())
+            shapes = {canonical_name(key): torch.empty(file.get_slice(key).get_shape()) for key in names}
+    except (OSError, SafetensorError) as e:
+        raise StageError(f"{path}: can't be read as safetensors ({e}); it may be truncated: download it again") from e
+    return _find_size(path, shapes)
+
+
 def save_encoder(encoder: Eat, folder: Path) -> Path:
     """Write encoder.safetensors, which `load_weights` reads, into a folder that exists; gives its path."""
     path = folder / ENCODER_FILE

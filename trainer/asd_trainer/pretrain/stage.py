@@ -6,7 +6,6 @@ decoder and loop lie elsewhere.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +51,7 @@ class Pretrainer(nn.Module):
                 f"pretrain.decoder.groups: {settings.decoder.groups} does not divide the encoder's {encoder.size.dim} channels"
             )
         self.student = encoder
-        self.teacher = copy.deepcopy(encoder).requires_grad_(requires_grad=False).eval()
+        self.teacher = encoder.copy().requires_grad_(requires_grad=False).eval()
         self.decoder = Decoder(encoder.size.dim, settings.decoder)
         self.decoder.initialise(generator)
         self.register_buffer("averaged", torch.zeros((), dtype=torch.int64))  # updates that the teacher has taken in
@@ -83,24 +82,34 @@ class Pretrainer(nn.Module):
             sequences: masked clips of the step over all processes, whose gradients are averaged, int64 scalar.
         """
         self._average(int(step))
+        decay, part = (
+            teacher_decay(int(step), self._settings.teacher),
+            masked.shape[2] / (masked.shape[2] + kept.shape[2]),
+        )
+        noise = self._noise(noise_seeds, masked.shape, features)
+        figures = self.objective(features, kept, masked, noise, int(sequences))
+        figures["teacher_decay"] = torch.tensor(decay, device=features.device)
+        figures["masked"] = torch.tensor(part, device=features.device)
+        self._watch(int(step), figures)
+        return figures
+
+    def objective(
+        self, features: Tensor, kept: Tensor, masked: Tensor, noise: Tensor, sequences: int
+    ) -> dict[str, Tensor]:
+        """Losses and deviations of a batch, as `forward` takes it, with the decoder's noise (B · clones, M, dim)."""
         kept, masked = kept.flatten(0, 1), masked.flatten(0, 1)  # (S, K), (S, M) with S = B · clones
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             targets = layer_targets(self.teacher.layers(features))
         tokens = self._encode_clones(features, kept)  # (S, 1 + K, dim)
-        noise = self._noise(noise_seeds, masked.shape, tokens)
         predictions = self.decoder(tokens[:, 1:], kept, masked, noise)
         losses = utterance_frame_losses(predictions, tokens[:, 0], targets, masked)
-        figures = {
-            "loss": losses.frame + self._utterance_share(int(sequences)) * losses.utterance,
+        return {
+            "loss": losses.frame + self._utterance_share(sequences) * losses.utterance,
             "frame_loss": losses.frame,
             "utterance_loss": losses.utterance,
             "target_deviation": patch_deviation(targets),
             "prediction_deviation": patch_deviation(predictions),
-            "teacher_decay": torch.tensor(teacher_decay(int(step), self._settings.teacher), device=features.device),
-            "masked": torch.tensor(masked.shape[1] / (masked.shape[1] + kept.shape[1]), device=features.device),
         }
-        self._watch(int(step), figures)
-        return figures
 
     def _utterance_share(self, sequences: int) -> float:
         """Factor of the mean utterance loss."""
@@ -127,8 +136,8 @@ class Pretrainer(nn.Module):
         return tokens
 
     def _noise(self, seeds: Tensor, masked: torch.Size, like: Tensor) -> Tensor:
-        """Noise (S, M, dim); a clip's follows from its seed, whichever process trains on it."""
-        shape = (masked[0] // seeds.shape[0], masked[1], like.shape[-1])
+        """Noise (S, M, dim) for masks (B, clones, M); a clip's follows from its seed, whichever process trains on it."""
+        shape = (*masked[1:], self.student.size.dim)
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds.tolist()]
         return torch.cat(drawn).to(like) * self._settings.decoder.noise
 
@@ -265,9 +274,9 @@ def pretrain_encoder(
     if alone.steps:
         (folder / "decoder").mkdir(parents=True, exist_ok=True)
         model.encoder_learns(learns=False)
-        train(PrefetchedTask(alone), settings.optimiser, folder / "decoder")
+        train(PrefetchedTask(alone), settings.optimiser, folder / "decoder", at_once=settings.micro_clips)
         model.encoder_learns(learns=True)
-    train(PrefetchedTask(task), settings.optimiser, folder)
+    train(PrefetchedTask(task), settings.optimiser, folder, at_once=settings.micro_clips)
     together = processes()
     if together.is_main_process:
         save_encoder(encoder, folder)

@@ -73,6 +73,14 @@ class PretrainRecipe(Section):
         title="Years",
     )
     batch_clips: int = setting(16, "clips", "Clips of a step, over all devices.", title="Batch", ge=1, le=65_536)
+    micro_clips: int = setting(
+        0,
+        "clips",
+        "Clips that a device takes at a time, their gradients summed to those of a step: the same result in less memory; 0 for all.",
+        title="Clips at a time",
+        ge=0,
+        le=65_536,
+    )
     crop_frames: int = setting(
         1024,
         "frames",

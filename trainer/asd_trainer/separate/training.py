@@ -48,15 +48,17 @@ class SupervisedSeparator(nn.Module):
 
     def forward(self, sources: Tensor, auxiliary: Tensor) -> dict[str, Tensor]:
         """Separate the sum of sources (B, 2, samples); the loss, and how much better the machine is heard, in dB."""
+        return self.judged(sources, float(auxiliary))
+
+    def judged(self, sources: Tensor, auxiliary: float) -> dict[str, Tensor]:
+        """The same with the share of the auxiliary heads as a number."""
         mixture = sources.sum(dim=1)
         separation = self.separator.with_stages(mixture) if auxiliary > 0 else Separation(self.separator(mixture), ())
         with torch.no_grad():
             machine = sources[:, 0]
             gained = si_snr_db(separation.sources[:, 0], machine) - si_snr_db(mixture, machine)
         idle = sum(parameter.sum() for parameter in self.separator.auxiliary.parameters())
-        loss = (
-            separation_loss(separation, sources, float(auxiliary)) + 0.0 * idle
-        )  # several processes want every gradient
+        loss = separation_loss(separation, sources, auxiliary) + 0.0 * idle  # several processes want every gradient
         return {"loss": loss, "gained_db": gained.mean()}
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from asd_trainer.training.checkpoint import Checkpoints
 from asd_trainer.training.interruption import Interrupted, recorded_signals
 from asd_trainer.training.processes import processes
 from asd_trainer.training.progress import counted_steps
+from asd_trainer.training.recomputation import recomputed
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +57,11 @@ class Task(Protocol):
         """The part of a step's batch that process `rank` of `world` trains on; a function of its arguments alone."""
 
 
-def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
+def train(task: Task, settings: OptimiserRecipe, folder: Path, *, at_once: int = 0) -> None:
     """Train a task's model in place, going on from the last checkpoint in the folder where there is one.
 
-    The folder gets `history.jsonl`, one line of figures a step, and `checkpoints/`.
+    The folder gets `history.jsonl`, one line of figures a step, and `checkpoints/`. `at_once` rows of a batch go through the model at a
+    time, 0 for all: of use where the loss is a mean over rows that know nothing of each other.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
@@ -78,6 +81,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
     model.train()
     with (
         recorded_signals() as signals,
+        recomputed(task.model, wanted=settings.recompute),
         counted_steps(task.name, task.steps, first, shown=accelerator.is_main_process) as advance,
     ):
         for step in range(first, task.steps):
@@ -85,7 +89,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = rate
             batch = task.batch(step, accelerator.process_index, accelerator.num_processes)
-            figures = _update(accelerator, model, prepared, batch, settings)
+            figures = _update(accelerator, model, prepared, parts_of(batch, at_once), settings)
             figures["learning_rate"] = rate
             if not math.isfinite(figures["loss"]):
                 raise StageError(
@@ -132,18 +136,39 @@ def _update(
     accelerator: Accelerator,
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    batch: Mapping[str, Tensor],
+    parts: Sequence[tuple[float, Mapping[str, Tensor]]],
     settings: OptimiserRecipe,
 ) -> dict[str, float]:
-    """One forward, backward and step; the figures of the forward pass with the gradient's norm."""
-    with accelerator.autocast():
-        figures = model(**{name: tensor.to(accelerator.device) for name, tensor in batch.items()})
+    """Forward and backward for each part of the batch, and one step; the figures of the forward passes with the gradient's norm."""
     optimiser.zero_grad()
-    accelerator.backward(figures["loss"])
+    totals: dict[str, Tensor] = {}
+    for number, (weight, part) in enumerate(parts, start=1):
+        with accelerator.no_sync(model) if number < len(parts) else nullcontext():
+            with accelerator.autocast():
+                figures = model(**{name: tensor.to(accelerator.device) for name, tensor in part.items()})
+            accelerator.backward(figures["loss"] * weight if len(parts) > 1 else figures["loss"])
+        for name, figure in figures.items():
+            known = figure.detach() * weight if len(parts) > 1 else figure.detach()
+            totals[name] = totals[name] + known if name in totals else known
+        del figures
     norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or math.inf)
     optimiser.step()
-    reduced = {name: accelerator.reduce(figure.detach(), "mean") for name, figure in figures.items()}
+    reduced = {name: accelerator.reduce(figure, "mean") for name, figure in totals.items()}
     return {**{name: float(figure) for name, figure in reduced.items()}, "gradient_norm": float(norm)}
+
+
+def parts_of(batch: Mapping[str, Tensor], at_once: int) -> list[tuple[float, Mapping[str, Tensor]]]:
+    """A batch in parts of so many rows, 0 for all, each with its share of the rows; numbers without rows are everyone's."""
+    rows = max((tensor.shape[0] for tensor in batch.values() if tensor.ndim), default=1)
+    if not at_once or at_once >= rows:
+        return [(1.0, batch)]
+    return [
+        (
+            min(at_once, rows - first) / rows,
+            {name: tensor[first : first + at_once] if tensor.ndim else tensor for name, tensor in batch.items()},
+        )
+        for first in range(0, rows, at_once)
+    ]
 
 
 def build_optimiser(model: nn.Module, settings: OptimiserRecipe) -> torch.optim.Optimizer:

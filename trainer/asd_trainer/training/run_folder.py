@@ -11,6 +11,8 @@ from asd_trainer.recipe.recipe import Recipe, parse_recipe
 from asd_trainer.training.whole_file import write_whole
 
 RUN_RECIPE = "recipe.yaml"
+HOW_ALONE = frozenset({"memory", "recompute", "micro_clips"})
+"""Keys that say how a run is done and not what comes of it: it may go on with others, on another device."""
 
 
 def claim_run(run: Path, recipe: Recipe) -> None:
@@ -63,7 +65,7 @@ def read_run_recipe(run: Path) -> Recipe:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in {**old, **new}:
+    for key in (key for key in {**old, **new} if key not in HOW_ALONE):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{prefix}{key}.")
