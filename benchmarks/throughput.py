@@ -31,7 +31,7 @@ from asd_trainer.networks.eat import SIZES, Eat
 from asd_trainer.pretrain.stage import Pretrainer, PretrainingTask
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.recipe.recipe import Recipe, load_recipe
-from asd_trainer.run.stages import pretraining_clips
+from asd_trainer.run.stage_clips import pretraining_clips
 from asd_trainer.training.loop import Task, build_optimiser
 from asd_trainer.training.prefetch import PrefetchedTask
 

@@ -18,7 +18,10 @@ import json, os, sys
 import accelerate, torch, torch.optim, torch.utils.flop_counter
 from asd_trainer.cli import program
 from asd_trainer.run import stages
-sys.modules["asd_trainer.cli.run"]._show_forecast = lambda *_, **__: None  # seconds, at every call
+from asd_trainer.run.fitting import Fitting
+from asd_trainer.run.step_cost import StepCost
+sys.modules["asd_trainer.cli.run"].show_forecast = lambda *_, **__: None  # seconds, at every call
+stages.fitted = lambda name, recipe, *_: Fitting(recipe, (), StepCost(()))
 for line in sys.stdin:
     words, log = json.loads(line)
     child = os.fork()

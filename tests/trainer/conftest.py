@@ -9,14 +9,6 @@ import pytest
 from rig.trainer import ForkingTrainer
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_forecasts() -> Iterator[None]:
-    """What a step costs is measured once rather than several times: a run forecasts before it begins, and no test asks how well."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("asd_trainer.run.step_cost.CALLS", 1)
-        yield
-
-
 @pytest.fixture(scope="session")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingTrainer]:
     """asd-train in processes of its own."""

@@ -14,7 +14,7 @@ from asd_daemon.errors import DataSetError
 from asd_trainer.cli.program import main
 from asd_trainer.data.dataset import ClipTable, class_labels, read_dataset, training_clips
 from asd_trainer.data.labels import read_ground_truth, read_label_list, with_labels
-from asd_trainer.run.stages import pretraining_clips
+from asd_trainer.run.stage_clips import pretraining_clips
 from rig.tones import write_tones
 
 # As the challenge publishes them: 2023 and later, 2020 with a label of its own, 2021 with domains in anonymous names.

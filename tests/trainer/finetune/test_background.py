@@ -12,6 +12,7 @@ from asd_trainer.data.dataset import ClipTable, read_dataset, training_clips
 from asd_trainer.finetune.background import Background, noise_choices, noise_recordings
 from asd_trainer.finetune.classification import ClassificationTask
 from asd_trainer.recipe.recipe import Recipe, load_recipe
+from asd_trainer.run.devices import device_here
 from asd_trainer.run.forecast import LOG_MEL_BYTES, forecast
 from asd_trainer.run.stages import run_stages
 from asd_trainer.training.checkpoint import Checkpoints
@@ -100,6 +101,6 @@ def test_checkpoint_with_other_noise_is_refused(guided: ClipTable, tmp_path: Pat
 
 
 def test_plan_counts_the_features_of_noise_only_clips(guided: ClipTable, tmp_path: Path) -> None:
-    (noisy,) = forecast(noisy_recipe(), guided, tmp_path / "run")
-    (plain,) = forecast(load_recipe("smoke", PLAIN), guided, tmp_path / "run")
+    (noisy,) = forecast(noisy_recipe(), guided, tmp_path / "run", device_here())
+    (plain,) = forecast(load_recipe("smoke", PLAIN), guided, tmp_path / "run", device_here())
     assert noisy.disk_bytes - plain.disk_bytes == 2 * LOG_MEL_BYTES

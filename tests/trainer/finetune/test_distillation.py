@@ -31,6 +31,7 @@ from asd_trainer.networks.eat import SIZES, Eat
 from asd_trainer.networks.embedder import Embedder, load_embedder, read_embedder, save_embedder
 from asd_trainer.networks.weights import save_encoder
 from asd_trainer.recipe.recipe import Recipe, load_recipe
+from asd_trainer.run.devices import device_here
 from asd_trainer.run.forecast import forecast
 from asd_trainer.run.stages import run_stage, run_stages
 from asd_trainer.training.interruption import Interrupted
@@ -201,7 +202,7 @@ def test_stopped_stage_goes_on_and_ends_bit_for_bit_the_same(
         patched.setattr("asd_trainer.run.stages.DistillationTask", Stopped)
         with pytest.raises(Interrupted, match=r"distil stopped by SIGTERM after step [12] of 4"):
             run_stage("distil", recipe, table, tmp_path / "halves")
-    (row, _) = forecast(recipe, table, tmp_path / "halves")
+    (row, _) = forecast(recipe, table, tmp_path / "halves", device_here())
     assert (row.stage, row.steps) == ("distil", 4)
     assert row.steps_done in {1, 2}  # the batch at which it is asked to stop is made ahead
     run_stage("distil", recipe, table, tmp_path / "halves")
@@ -266,7 +267,7 @@ def test_commands_tell_of_a_missing_teacher_and_a_missing_stage(
 
 
 def test_plan_counts_distillation_with_its_teacher(teacher_run: Path, table: ClipTable, tmp_path: Path) -> None:
-    distilled, finetuned = forecast(student_recipe(teacher_run), table, tmp_path / "run")
+    distilled, finetuned = forecast(student_recipe(teacher_run), table, tmp_path / "run", device_here())
     assert (distilled.stage, distilled.steps) == ("distil", 4)
     assert distilled.seconds is not None
     assert distilled.seconds > 0

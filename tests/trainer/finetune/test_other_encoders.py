@@ -20,6 +20,7 @@ from asd_trainer.networks.embedder import load_embedder
 from asd_trainer.networks.weights import save_encoder
 from asd_trainer.recipe.embedder import AugmentRecipe
 from asd_trainer.recipe.recipe import load_recipe
+from asd_trainer.run.devices import device_here
 from asd_trainer.run.forecast import forecast
 from asd_trainer.run.stages import run_stages
 from rig.tones import write_tones
@@ -76,7 +77,7 @@ def test_fine_tuning_moves_an_encoder_that_hears_waveforms(tmp_path: Path) -> No
     table = read_dataset([write_tones(tmp_path / "data", train=2, test=1)])
     overrides = ["encoder.name=mn04_as", "finetune.kept_patches=1", "finetune.epochs=2", "finetune.batch_clips=4"]
     recipe = load_recipe("smoke", [*overrides, "finetune.augment.noise_probability=0.5"])
-    (row,) = forecast(recipe, table, tmp_path / "run")
+    (row,) = forecast(recipe, table, tmp_path / "run", device_here())
     assert row.steps == 4
     run_stages(recipe, table, tmp_path / "run")
     steps = (tmp_path / "run" / "stages" / "finetune" / "history.jsonl").read_text().splitlines()
@@ -110,6 +111,6 @@ def test_low_rank_fine_tuning_leaves_a_merged_encoder_that_differs_by_a_low_rank
         else:
             assert not change.any(), name
     assert not any("parametrizations" in name for name in after)
-    (planned,) = forecast(recipe, table, tmp_path / "other")
+    (planned,) = forecast(recipe, table, tmp_path / "other", device_here())
     moving = sum(t.numel() for n, t in after.items() if n.startswith(("pooling", "projection"))) / 1e6
     assert float(planned.work.split(" M parameters")[0].split()[-1]) == pytest.approx(moving, abs=0.1)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
-from torch.utils.flop_counter import FlopCounterMode
 
 from asd_daemon.errors import DataSetError, StageError
 from asd_trainer.cli.program import main
@@ -17,8 +15,10 @@ from asd_trainer.data.dataset import read_dataset
 from asd_trainer.finetune.classification import Classifier
 from asd_trainer.networks.eat import SIZES
 from asd_trainer.recipe.recipe import Recipe, load_recipe
+from asd_trainer.run.devices import Device, device_here
 from asd_trainer.run.forecast import StageForecast, forecast, printed
 from asd_trainer.run.step_cost import finetune_cost, pretrain_cost
+from asd_trainer.run.step_trace import Operation
 from asd_trainer.training.stage_mark import read_mark, timed, write_mark
 from rig.guided import write_guided_tones
 from rig.tones import write_tones
@@ -47,7 +47,7 @@ def tiny_recipe(*overrides: str) -> Recipe:
 
 def test_plan_tells_every_stage_with_steps_time_and_disk(tmp_path: Path) -> None:
     table = read_dataset([write_guided_tones(tmp_path / "data")])
-    rows = forecast(tiny_recipe(), table, tmp_path / "run")
+    rows = forecast(tiny_recipe(), table, tmp_path / "run", device_here())
     assert [(row.stage, row.steps, row.done) for row in rows] == [
         ("separate", 3, False),
         ("synthesize", 0, False),
@@ -70,34 +70,34 @@ def test_plan_counts_what_is_done_already(tmp_path: Path) -> None:
         (tmp_path / "run" / "stages" / stage).mkdir(parents=True)
     write_mark(tmp_path / "run" / "stages" / "pretrain", 75.0, "cpu", 1)
     (tmp_path / "run" / "stages" / "finetune" / "checkpoints" / "step-00000003").mkdir(parents=True)
-    pretrained, finetuned = forecast(recipe, table, tmp_path / "run")
+    pretrained, finetuned = forecast(recipe, table, tmp_path / "run", device_here())
     assert (pretrained.done, pretrained.seconds, pretrained.disk_bytes) == (True, 75.0, 0)
     assert (finetuned.done, finetuned.steps, finetuned.steps_done) == (False, 4, 3)
     assert "4 steps, 3 done" in finetuned.work
 
 
-def test_cost_follows_from_the_work_and_not_from_the_piece_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A machine of one operation a second: what a step costs is then the number of operations of a step.
-    def timed(work: Callable[[], object]) -> tuple[float, float]:
-        with FlopCounterMode(display=False) as counter:
-            work()
-        return float(counter.get_total_flops()), float(counter.get_total_flops())
-
-    monkeypatch.setattr("asd_trainer.run.step_cost._timed", timed)
-    one = finetune_cost(tiny_recipe("finetune.kept_patches=1.0"), 4, 8).seconds
+def test_operations_of_a_step_are_those_of_the_formula() -> None:
     size = SIZES["smoke"]
-    # A token passes 12 · dim² weights a block; attention adds 2 · tokens · dim. Forwards 2 operations each, backwards twice as many.
+    # A token passes 12 · dim² weights a block; attention adds 2 · tokens · dim. Forwards one MAC each, backwards twice as many.
     tokens = 513
-    expected = 8 * 6 * size.depth * tokens * (12 * size.dim**2 + 2 * tokens * size.dim)
-    assert one == pytest.approx(expected, rel=0.1)
-    few, many = (pretrain_cost(tiny_recipe(f"pretrain.mask.clones={clones}"), 4).seconds for clones in (2, 16))
+    expected = 8 * 3 * size.depth * tokens * (12 * size.dim**2 + 2 * tokens * size.dim)
+    assert finetune_cost(tiny_recipe("finetune.kept_patches=1.0"), 4, 8).macs == pytest.approx(expected, rel=0.1)
+    few, many = (pretrain_cost(tiny_recipe(f"pretrain.mask.clones={clones}"), 4).macs for clones in (2, 16))
     assert 4 < many / few < 8
+
+
+def test_time_on_a_device_is_bound_by_its_arithmetic_or_by_its_memory() -> None:
+    kernels = (Operation(100.0, 10, low_precision=False), Operation(100.0, 90, low_precision=True))
+    device = Device("d", "a device", 10.0, 50.0, 20.0, 1e9, 0.5, 0.5, 1.0)
+    # 100 / (10 · 0.5) s beside 10 / (20 · 0.5); 100 / (50 · 0.5) beside 90 / (20 · 0.5); and two calls.
+    assert device.seconds(kernels) == pytest.approx(20 + 9 + 2)
 
 
 def test_plan_warns_of_a_disk_that_is_too_small() -> None:
     rows = (StageForecast("finetune", False, "10 clips", 125.0, 3_000_000_000),)
-    assert not any("warning" in line for line in printed(rows, 4_000_000_000))
-    table, warning = printed(rows, 2_000_000_000)[1], printed(rows, 2_000_000_000)[-1]
+    device = device_here()
+    assert not any("warning" in line for line in printed(rows, 4_000_000_000, device))
+    table, warning = printed(rows, 2_000_000_000, device)[1], printed(rows, 2_000_000_000, device)[-1]
     assert "2 min 05 s" in table
     assert warning.startswith("warning: the disk has 2.0 GB free, and the run may need 3.0 GB")
 
@@ -105,7 +105,7 @@ def test_plan_warns_of_a_disk_that_is_too_small() -> None:
 def test_plan_of_data_without_anything_to_learn_is_refused(tmp_path: Path) -> None:
     table = read_dataset([write_tones(tmp_path / "data")])
     with pytest.raises(DataSetError, match="no machine has clean or noise-only clips"):
-        forecast(tiny_recipe(), table, tmp_path / "run")
+        forecast(tiny_recipe(), table, tmp_path / "run", device_here())
 
 
 def test_dry_run_shows_the_plan_and_does_nothing(tmp_path: Path) -> None:
@@ -121,6 +121,7 @@ def test_dry_run_shows_the_plan_and_does_nothing(tmp_path: Path) -> None:
         "pretrain",
         "finetune",
         "to",
+        "device:",
     ]
     told = json.loads(CliRunner().invoke(main, [*words, *keys, "--json"]).stdout)
     assert [row["stage"] for row in told["stages"]] == ["separate", "synthesize", "pretrain", "finetune"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_trainer.data.dataset import load_clip, read_dataset, training_clips
 from asd_trainer.recipe.recipe import load_recipe
+from asd_trainer.run.devices import device_here
 from asd_trainer.run.forecast import forecast
 from asd_trainer.run.stages import run_stage
 from asd_trainer.separate import far_noise
@@ -115,7 +116,9 @@ def test_recordings_without_a_far_microphone_are_refused_by_key_and_file(root: P
     with pytest.raises(DataSetError, match=r"separate\.far_channel: 3: .*no channel 3"):
         materials(choose(read_dataset([root]), far=True).values(), far_channel=3)
     with pytest.raises(DataSetError, match=r"separate\.noise: far"):  # before anything is trained
-        forecast(load_recipe("smoke", ["separate.enabled=true", "separate.noise=far"]), mono, tmp_path / "run")
+        forecast(
+            load_recipe("smoke", ["separate.enabled=true", "separate.noise=far"]), mono, tmp_path / "run", device_here()
+        )
     few = read_dataset([root]).select(split="train", machine="singer")[:3]
     with pytest.raises(DataSetError, match=r"separate\.noise: far: singer 00: 3 windows"):
         far_sounds(few, 1)

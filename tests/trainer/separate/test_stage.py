@@ -14,7 +14,8 @@ import pytest
 from asd_daemon.errors import DataSetError, SettingsError, StageError
 from asd_trainer.data.dataset import ClipTable, class_labels, load_clip, read_dataset, training_clips
 from asd_trainer.recipe.recipe import Recipe, load_recipe
-from asd_trainer.run.stages import of_years, run_stage, run_stages, stage_table, stages_of
+from asd_trainer.run.stage_clips import of_years, stage_table
+from asd_trainer.run.stages import run_stage, run_stages, stages_of
 from asd_trainer.separate.losses import separate as separated_sources
 from asd_trainer.separate.stage import (
     finetuning_clips,

@@ -25,8 +25,16 @@ from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.batches import AugmentedClips, BatchSettings
 from asd_trainer.networks.eat import Eat
-from asd_trainer.networks.embedder import AnyEmbedder, Embedder, load_embedder, model_digest, read_embedder
-from asd_trainer.networks.weights import load_weights
+from asd_trainer.networks.embedder import (
+    AnyEmbedder,
+    Embedder,
+    empty_embedder,
+    load_embedder,
+    model_digest,
+    read_embedder,
+    trained_folder,
+)
+from asd_trainer.networks.weights import load_weights, weights_size
 from asd_trainer.recipe.recipe import Recipe
 from asd_trainer.training.progress import counted_steps
 from asd_trainer.training.run_folder import RUN_RECIPE
@@ -79,8 +87,10 @@ class Teacher:
 
     def embed(self, features: Tensor) -> Tensor:
         """Embeddings, float32 (B, D), of unit length, on the features' device."""
+        if next(self.network.parameters()).device != features.device:
+            self.network.to(features.device)
         with torch.no_grad():
-            embeddings: Tensor = self.network.to(features.device)(features)
+            embeddings: Tensor = self.network(features)
         return embeddings.float()
 
     def standardise(self, log_mels: NDArray[np.float32], folder: Path) -> None:
@@ -117,6 +127,26 @@ def _write_standard(network: PatchMean, log_mels: NDArray[np.float32], path: Pat
     os.replace(partial, path)
 
 
+def _is_run(source: str) -> bool:
+    return (Path(source) / RUN_RECIPE).exists() or (Path(source) / "stages").is_dir()
+
+
+def teacher_on_paper(source: str) -> Teacher:
+    """A teacher of the shape of the one that `distil.teacher` names, without its weights.
+
+    Raises:
+        StageError: it can't be had, or is broken; names the key.
+    """
+    try:
+        if _is_run(source):
+            embedder = _that_teaches(Path(source), empty_embedder(trained_folder(Path(source))))
+            return Teacher(embedder, embedder.dimensions, "")
+        size = weights_size(source)
+    except StageError as e:
+        raise StageError(f"distil.teacher: {e}") from e
+    return Teacher(PatchMean(Eat(size)), size.dim, "")
+
+
 def load_teacher(source: str) -> Teacher:
     """The teacher that `distil.teacher` names: the embedder of a run, or weights of EAT.
 
@@ -125,7 +155,7 @@ def load_teacher(source: str) -> Teacher:
     """
     run = Path(source)
     try:
-        if (run / RUN_RECIPE).exists() or (run / "stages").is_dir():
+        if _is_run(source):
             return _trained_teacher(run)
         weights = load_weights(source)
     except StageError as e:
@@ -134,10 +164,14 @@ def load_teacher(source: str) -> Teacher:
 
 
 def _trained_teacher(run: Path) -> Teacher:
-    embedder = load_embedder(run)
+    embedder = _that_teaches(run, load_embedder(run))
+    return Teacher(embedder, embedder.dimensions, model_digest(run))
+
+
+def _that_teaches(run: Path, embedder: AnyEmbedder) -> AnyEmbedder:
     if embedder.hears != "features":
         raise StageError(f"{run}: its encoder has a front end of its own; only one that hears EAT's log-mels can teach")
-    return Teacher(embedder, embedder.dimensions, model_digest(run))
+    return embedder
 
 
 def distilled_embedder(stages: Path) -> Embedder:

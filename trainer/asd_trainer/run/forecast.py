@@ -1,12 +1,11 @@
-"""What a run is going to do: its stages, how long each will take on this machine, and how much disk it needs.
+"""What a run is going to do: its stages, how long each will take on a device, and how much memory and disk it needs.
 
-Owns the reckoning and its wording; what a step costs is measured by `step_cost`. It writes nothing.
+Owns the reckoning and its wording; what a step needs is counted by `step_cost`, nothing is run. It writes nothing.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,36 +15,34 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from asd_daemon.judge.features.log_mel import MEL_BINS, log_mel
-from asd_daemon.waveform import SAMPLE_RATE_HZ
+from asd_daemon.errors import StageError
+from asd_daemon.judge.features.log_mel import MEL_BINS
+from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from asd_trainer.data.clip import Clip
-from asd_trainer.data.dataset import ClipTable, class_labels, load_clip, training_clips
+from asd_trainer.data.dataset import ClipTable, load_clip, training_clips
 from asd_trainer.data.features import CLIP_FRAMES
-from asd_trainer.finetune.training_set import background_noises
 from asd_trainer.recipe.encoder import ONNX
 from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.run.devices import GB, Device
+from asd_trainer.run.fitting import Fitting, fitted, needed_bytes
 from asd_trainer.run.frozen_cost import frozen_cost
-from asd_trainer.run.stages import pretraining_clips, stage_table, stages_of
-from asd_trainer.run.step_cost import (
-    StepCost,
-    distil_cost,
-    finetune_cost,
-    pretrain_cost,
-    separate_cost,
-    separating_seconds,
-    timed,
-)
-from asd_trainer.separate import guidance
-from asd_trainer.separate.far_noise import refuse_without_far
-from asd_trainer.separate.stage import guided_machines
+from asd_trainer.run.stage_clips import separated_clips, stage_table, workload
+from asd_trainer.run.stages import stages_of
+from asd_trainer.run.step_cost import StepCost, separating_cost
+from asd_trainer.run.step_trace import Operation
 from asd_trainer.training.checkpoint import KEPT, steps_done
 from asd_trainer.training.progress import time_in_words
 from asd_trainer.training.stage_mark import read_mark
 
-log = logging.getLogger(__name__)
-
 LOG_MEL_BYTES = CLIP_FRAMES * MEL_BINS * 4  # 511 kB
 BYTES_OF_A_WEIGHT = 12  # float32, with both moments of Adam
+LONGEST_SOUND_BYTES = WINDOW_SAMPLES * 3  # of 24 bits, before FLAC makes less of it
+
+# Work of one thread of the CPU for a clip of 10 s, by the notebook; the table of devices has the rest.
+FEATURES_S = 0.03
+SYNTHESIS_S = 0.09
+WRITING_S = 0.05
+AUGMENTING_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,24 @@ class StageForecast:
     """What it will need at most beside what is there."""
     steps: int = 0
     steps_done: int = 0
+    memory_bytes: int = 0
+    """What a step takes of the device's memory."""
+    macs_of_a_step: float = 0.0
+    """Multiply-accumulates of matrix products and convolutions, forwards and backwards."""
+    remark: str = ""
+    """What was lowered to fit the device, or why it does not fit."""
 
     def as_json(self) -> dict[str, Any]:
         """The row for a program."""
         return asdict(self)
 
 
-def forecast(recipe: Recipe, table: ClipTable, run: Path) -> tuple[StageForecast, ...]:
-    """Every stage that a recipe asks for, in order; takes seconds, as pieces of the networks are run.
+def forecast(recipe: Recipe, table: ClipTable, run: Path, device: Device) -> tuple[StageForecast, ...]:
+    """Every stage that a recipe asks for, in order, on a device; takes seconds, and the recordings need not be there.
 
     Raises:
         DataSetError: the recordings hold nothing that a stage could learn from.
-        StageError: the mark of a stage is broken.
+        StageError: the mark of a stage is broken, or a teacher can't be had.
         RecordingError: the first recording can't be read.
     """
     rows = []
@@ -82,134 +85,90 @@ def forecast(recipe: Recipe, table: ClipTable, run: Path) -> tuple[StageForecast
         mark = read_mark(folder)
         if mark is not None:
             rows.append(StageForecast(name, True, "done already", mark.seconds, 0))
+        elif name == "synthesize":
+            rows.append(_synthesize(recipe, stage_table(name, recipe, table), folder))
+        elif name == "frozen":
+            rows.append(_frozen(recipe, stage_table(name, recipe, table), device))
         else:
-            log.info("plan: measuring what %s takes", name)
-            rows.append(_FORECASTS[name](recipe, stage_table(name, recipe, table), folder))
+            rows.append(_learning(name, recipe, stage_table(name, recipe, table), folder, device))
     return tuple(rows)
 
 
-def _separate(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    guided = guided_machines(recipe.separate, table)
-    if not guided:
-        guidance.materials(())  # says what is missing
-    for one in guided.values():
-        refuse_without_far(one.far, recipe.separate.far_channel)
-    clips = _separated_clips(recipe, table)
-    networks = 1 if recipe.separate.networks == "one" else len(guided)
-    cost = separate_cost(recipe)
-    steps = networks * recipe.separate.steps
-    done = sum(steps_done(folder / name) for name in (["."] if networks == 1 else guided))
-    per_clip_s = separating_seconds(recipe) + _writing_seconds(clips)
-    return StageForecast(
-        "separate",
-        False,
-        f"{_counted(len(guided), 'machine')}, {_steps(steps, done)}, {_counted(len(clips), 'clip')} to separate",
-        cost.seconds * (steps - done) + per_clip_s * len(clips),
-        networks * _checkpoint_bytes(cost) + len(clips) * _sound_bytes(clips),
-        steps,
-        done,
-    )
-
-
 def _synthesize(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    clips = training_clips(table)
     count = recipe.synthesize.clips
     there = sum(1 for _ in (folder / "sound").glob("*/train/*.flac"))
-    reading_s = timed(lambda: load_clip(clips[0]))
     return StageForecast(
         "synthesize",
         False,
         f"{_counted(count, 'clip')}" + (f", {there} there" if there else ""),
-        (count - there) * (3 * reading_s + _writing_seconds(clips)),
-        (count - there) * _sound_bytes(clips),
+        (count - there) * SYNTHESIS_S,
+        (count - there) * _sound_bytes(training_clips(table)),
     )
 
 
-def _pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    clips = pretraining_clips(table)
-    cost = pretrain_cost(recipe, min(recipe.pretrain.batch_clips, len(clips)))
-    steps = recipe.pretrain.steps + recipe.pretrain.decoder.warmup_steps
-    done = steps_done(folder) + (steps_done(folder / "decoder") if recipe.pretrain.decoder.warmup_steps else 0)
-    return _learning("pretrain", clips, len(clips), cost, steps, done)
-
-
-def _distil(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    originals, count = training_clips(table), _learned_count(recipe, table)
-    batch_clips = min(recipe.distil.batch_clips, count)
-    steps = recipe.distil.epochs * (count // batch_clips)
-    cost = distil_cost(recipe, batch_clips)
-    return _learning("distil", originals, count, cost, steps, steps_done(folder), _noises(recipe, table))
-
-
-def _finetune(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:
-    originals, count = training_clips(table), _learned_count(recipe, table)
-    batch_clips = min(recipe.finetune.batch_clips, count)
-    cost = finetune_cost(recipe, len(class_labels(originals)[1]), batch_clips)
-    steps = recipe.finetune.epochs * (count // batch_clips)
-    there = bool(recipe.distil.teacher)  # distillation leaves the features that it made
-    return _learning(
-        "finetune", originals, count, cost, steps, steps_done(folder), _noises(recipe, table), featured=there
-    )
-
-
-def _frozen(recipe: Recipe, table: ClipTable, folder: Path) -> StageForecast:  # noqa: ARG001 - a stage's signature
+def _frozen(recipe: Recipe, table: ClipTable, device: Device) -> StageForecast:
     cost = frozen_cost(recipe)
     clips = training_clips(table) if recipe.frozen.standardise else ()
     untrained = "" if recipe.encoder.weights or recipe.encoder.name.startswith(ONNX) else " UNTRAINED"
     work = f"{recipe.encoder.name}{untrained}, {cost.words()}"
-    return StageForecast("frozen", False, work, cost.seconds * (1 + len(clips)), 4 * cost.parameters)
+    counted = [Operation(2 * (cost.macs or 0.0), 0, low_precision=False)]
+    window_s = device.seconds(counted) if cost.seconds is None else cost.seconds
+    return StageForecast("frozen", False, work, window_s * (1 + len(clips)), 4 * cost.parameters)
 
 
-def _learned_count(recipe: Recipe, table: ClipTable) -> int:
-    """Clips that distillation and fine-tuning learn from."""
-    count = len(training_clips(table)) + recipe.synthesize.clips
-    if recipe.separate.enabled and recipe.finetune.separated:
-        count += len(_separated_clips(recipe, table))
-    return count
-
-
-def _noises(recipe: Recipe, table: ClipTable) -> int:
-    """Noise-only clips that need features of their own."""
-    return sum(clip.supplement == "noise" for clip in background_noises(recipe, table))
-
-
-_FORECASTS = {
-    "separate": _separate,
-    "synthesize": _synthesize,
-    "pretrain": _pretrain,
-    "distil": _distil,
-    "frozen": _frozen,
-    "finetune": _finetune,
-}
-
-
-def _learning(
-    stage: str,
-    clips: Sequence[Clip],
-    count: int,
-    cost: StepCost,
-    steps: int,
-    done: int,
-    noises: int = 0,
-    *,
-    featured: bool = False,
-) -> StageForecast:
-    features = 0 if done or featured else count + noises
-    features_s = timed(lambda: log_mel(load_clip(clips[0]))) * features if features else 0.0
+def _learning(name: str, recipe: Recipe, table: ClipTable, folder: Path, device: Device) -> StageForecast:
+    work = workload(name, recipe, table)
+    fitting, remark = _fitting(name, recipe, table, device)
+    cost = fitting.cost
+    done = _done(name, recipe, table, folder)
+    step_s = sum(part * device.seconds(trace.kernels) for part, trace in cost.traces)
+    if name == "separate":
+        clips = separated_clips(recipe, table)
+        machines = len({clip.machine for clip in clips})
+        words = (
+            f"{_counted(machines, 'machine')}, {_steps(work.steps, done)}, {_counted(len(clips), 'clip')} to separate"
+        )
+        more_s = len(clips) * (device.seconds(separating_cost(recipe.separate.size)) + WRITING_S)
+        disk = work.clips * _checkpoint_bytes(cost) + len(clips) * _sound_bytes(clips)
+    else:
+        words = f"{_counted(work.clips, 'clip')}, {cost.parameters / 1e6:.1f} M parameters, {_steps(work.steps, done)}"
+        distilled = name == "finetune" and recipe.distil.teacher  # which leaves the features that it made
+        features = 0 if done or distilled else work.clips + work.noises
+        more_s = features * FEATURES_S
+        step_s += 0.0 if name == "pretrain" else work.batch * AUGMENTING_S
+        disk = _checkpoint_bytes(cost) + features * LOG_MEL_BYTES
     return StageForecast(
-        stage,
+        name,
         False,
-        f"{_counted(count, 'clip')}, {cost.parameters / 1e6:.1f} M parameters, {_steps(steps, done)}",
-        cost.seconds * (steps - done) + features_s,
-        _checkpoint_bytes(cost) + features * LOG_MEL_BYTES,
-        steps,
+        words,
+        step_s * (work.steps - done) + more_s,
+        disk,
+        work.steps,
         done,
+        round(needed_bytes(cost)),
+        cost.macs,
+        remark,
     )
 
 
-def _separated_clips(recipe: Recipe, table: ClipTable) -> tuple[Clip, ...]:
-    guided = guided_machines(recipe.separate, table)
-    return tuple(clip for clip in training_clips(table) if clip.machine in guided)
+def _fitting(name: str, recipe: Recipe, table: ClipTable, device: Device) -> tuple[Fitting, str]:
+    """How the stage is done, and what there is to say of it."""
+    try:
+        fitting = fitted(name, recipe, table, device)
+    except StageError as e:
+        if name == "distil" and "distil.teacher" in str(e):
+            raise
+        endless = Device("", "", 1, 1, 1, float("inf"), 1, 1, 0)
+        return fitted(name, recipe.model_copy(update={"memory": "auto"}), table, endless), f"does not fit: {e}"
+    return fitting, "; ".join(fitting.lowered)
+
+
+def _done(name: str, recipe: Recipe, table: ClipTable, folder: Path) -> int:
+    if name == "separate":
+        networks = ["."] if recipe.separate.networks == "one" else {c.machine for c in separated_clips(recipe, table)}
+        return sum(steps_done(folder / network) for network in networks)
+    alone = name == "pretrain" and recipe.pretrain.decoder.warmup_steps
+    return steps_done(folder) + (steps_done(folder / "decoder") if alone else 0)
 
 
 def _checkpoint_bytes(cost: StepCost) -> int:
@@ -217,21 +176,13 @@ def _checkpoint_bytes(cost: StepCost) -> int:
 
 
 def _sound_bytes(clips: Sequence[Clip]) -> int:
-    """Bytes of a clip written as separated and synthetic ones are; found from the first."""
-    return len(_encoded(load_clip(clips[0]))) if clips else 0
-
-
-def _writing_seconds(clips: Sequence[Clip]) -> float:
-    if not clips:
-        return 0.0
-    sound = load_clip(clips[0])
-    return timed(lambda: _encoded(sound))
-
-
-def _encoded(sound: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+    """Bytes of a clip written as separated and synthetic ones are; found from the first, where it is there."""
+    if not clips or not clips[0].path.exists():
+        return LONGEST_SOUND_BYTES
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(sound, -1.0, 1.0), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_24")
-    return buffer.getvalue()
+    sound = np.clip(load_clip(clips[0]), -1.0, 1.0)
+    soundfile.write(buffer, sound, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_24")
+    return len(buffer.getvalue())
 
 
 def free_bytes(run: Path) -> int:
@@ -240,23 +191,32 @@ def free_bytes(run: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def printed(rows: Sequence[StageForecast], free: int) -> list[str]:
+def printed(rows: Sequence[StageForecast], free: int, device: Device) -> list[str]:
     """The plan as lines of a table, with what is needed in all and a warning where the disk is too small."""
     waiting = [row for row in rows if not row.done]
     width = max([len(row.work) for row in rows], default=0)
-    lines = [f"{'stage':<12}{'what':<{width + 2}}{'time':>14}{'disk':>12}"]
+    lines = [f"{'stage':<12}{'what':<{width + 2}}{'time':>14}{'memory':>12}{'disk':>12}"]
     for row in rows:
         took = "" if row.seconds is None else time_in_words(row.seconds)
         if row.done and took:
             took = f"took {took}"
+        memory = _bytes(row.memory_bytes) if row.memory_bytes else ""
         lines.append(
-            f"{row.stage:<12}{row.work:<{width + 2}}{took:>14}{'' if row.done else _bytes(row.disk_bytes):>12}"
+            f"{row.stage:<12}{row.work:<{width + 2}}{took:>14}{memory:>12}{'' if row.done else _bytes(row.disk_bytes):>12}"
         )
     needed = sum(row.disk_bytes for row in waiting)
     total_s = sum(row.seconds or 0.0 for row in waiting)
+    most = max((row.memory_bytes for row in waiting), default=0)
     lines.append(
-        f"{'to do':<12}{'':<{width + 2}}{time_in_words(total_s):>14}{_bytes(needed):>12}   ({_bytes(free)} free)"
+        f"{'to do':<12}{'':<{width + 2}}{time_in_words(total_s):>14}{_bytes(most) if most else '':>12}{_bytes(needed):>12}"
+        f"   ({_bytes(free)} of disk free)"
     )
+    lines.append(
+        f"device: {device.words}, {device.memory_bytes / GB:.1f} GB of memory; time reckoned from "
+        + ("a measurement" if device.measured else "a table")
+        + f", {device.arithmetic_share:.0%} of its arithmetic and {device.moving_share:.0%} of its memory's speed"
+    )
+    lines += [row.remark for row in waiting if row.remark]
     if needed > free:
         lines.append(
             f"warning: the disk has {_bytes(free)} free, and the run may need {_bytes(needed)}; give --out on another"
@@ -272,5 +232,5 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _bytes(number: int) -> str:
+def _bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""What a frozen encoder costs: its parameters, its operations for a window, and its time on this machine."""
+"""What a frozen encoder costs: its parameters, and its operations for a window, or the time of a graph that can't be counted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from asd_trainer.networks.catalogue import encoder_cost, window_of
-from asd_trainer.networks.encoders.interface import TokenEncoder
 from asd_trainer.networks.encoders.onnx_graph import read_onnx_encoder
-from asd_trainer.networks.encoders.registry import build_encoder, named_shape
+from asd_trainer.networks.encoders.registry import named_shape
 from asd_trainer.recipe.encoder import ONNX
 from asd_trainer.recipe.recipe import Recipe
-from asd_trainer.run.step_cost import timed
+from asd_trainer.run.devices import least_seconds
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class FrozenCost:
     parameters: int
     macs: float | None
     """Multiply-accumulates, those of the front end among them; not counted in a graph of another program."""
-    seconds: float
-    """On the CPU."""
+    seconds: float | None = None
+    """On the CPU here, of such a graph."""
 
     def words(self) -> str:
         """For a plan."""
@@ -32,21 +31,16 @@ class FrozenCost:
 
 
 def frozen_cost(recipe: Recipe) -> FrozenCost:
-    """The cost of a recipe's encoder; runs it a few times, where it has no weights yet with some that are of no use.
+    """The cost of a recipe's encoder, counted on shapes alone; a graph of another program is run a few times.
 
     Raises:
         StageError: an ONNX graph that can't be had or run.
     """
     chosen = recipe.encoder
-    if chosen.name.startswith(ONNX):
-        encoder: TokenEncoder = read_onnx_encoder(chosen.name.removeprefix(ONNX))
-        parameters, macs = sum(b.numel() for b in encoder.buffers()) // 4, None  # about: a file is little else
-    else:
-        shape = named_shape(chosen.name, chosen.size)
-        counted = encoder_cost(shape)
-        parameters, macs = counted.parameters, counted.macs
-        encoder = build_encoder(shape).eval()
-        encoder.initialise(torch.Generator().manual_seed(0))
+    if not chosen.name.startswith(ONNX):
+        counted = encoder_cost(named_shape(chosen.name, chosen.size))
+        return FrozenCost(counted.parameters, counted.macs)
+    encoder = read_onnx_encoder(chosen.name.removeprefix(ONNX))
+    parameters = sum(b.numel() for b in encoder.buffers()) // 4  # about: a file is little else
     with torch.inference_mode():
-        seconds = timed(lambda: encoder(window_of(encoder)))
-    return FrozenCost(parameters, macs, seconds)
+        return FrozenCost(parameters, None, least_seconds(lambda: encoder(window_of(encoder))))

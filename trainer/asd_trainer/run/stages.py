@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from asd_daemon.errors import DataSetError, SettingsError
-from asd_trainer.data.clip import Clip
+from asd_daemon.errors import SettingsError
 from asd_trainer.data.dataset import ClipTable, refuse_unfit_names
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.classification import ClassificationTask, embedder_shape
@@ -28,6 +27,9 @@ from asd_trainer.networks.embedder import Embedder, save_embedder
 from asd_trainer.networks.lora import merge
 from asd_trainer.pretrain.stage import pretrain_encoder
 from asd_trainer.recipe.recipe import Recipe
+from asd_trainer.run.devices import device_here
+from asd_trainer.run.fitting import fitted
+from asd_trainer.run.stage_clips import pretraining_clips, stage_table
 from asd_trainer.separate.stage import separate, synthesize
 from asd_trainer.training.loop import train
 from asd_trainer.training.prefetch import PrefetchedTask
@@ -84,20 +86,6 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
         decoder=weights.decoder if weights else None,
         teacher=weights.teacher if weights else None,
     )
-
-
-def pretraining_clips(table: ClipTable) -> tuple[Clip, ...]:
-    """Training and supplemental clips that are not known to be anomalous, in an order that does not depend on the file system.
-
-    Raises:
-        DataSetError: there are none.
-    """
-    clips = [clip for clip in table.clips if clip.split != "test" and clip.label != "anomaly"]
-    if not clips:
-        raise DataSetError(
-            "the data has no recording to pre-train on: expected files under <machine>/train/, or a plain folder"
-        )
-    return tuple(sorted(clips, key=lambda clip: str(clip.path)))
 
 
 def distil(recipe: Recipe, table: ClipTable, folder: Path) -> None:
@@ -185,6 +173,8 @@ STAGES: dict[str, Stage] = {
     "finetune": finetune,
 }
 """Every stage by its name, in the order of a run."""
+LEARNING = frozenset(STAGES) - {"synthesize", "frozen"}
+"""Those that train a network."""
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
@@ -200,35 +190,12 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(name for name in STAGES if not left_out.get(name, False))
 
 
-def stage_table(name: str, recipe: Recipe, table: ClipTable) -> ClipTable:
-    """The clips that a stage may learn from: those of the years that the recipe gives it.
-
-    Raises:
-        DataSetError: no clip is of these years; names those that there are.
-    """
-    return of_years(table, recipe.pretrain.years if name == "pretrain" else recipe.years)
-
-
-def of_years(table: ClipTable, years: Sequence[int]) -> ClipTable:
-    """The clips of some years, all where none is named; a clip that does not say its year is of every year.
-
-    Raises:
-        DataSetError: no clip is of these years; names those that there are.
-    """
-    if not years:
-        return table
-    kept = tuple(clip for clip in table.clips if clip.year is None or clip.year in years)
-    if table.clips and not kept:
-        there = ", ".join(str(year) for year in sorted({clip.year for clip in table.clips if clip.year is not None}))
-        wanted = ", ".join(map(str, years))
-        raise DataSetError(
-            f"the recipe takes recordings of {wanted}, and all there are of {there}: change years, or --data"
-        )
-    return ClipTable(kept, table.problems)
-
-
 def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
-    """Do one stage of a run unless its done mark is there; raises what the stage raises."""
+    """Do one stage of a run unless its done mark is there, in a way that fits the device's memory; raises what the stage raises.
+
+    Raises:
+        StageError: a step does not fit the memory of the device.
+    """
     together = processes()
     folder = run / "stages" / name
     if read_mark(folder) is not None:
@@ -236,6 +203,11 @@ def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
         _tidy(folder)
         return
     chosen = stage_table(name, recipe, table)
+    if name in LEARNING and name in stages_of(recipe):  # else the stage says what is missing
+        fitting = fitted(name, recipe, chosen, device_here())
+        recipe = fitting.recipe
+        for line in fitting.lowered:
+            log.info("%s", line)
     folder.mkdir(parents=True, exist_ok=True)
     with timed(folder, writes=together.is_main_process) as watch:
         STAGES[name](recipe, chosen, folder)
@@ -273,5 +245,8 @@ def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     if "distil" in wanted and read_mark(run / "stages" / "distil") is None:
         with processes().main_process_first():
             load_teacher(recipe.distil.teacher)
+    for name in wanted:  # what would not fit hours later is refused now
+        if name in LEARNING and read_mark(run / "stages" / name) is None:
+            fitted(name, recipe, stage_table(name, recipe, table), device_here())
     for name in wanted:
         run_stage(name, recipe, table, run)

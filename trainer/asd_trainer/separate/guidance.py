@@ -12,6 +12,7 @@ alone, never at a test clip.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,7 +49,10 @@ def choose(table: ClipTable, *, far: bool = False) -> dict[str, Guidance]:
     training recordings of the other machines, as in a hall. With `far` the far microphone of training clips is noise too, to a machine with
     clean clips that of all machines.
     """
-    own = {machine: _of_machine(table, machine, far=far) for machine in table.machines}
+    clips: defaultdict[str, list[Clip]] = defaultdict(list)
+    for clip in table.clips:
+        clips[clip.machine].append(clip)
+    own = {machine: _of_machine(ClipTable(tuple(clips[machine])), machine, far=far) for machine in table.machines}
     noises = tuple(clip for guidance in own.values() for clip in guidance.noises)
     halls = tuple(clip for guidance in own.values() for clip in guidance.far)
     return {machine: _completed(guidance, noises, halls, table) for machine, guidance in own.items()}
