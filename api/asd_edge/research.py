@@ -106,7 +106,7 @@ def score_clips(
     table: ClipTable,
     *,
     scoring: Scoring = "nearest",
-    separating: Separating = "auto",
+    separating: Separating | None = None,
 ) -> tuple[ScoredClip, ...]:
     """Scores of the test clips, in the order of the table.
 
@@ -115,7 +115,8 @@ def score_clips(
         table: the clips.
         scoring: of a run: the nearest neighbour (the paper), views of the steady sound and the movement, or, of two microphones, the
             nearest neighbour of what the near one has beyond the far one (residual; weight and channels are the recipe's).
-        separating: of a run's nearest neighbour: whether the separated sound counts; auto asks each machine's normal clips.
+        separating: of a run's nearest neighbour: whether the separated sound counts; auto asks each machine's normal clips, None takes
+            what the run's recipe says.
 
     Raises:
         DataSetError: no test clips, or none to compare them with.

@@ -203,3 +203,58 @@ def test_quantiles_over_time_need_every_patch() -> None:
     with pytest.raises(SettingsError, match=r"finetune\.kept_patches: 0\.125 of the patches have no quantiles"):
         load_recipe("smoke", ["embedding.pooling=quantiles"])
     assert load_recipe("default").embedding.pooling == "quantiles"
+
+
+def test_submissions_differ_in_synthetic_clips_and_years_alone() -> None:
+    paper = load_recipe("paper")
+    years = {"2025": (2025,), "all": (2020, 2021, 2022, 2023, 2024, 2025)}
+    for clips in (10, 20):
+        for when, expected in years.items():
+            submission = load_recipe(f"paper-{clips}k-{when}")
+            assert submission.synthesize.clips == 1000 * clips
+            assert submission.pretrain.years == expected
+            same = {"description", "synthesize", "pretrain"}
+            assert submission.model_dump(exclude=same) == paper.model_dump(exclude=same)
+            assert submission.pretrain.model_copy(update={"years": (2025,)}) == paper.pretrain
+    assert paper.evaluate.separation == "always"
+    assert load_recipe("edge").evaluate.separation == "auto"
+
+
+def test_recipe_based_on_another_changes_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "based_on: edge\nfinetune:\n  epochs: 3\n  optimiser:\n    learning_rate: 0.001\n"
+    )
+    (tmp_path / "mine.yaml").write_text("based_on: own.yaml\nyears: [2024]\n")
+    edge, mine = load_recipe("edge"), load_recipe(str(tmp_path / "mine.yaml"), ["seed=4"])
+    assert (mine.years, mine.seed, mine.finetune.epochs, mine.finetune.optimiser.learning_rate) == (
+        (2024,),
+        4,
+        3,
+        0.001,
+    )
+    assert (mine.pretrain, mine.finetune.augment) == (edge.pretrain, edge.finetune.augment)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("based_on: papper\n", "a.yaml: based_on: "),
+        ("based_on: [paper]\n", "a.yaml: based_on: ['paper'] is no recipe"),
+        ("based_on: b.yaml\n", "circle"),
+        ("based_on: a.yaml\n", "circle"),
+    ],
+)
+def test_base_that_can_not_be_is_refused(text: str, part: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text("based_on: a.yaml\n")
+    with pytest.raises(SettingsError) as refused:
+        load_recipe(str(tmp_path / "a.yaml"))
+    assert part in str(refused.value)
+    assert str(tmp_path / "a.yaml") in str(refused.value)
+
+
+def test_run_goes_on_with_another_way_of_saving_memory(tmp_path: Path) -> None:
+    claim_run(tmp_path, load_recipe("smoke"))
+    claim_run(
+        tmp_path, load_recipe("smoke", ["memory=8", "finetune.optimiser.recompute=true", "pretrain.micro_clips=2"])
+    )

@@ -7,6 +7,7 @@ neighbour, are `views`; what two microphones give is `residual`. Higher scores a
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +28,11 @@ from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
 from asd_trainer.separate.stage import separated_twins
-from asd_trainer.training.run_folder import read_run_recipe
+from asd_trainer.training.run_folder import RUN_RECIPE, read_run_recipe
 
 __all__ = ["RunScores", "ScoredClip", "embed_clips", "score_run"]
+
+log = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -71,7 +74,7 @@ def score_run(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     *,
     scoring: Scoring = "nearest",
-    separating: Separating = "auto",
+    separating: Separating | None = None,
     two: TwoMicrophones = TwoMicrophones(),  # noqa: B008  frozen
     back_ends: BackEnds = NEAREST,
 ) -> RunScores:
@@ -87,7 +90,8 @@ def score_run(
         progress: told how many clips are embedded, of how many.
         scoring: the nearest neighbour, the views of each unit's steady sound and movement, or the nearest neighbour of what the near
             microphone's embedding has beyond the far one's.
-        separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips, always or never.
+        separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips (auto), always or never;
+            None for what the run's recipe says.
         two: of residuals: the microphones' channels and the far one's weight.
         back_ends: what judges the embeddings; by default the nearest neighbour.
 
@@ -120,7 +124,11 @@ def score_run(
     heard = run_embeddings(run, (*train, *test), progress)
     if scoring == "views":
         return _by_views(run, train, test, heard)
-    helped = helped_machines(run, train, separating)
+    chosen = separating or (read_run_recipe(run).evaluate.separation if (run / RUN_RECIPE).exists() else "auto")
+    helped = helped_machines(run, train, chosen)
+    whose = "by its recipe" if separating is None else "as asked for"
+    added = f", and of the separated one of {', '.join(helped)}" if helped else ""
+    log.info("%s: scored by the distance of the heard sound%s (separated sound: %s, %s)", run, added, chosen, whose)
     twins = separated_twins(run, [clip for clip in (*train, *test) if clip.machine in helped])
     separated = {one.clip: one.machine for one in twins if one is not None}
     alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
@@ -225,6 +233,8 @@ def _judged(
 
 def recipe_back_ends(run: Path) -> BackEnds:
     """The back ends that a run's recipe says (`evaluate.back_ends`, `evaluate.neighbours`)."""
+    if not (run / RUN_RECIPE).exists():  # whoever opens the run says what is missing
+        return NEAREST
     settings = read_run_recipe(run).evaluate
     return BackEnds(settings.back_ends, settings.neighbours)
 

@@ -57,7 +57,7 @@ def run_vectors(
     *,
     views: Sequence[str] = (HEARD,),
     scoring: Scoring = "nearest",
-    separating: Separating = "auto",
+    separating: Separating | None = None,
 ) -> ClipVectors:
     """Embed every clip with a run's model, and score training and test clips as `score_run` does.
 
@@ -88,7 +88,7 @@ def run_vectors(
 
 
 def _run_scores(
-    run: Path, table: ClipTable, progress: Progress, scoring: Scoring, separating: Separating
+    run: Path, table: ClipTable, progress: Progress, scoring: Scoring, separating: Separating | None
 ) -> tuple[dict[Clip, F32], dict[Clip, float]]:
     """Embeddings and scores of the clips that are scored."""
     if table.select(split="test"):

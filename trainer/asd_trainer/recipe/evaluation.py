@@ -34,6 +34,13 @@ def _back_ends(names: tuple[BackEndName, ...]) -> tuple[BackEndName, ...]:
 class EvaluateRecipe(Section):
     """How `asd-train evaluate` scores a run's embeddings."""
 
+    separation: Literal["auto", "always", "never"] = setting(
+        "auto",
+        "",
+        "Whether the distance of the separated sound is added to that of the heard one (paper, section 2.3); auto asks each machine's "
+        "normal clips.",
+        title="Separated sound",
+    )
     back_ends: Annotated[tuple[BackEndName, ...], AfterValidator(_back_ends)] = setting(
         ("nearest",),
         "",

@@ -9,10 +9,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from asd_daemon.errors import SettingsError
 from asd_trainer.recipe.distillation import DistilRecipe
@@ -22,6 +22,9 @@ from asd_trainer.recipe.evaluation import EvaluateRecipe
 from asd_trainer.recipe.keys import Section, setting
 from asd_trainer.recipe.pretraining import PretrainRecipe
 from asd_trainer.recipe.separation import SeparateRecipe, SynthesizeRecipe
+
+BASE = "based_on"
+"""Key of a recipe's file that names another recipe."""
 
 
 class Recipe(Section):
@@ -35,6 +38,13 @@ class Recipe(Section):
         "Years of the data sets that separation, synthesis and fine-tuning take clips from, empty for all; a clip whose folder does not "
         "say its year is always taken.",
         title="Years",
+    )
+    memory: Literal["auto"] | Annotated[float, Field(gt=0)] = setting(
+        "auto",
+        "GB",
+        "Memory of the device that a stage may take: auto for all that is free. What does not fit is done in a way that needs less and "
+        "gives the same result, or refused.",
+        title="Memory",
     )
     encoder: EncoderRecipe = setting(EncoderRecipe(), "", "The encoder.", title="Encoder")
     frozen: FrozenRecipe = setting(FrozenRecipe(), "", "The encoder as it is.", title="Frozen encoder")
@@ -60,26 +70,58 @@ def shipped_recipes() -> tuple[str, ...]:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """A shipped recipe by its name, or a file by its path, with `key.sub=value` overrides in YAML's notation of values.
 
+    A recipe with `based_on: NAME` holds what differs from another, which is named like an argument; a path counts from the file's folder.
+
     Raises:
-        SettingsError: no such recipe, no YAML, or a key or value that is not allowed; names the file, the key and the value.
+        SettingsError: no such recipe, no YAML, a circle of recipes, or a key or value that is not allowed; names the file, the key and
+            the value.
     """
+    data, origin = _layered(name_or_path, ())
+    for override in overrides:
+        origin = _apply(data, override, origin)
+    return _validate(data, origin)
+
+
+def _layered(name_or_path: str, above: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """The keys of a recipe over those of the one that it is based on, and what it is called in errors; `above` are based on it."""
     if name_or_path in shipped_recipes():
-        origin = f"recipe {name_or_path}"
+        origin, folder = f"recipe {name_or_path}", None
         text = (resources.files("asd_trainer.recipe") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     else:
         path = Path(name_or_path)
-        origin = str(path)
+        origin, folder = str(path), path.parent
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             known = ", ".join(shipped_recipes())
+            by = f"{above[-1]}: {BASE}: " if above else ""
             raise SettingsError(
-                f"{origin}: neither a recipe that comes with asd-train ({known}) nor a readable file"
+                f"{by}{origin}: neither a recipe that comes with asd-train ({known}) nor a readable file"
             ) from e
+    if origin in above:
+        raise SettingsError(
+            f"{origin}: {BASE}: recipes can't be based on each other in a circle: {' → '.join((*above, origin))}"
+        )
     data = _read_yaml(text, origin)
-    for override in overrides:
-        origin = _apply(data, override, origin)
-    return _validate(data, origin)
+    if BASE not in data:
+        return data, origin
+    base = data.pop(BASE)
+    if not isinstance(base, str) or not base:
+        raise SettingsError(
+            f"{origin}: {BASE}: {base!r} is no recipe; give the name of one that comes with asd-train, or a path"
+        )
+    if folder is not None and base not in shipped_recipes():
+        base = str(folder / base)
+    return _over(_layered(base, (*above, origin))[0], data), origin
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys over others, section by section."""
+    joined = dict(below)
+    for key, value in above.items():
+        known = joined.get(key)
+        joined[key] = _over(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return joined
 
 
 def parse_recipe(text: str, origin: str) -> Recipe:
