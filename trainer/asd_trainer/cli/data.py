@@ -151,7 +151,6 @@ def fetch_year(
     Raises:
         UsageError, FetchError, DataSetError: as `asd_trainer.data.fetch.plan` and `fetch`.
     """
-    from asd_trainer.data.fetch import fetch as fetch_files
     from asd_trainer.data.fetch import plan
 
     what = plan(year, parts, machines, to, base_url=base_url.rstrip("/"))
@@ -159,11 +158,42 @@ def fetch_year(
     for line in _plan_lines(what):
         click.echo(line, err=to_stderr)
     if not dry_run:
-        with _fetching() as told:
-            fetch_files(what, told)
-        kept = len(what.files) - len(what.missing)
-        click.echo(f"{len(what.missing)} files fetched, {kept} kept: {root}", err=to_stderr)
+        _fetch(what, to_stderr=to_stderr)
     return root, not (dry_run and what.missing)
+
+
+def fetch_years(years: Sequence[int], parts: Sequence[str], to: Path, base_url: str, *, dry_run: bool) -> bool:
+    """Tell on stderr what these years' data is and how large it all is, then fetch what is missing; gives whether all of it is there.
+
+    Raises:
+        FetchError, DataSetError: as `asd_trainer.data.fetch.plan` and `fetch`; the disk has no room for all of it.
+    """
+    from asd_trainer.data.fetch import check_room, plan
+
+    plans = [plan(year, parts, (), to, base_url=base_url.rstrip("/")) for year in years]
+    for what in plans:
+        click.echo(f"{what.year} ({', '.join(parts)}):", err=True)
+        for line in _plan_lines(what):
+            click.echo(f"  {line}", err=True)
+    missing = sum(what.missing_bytes for what in plans)
+    if len(plans) > 1:
+        whole = sum(what.size_bytes for what in plans)
+        click.echo(f"together: {_size(whole)}, of which {_size(missing)} are missing", err=True)
+    if dry_run:
+        return not missing
+    check_room(plans)
+    for what in plans:
+        _fetch(what, to_stderr=True)
+    return True
+
+
+def _fetch(what: Plan, *, to_stderr: bool) -> None:
+    from asd_trainer.data.fetch import fetch as fetch_files
+
+    with _fetching() as told:
+        fetch_files(what, told)
+    kept = len(what.files) - len(what.missing)
+    click.echo(f"{len(what.missing)} files fetched, {kept} kept: {what.to / f'dcase{what.year}t2'}", err=to_stderr)
 
 
 def _plan_lines(what: Plan) -> Iterator[str]:

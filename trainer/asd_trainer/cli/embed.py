@@ -46,7 +46,7 @@ def embed(
     labels: Sequence[Path],
     views: Sequence[str],
     scoring: Scoring,
-    separating: Separating,
+    separating: Separating | None,
 ) -> None:
     """Write every clip's vectors and score to FILE, with its machine, year, section, split, domain, label and attributes.
 
@@ -72,7 +72,7 @@ def embed(
 
 
 def _vectors(
-    run: Path, table: ClipTable, views: Sequence[str], scoring: Scoring, separating: Separating
+    run: Path, table: ClipTable, views: Sequence[str], scoring: Scoring, separating: Separating | None
 ) -> ClipVectors:
     from asd_daemon.judge.bundle.bundle import load_bundle
     from asd_trainer.evaluate.bundle_scores import is_bundle

@@ -80,7 +80,7 @@ def evaluate(
     roots: Sequence[Path],
     labels: Sequence[Path],
     scoring: Scoring,
-    separating: Separating,
+    separating: Separating | None,
     channels: str | None,
     far_weight: float | None,
     against: Path | None,
@@ -207,7 +207,7 @@ def _evaluate_one(
         print_evaluation(sheet, as_json=as_json)
 
 
-def _ablation(run: Path, table: ClipTable, separating: Separating) -> dict[str, RunScores]:
+def _ablation(run: Path, table: ClipTable, separating: Separating | None) -> dict[str, RunScores]:
     """A run's scores by each back end alone, by the chosen ones and by all together; the nearest neighbour first."""
     from asd_trainer.evaluate.back_ends import BACK_ENDS
 

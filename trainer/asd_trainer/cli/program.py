@@ -18,7 +18,7 @@ from asd_daemon.cli.console import CommandGroup
 from asd_trainer.cli.data import cancel, fetch, simulate
 from asd_trainer.cli.embed import embed
 from asd_trainer.cli.evaluate import evaluate
-from asd_trainer.cli.results import models, report
+from asd_trainer.cli.results import models, recipes, report
 from asd_trainer.cli.run import distil, finetune, pretrain, run, separate, synthesize
 from asd_trainer.training.interruption import Interrupted
 
@@ -69,5 +69,6 @@ for command in (
     embed,
     report,
     models,
+    recipes,
 ):
     main.add_command(command)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @Score
 @Separation
 @with_threads
-def report(run: Path, roots: Sequence[Path], labels: Sequence[Path], scoring: Scoring, separating: Separating) -> None:
+def report(
+    run: Path, roots: Sequence[Path], labels: Sequence[Path], scoring: Scoring, separating: Separating | None
+) -> None:
     """Write RUN/report.html: one page with figures, curves, maps, and the worst mistakes to look at and listen to.
 
     The recordings are those of `asd-train run` unless --data names them. Clips that `asd-train evaluate` embedded are not embedded again.
@@ -95,3 +97,23 @@ def models(as_json: bool) -> None:
     click.echo(f"{'network':<12}{'size':<14}{'parameters':>12}{'GMAC per second of sound':>26}")
     for row in rows:
         click.echo(f"{row.network:<12}{row.size:<14}{row.parameters / 1e6:>10.2f} M{row.gmac_per_second:>26.3f}")
+
+
+@click.command()
+@Json
+def recipes(as_json: bool) -> None:
+    """List the recipes that come with asd-train, with what each is for.
+
+    \b
+    Example:
+      asd-train recipes
+    """
+    from asd_trainer.recipe.recipe import load_recipe, shipped_recipes
+
+    described = {name: load_recipe(name).description for name in shipped_recipes()}
+    if as_json:
+        click.echo(json.dumps([{"recipe": name, "description": text} for name, text in described.items()], indent=2))
+        return
+    width = max(map(len, described)) + 2
+    for name, text in described.items():
+        click.echo(f"{name:<{width}}{text}")

@@ -5,20 +5,27 @@ Owns their words and output. The work is done in `stages`, the reckoning before 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from asd_daemon.errors import UsageError
-from asd_trainer.cli.data import BaseUrl, fetch_year
+from asd_trainer.cli.data import BaseUrl
 from asd_trainer.cli.options import Data, Json, Run, read_table, remember_data, remembered_data, with_threads
+from asd_trainer.cli.planning import (
+    DeviceName,
+    Measure,
+    chosen_device,
+    fetched_folders,
+    first_process,
+    planned_table,
+    say,
+    show_forecast,
+)
 
 if TYPE_CHECKING:
-    from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.fetch import Part
     from asd_trainer.recipe.recipe import Recipe
 
 Overrides = click.option(
@@ -47,11 +54,25 @@ Overrides = click.option(
     "fetched",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Fetch into DIR the development data of the years that the recipe names, as far as they are not there, and learn from them too.",
+    help="Fetch into DIR the data of all years that the recipe learns from, as far as they are not there, and learn from them too.",
+)
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["dev", "train", "eval"]),
+    help="With --fetch: development data, additional training data, evaluation test data; may be repeated. [default: dev, train]",
 )
 @BaseUrl
 @click.option("--report", is_flag=True, help="Then evaluate the run, print its figures, and write its report.")
-@click.option("--dry-run", is_flag=True, help="Show the plan, with the time and disk it takes, and do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the plan, with the time, memory and disk it takes, and do nothing. Recordings that are not there are planned for by the "
+    "known sizes of the public data sets.",
+)
+@DeviceName
+@Measure
 @Json
 @with_threads
 def run(
@@ -60,76 +81,69 @@ def run(
     run: Path,
     overrides: Sequence[str],
     fetched: Path | None,
+    parts: Sequence[Part],
     base_url: str,
     report: bool,
     dry_run: bool,
+    device: str,
+    measure: bool,
     as_json: bool,
 ) -> None:
-    """Do every stage of RECIPE, the name of a recipe that comes with asd-train or the path of one.
+    """Do every stage of RECIPE, the name of a recipe that comes with asd-train (see asd-train recipes) or the path of one.
 
-    A stage that is done is not done again, and one that was stopped goes on: give the same command again.
+    A stage that is done is not done again, and one that was stopped goes on: give the same command again. What does not fit the memory
+    of the device is done in a way that needs less and gives the same result, or refused before anything is done.
 
     \b
     Examples:
       asd-train run smoke --data data --out runs/smoke
       asd-train run smoke --data data --out runs/longer --set finetune.epochs=60 --set seed=1
-      asd-train run paper --data dcase --out runs/paper --dry-run
+      asd-train run paper-20k-all --out runs/paper --dry-run --device h100
       asd-train run paper --fetch dcase --out runs/paper --report
     """
     from asd_trainer.recipe.recipe import load_recipe
-    from asd_trainer.run.stages import run_stages
+    from asd_trainer.run.stage_clips import stage_table
+    from asd_trainer.run.stages import run_stages, stages_of
     from asd_trainer.training.run_folder import check_claim, claim_run
 
     resolved = load_recipe(recipe, overrides)
-    if not roots and fetched is None:
+    if not roots and fetched is None and not dry_run:
         raise click.UsageError("give the recordings to learn from: --data DIR, or --fetch DIR")
     if as_json and not dry_run:
         raise click.UsageError("--json prints the plan: give it with --dry-run")
+    if device != "here" and not dry_run:
+        raise click.UsageError(f"--device {device}: is for a plan: give it with --dry-run")
+    if measure and device not in {"here", "cpu"}:
+        raise click.UsageError(f"--measure: measures the device here, not {device}")
+    if parts and fetched is None:
+        raise click.UsageError(f"--part {parts[0]}: is for what is fetched: give it with --fetch DIR")
+    chosen = chosen_device(device, measure=measure)
     check_claim(run, resolved)
+    there = bool(roots) or fetched is not None
     if fetched is not None:
-        added, there = _fetched(resolved, fetched, base_url, dry_run=dry_run)
-        if not there:
-            _say("the plan of the stages needs the recordings: fetch them first", to_stderr=True)
-            return
+        added, there = fetched_folders(resolved, parts or ("dev", "train"), fetched, base_url, dry_run=dry_run)
         roots = (*roots, *added)
-    table = read_table(roots)
     if dry_run:
-        _show_forecast(resolved, table, run, as_json=as_json)
+        table = planned_table(resolved, parts, roots, there=there)
+        show_forecast(resolved, table, run, chosen, as_json=as_json)
         return
+    table = read_table(roots)
+    for stage in stages_of(resolved):  # a year that is not there is said before the folder is made
+        stage_table(stage, resolved, table)
     claim_run(run, resolved)
     remember_data(run, roots)
-    _show_forecast(resolved, table, run, to_stderr=True)
+    show_forecast(resolved, table, run, chosen, to_stderr=True)
     run_stages(resolved, table, run)
-    _say(f"trained: {run}")
-    _say(f"took: {_stage_times(resolved, run)}")
+    say(f"trained: {run}")
+    say(f"took: {_stage_times(resolved, run)}")
     if not report:
         given = " ".join(f"--data {root}" for root in roots)
-        _say(f"next: asd-train evaluate {run} {given}")
-    elif _first_process():
+        say(f"next: asd-train evaluate {run} {given}")
+    elif first_process():
         from asd_trainer.cli.results import evaluate_and_report
-        from asd_trainer.run.stages import of_years
+        from asd_trainer.run.stage_clips import of_years
 
         evaluate_and_report(run, of_years(table, resolved.years))
-
-
-def _fetched(recipe: Recipe, to: Path, base_url: str, *, dry_run: bool) -> tuple[tuple[Path, ...], bool]:
-    """The folders of the development data of a recipe's years, and whether all of it is there; of several processes the first fetches.
-
-    Raises:
-        UsageError: the recipe names no years.
-        FetchError, DataSetError: as `asd_trainer.data.fetch.fetch`.
-    """
-    from asd_trainer.training.processes import processes
-
-    years = sorted({*recipe.years, *recipe.pretrain.years})
-    if not years:
-        raise UsageError("--fetch: the recipe names no years to fetch; set them, for example with --set years=[2025]")
-    there = True
-    with processes().main_process_first():
-        for year in years if _first_process() else ():
-            _, whole = fetch_year(year, ("dev",), (), to, base_url, dry_run=dry_run, to_stderr=True)
-            there = there and whole
-    return tuple(to / f"dcase{year}t2" / "dev_data" for year in years), there
 
 
 def _stage_times(recipe: Recipe, run: Path) -> str:
@@ -140,33 +154,6 @@ def _stage_times(recipe: Recipe, run: Path) -> str:
 
     marks = [mark for name in stages_of(recipe) if (mark := read_mark(run / "stages" / name)) is not None]
     return ", ".join(f"{mark.stage} {time_in_words(mark.seconds)}" for mark in marks if mark.seconds is not None)
-
-
-def _first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(line: str, *, to_stderr: bool = False) -> None:
-    """Print a line, once for all processes."""
-    if _first_process():
-        click.echo(line, err=to_stderr)
-
-
-def _show_forecast(
-    recipe: Recipe, table: ClipTable, run: Path, *, as_json: bool = False, to_stderr: bool = False
-) -> None:
-    """Print what is to be done; of several processes the first does."""
-    if not _first_process():
-        return
-    from asd_trainer.run.forecast import forecast, free_bytes, printed
-
-    rows = forecast(recipe, table, run)
-    if as_json:
-        content = {"stages": [row.as_json() for row in rows], "free_bytes": free_bytes(run)}
-        click.echo(json.dumps(content, indent=2))
-        return
-    for line in printed(rows, free_bytes(run)):
-        click.echo(line, err=to_stderr)
 
 
 @click.command()
@@ -196,7 +183,7 @@ def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequ
         claim_run(run, load_recipe(name, overrides))
         remember_data(run, roots)
     _do_stage("pretrain", run, roots)
-    _say(f"pre-trained: {run / 'stages' / 'pretrain'}")
+    say(f"pre-trained: {run / 'stages' / 'pretrain'}")
 
 
 @click.command()
@@ -213,7 +200,7 @@ def separate(run: Path, roots: Sequence[Path]) -> None:
       asd-train separate runs/paper
     """
     _do_stage("separate", run, roots)
-    _say(f"separated: {run}")
+    say(f"separated: {run}")
 
 
 @click.command()
@@ -230,7 +217,7 @@ def synthesize(run: Path, roots: Sequence[Path]) -> None:
       asd-train synthesize runs/paper
     """
     _do_stage("synthesize", run, roots)
-    _say(f"synthesised: {run / 'stages' / 'synthesize'}")
+    say(f"synthesised: {run / 'stages' / 'synthesize'}")
 
 
 @click.command()
@@ -249,7 +236,7 @@ def distil(run: Path, roots: Sequence[Path]) -> None:
       asd-train distil runs/small
     """
     _do_stage("distil", run, roots)
-    _say(f"distilled: {run}")
+    say(f"distilled: {run}")
 
 
 @click.command()
@@ -266,7 +253,7 @@ def finetune(run: Path, roots: Sequence[Path]) -> None:
       asd-train finetune runs/smoke
     """
     _do_stage("finetune", run, roots)
-    _say(f"trained: {run}")
+    say(f"trained: {run}")
 
 
 def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:

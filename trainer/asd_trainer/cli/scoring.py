@@ -47,9 +47,8 @@ Separation = click.option(
     "--separation",
     "separating",
     type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="With --score nearest: whether the distance of the separated sound is added; auto asks each machine's normal clips.",
+    help="With --score nearest: whether the distance of the separated sound is added; auto asks each machine's normal clips.  [default: "
+    "the recipe's evaluate.separation]",
 )
 
 
@@ -107,7 +106,7 @@ def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence
 
     if roots:
         return read_table(roots, labels)
-    from asd_trainer.run.stages import of_years
+    from asd_trainer.run.stage_clips import of_years
     from asd_trainer.training.run_folder import read_run_recipe
 
     run = next((run for run in runs if not is_bundle(run)), None)
@@ -120,7 +119,7 @@ def scores_of_path(
     path: Path,
     table: ClipTable,
     scoring: Scoring,
-    separating: Separating,
+    separating: Separating | None,
     two: TwoMicrophones | None = None,
     back_ends: Sequence[str] = (),
 ) -> RunScores:
@@ -144,7 +143,7 @@ def scores_of_run(
     run: Path,
     table: ClipTable,
     scoring: Scoring = "nearest",
-    separating: Separating = "auto",
+    separating: Separating | None = None,
     two: TwoMicrophones | None = None,
     back_ends: Sequence[str] = (),
 ) -> RunScores:

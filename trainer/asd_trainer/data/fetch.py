@@ -207,14 +207,8 @@ def fetch(what: Plan, progress: Progress = lambda _: None) -> None:
     """
     if not what.missing:
         return
+    check_room([what])
     try:
-        what.to.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(what.to).free
-        if what.needed_bytes > free:
-            raise DataSetError(
-                f"{what.to}: needs about {what.needed_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free;"
-                " make room, fetch fewer machines, or give another --to"
-            )
         for file in what.missing:
             with _claimed(file.mark.parent):
                 _fetch(what.archive, file, progress)
@@ -222,6 +216,30 @@ def fetch(what: Plan, progress: Progress = lambda _: None) -> None:
         raise DataSetError(
             f"{what.to}: can't be written: {e.filename or ''} {e.strerror or e}".replace("  ", " ")
         ) from e
+
+
+def check_room(plans: Sequence[Plan]) -> None:
+    """Refuse fetches into one folder that its disk has no room for, all together.
+
+    Raises:
+        DataSetError: no room, or a disk that refuses.
+    """
+    waiting = [one for one in plans if one.missing]
+    if not waiting:
+        return
+    to = waiting[0].to
+    largest = max(file.remote.size_bytes for one in waiting for file in one.missing)
+    needed = int(sum(one.missing_bytes for one in waiting) * UNPACKED_RATIO) + largest
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(to).free
+    except OSError as e:
+        raise DataSetError(f"{to}: can't be written: {e.filename or ''} {e.strerror or e}".replace("  ", " ")) from e
+    if needed > free:
+        fewer = "years" if len(plans) > 1 else "machines"
+        raise DataSetError(
+            f"{to}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room, fetch fewer {fewer}, or give another folder"
+        )
 
 
 def _fetch(archive: Archive, file: PlannedFile, progress: Progress) -> None:
