@@ -4,6 +4,9 @@ VENV ?= .venv
 WORKERS ?= $(shell n=$$(nproc); echo $$(( (n < 4 ? n : 4) + 1 )))   # processes of the tests: one more than cores, since many wait for sound
 ARCH ?= $(shell dpkg --print-architecture)
 DEBIAN_PYTHON ?= 3.11               # of the Debian that it is for: 3.11 in bookworm, 3.13 in trixie
+RUN ?=                              # of `make bundle`: a trained run; unset: one is trained …
+DATA ?=                             # … and the recordings of its machines; unset: the small simulated set
+HNSW ?= auto                        # whether a bank has a graph: auto, where it is large enough; always
 BIN := $(VENV)/bin
 export HNSWLIB_NO_NATIVE = 1        # a wheel built for this processor alone would crash on another
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -60,10 +63,13 @@ soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sou
 	for proof in microphone day alerts brokers configuration home_assistant page units package; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
-bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew from simulated sound: views, no model (minutes)
-	$(BIN)/asd-train simulate build/default/data --small
-	$(BIN)/asd-export - daemon/asd_daemon/bundles/default --data build/default/data --name asd-edge-default \
-		--score views --bundle-version 0.3.0 --licence "Apache-2.0; made of simulated sound only"
+bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (a night; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
+	[ -n "$(DATA)" ] || $(BIN)/asd-train simulate build/default/data --small
+	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 4 --test 0 --supplemental 3 --seed 1
+	[ -n "$(RUN)" ] || $(BIN)/asd-train run edge --data build/default/units --data build/default/data --out build/default/run
+	$(BIN)/asd-export $(or $(RUN),build/default/run) daemon/asd_daemon/bundles/default --data $(or $(DATA),build/default/data) --name asd-edge-default \
+		--score views --no-twin --hnsw $(HNSW) --bundle-version 0.4.0 --licence "Apache-2.0; trained on simulated sound only"
+	@du --bytes --summarize daemon/asd_daemon/bundles/default
 
 clean:                              ## the virtual environment and everything built
 	rm -rf $(VENV) build dist

@@ -19,7 +19,7 @@ import numpy as np
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, file_entry, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder, open_separator
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.machine_files import Bank, write_machine
 from asd_trainer.data.dataset import load_clip, read_dataset
 
 MACHINES = ("fan", "valve", "bearing")
@@ -84,9 +84,7 @@ def score_with_separator(folder: Path, data: Path) -> None:
     heard = [hearing.vectors(load_clip(clip), (HEARD, SEPARATED)) for clip in clips]
     heard_bank, separated_bank = (np.concatenate([one[view] for one in heard]) for view in (HEARD, SEPARATED))
     shutil.rmtree(bundle.folder("fan"))
-    entry, _ = write_machine(
-        bundle.folder("fan"), "machines/fan", heard_bank, heard_bank[:0], separated_bank=separated_bank
-    )
+    entry, _ = write_machine(bundle.folder("fan"), "machines/fan", Bank(heard_bank, separated_bank))
     inside = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST]
     changed: Manifest = bundle.manifest.model_copy(
         update={

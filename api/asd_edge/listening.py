@@ -25,6 +25,7 @@ from asd_daemon.judge.bundle.bundle import Bundle, default_bundle
 from asd_daemon.judge.bundle.bundle import load_bundle as load_verified
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 from asd_daemon.learn.enrolment import EnrolmentRequest, EnrolmentResult
@@ -152,21 +153,23 @@ class Machine:
         return score_recording(self._scorer, Path(path), channel, hop_s, far)
 
 
-def open_machine(bundle: Bundle, name: str, *, learned: Path | str | None = None) -> Machine:
+def open_machine(bundle: Bundle, name: str, *, learned: Path | str | None = None, scoring: Scoring = "auto") -> Machine:
     """Open what a machine is judged by.
 
     Args:
         bundle: what `load_bundle` gave.
         name: of a machine that the bundle or the folder knows.
         learned: folder of machines that `enrol` has learned; they go before the bundle's own.
+        scoring: `auto`, by what evidence has chosen for the machine, or `paper`, by the nearest neighbour of its embeddings alone.
 
     Raises:
+        SettingsError: the bundle has no embedder, or no bank of the machine's embeddings, to judge it by the paper's back end.
         UnknownMachineError: nobody knows the machine; lists those that are known.
         BundleError: a model, index or file that can't be used.
         EnrolmentError: what was learned is damaged, or of another version.
     """
-    known = bundle if learned is None else with_enrolled_machine(bundle, Path(learned), _machine_name(name))
-    return Machine(Scorer(known, name))
+    known = bundle if learned is None else with_enrolled_machine(bundle, Path(learned), _machine_name(name), scoring)
+    return Machine(Scorer(known, name, scoring=scoring))
 
 
 def enrol(
@@ -178,6 +181,7 @@ def enrol(
     rate_hz: float = SAMPLE_RATE_HZ,
     add: bool = False,
     relearn: bool = False,
+    scoring: Scoring = "auto",
     on_message: Callable[[str], None] = lambda _: None,
 ) -> EnrolmentResult:
     """Learn a machine from its healthy sound, as `asd-daemon enroll` does, and keep it in a folder.
@@ -202,6 +206,7 @@ def enrol(
         rate_hz: of the arrays.
         add: extend what was learned before.
         relearn: replace it.
+        scoring: with `paper` the bundle's models hear the machine too, so that it can be judged by their embeddings.
         on_message: told what is worth a line: a window that is not usable and why, what was found.
 
     Returns:
@@ -212,9 +217,16 @@ def enrol(
         DataSetError: fewer than 16 usable windows, or a sound too changeable; says what was wrong with the others.
         RecordingError: an array or a file that can't be heard.
         EnrolmentError: the folder can't be written, or what was learned before can't be extended.
+        SettingsError: `paper`, and the bundle has no embedder.
     """
     request = EnrolmentRequest(
-        _machine_name(name), "sound given from Python", None, add=add, relearn=relearn, earlier="forget"
+        _machine_name(name),
+        "sound given from Python",
+        None,
+        add=add,
+        relearn=relearn,
+        earlier="forget",
+        scoring=scoring,
     )
     blocks = (Block(_heard(sound, rate_hz), last=True) for sound in sounds)
     return enrolment.enrol(

@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from asd_daemon.errors import ExportError, RecordingError
-from asd_daemon.hear.simulator import SimulatedMachine
-from asd_daemon.hear.simulator.scene import DOMAINS, SceneStream, draw_scene
 from asd_daemon.judge.bundle.bundle import (
     MANIFEST,
-    SCHEMA,
     Bundle,
     Manifest,
     ModelEntry,
-    ReferenceEntry,
     SeparatorEntry,
     file_entry,
     load_bundle,
@@ -35,14 +31,16 @@ from asd_daemon.judge.bundle.bundle import (
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
 from asd_daemon.judge.bundle.signature import read_private_key, sign_manifest
 from asd_daemon.judge.features.log_mel import FEATURE
-from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.judge.scoring.self_test import self_test
-from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, read_waveform
+from asd_daemon.learn.machine_files import LEAST_GRAPH_VECTORS
+from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
 from asd_export.held_out import TestSplit
 from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
 from asd_export.model_card import Learning, write_card
 from asd_export.models import MeasuredModel, ModelExporter
 from asd_export.quantize import Budget
+from asd_export.references import reference_scores, write_reference_sounds
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
 from asd_trainer.networks.embedder import AnyEmbedder
 from asd_trainer.networks.separator import Separator
@@ -50,9 +48,6 @@ from asd_trainer.networks.separator import Separator
 F32 = NDArray[np.float32]
 
 CHECKED_CLIPS = 48  # clips on which ONNX is compared with torch, and int8 calibrated and measured
-SCHEMA_WITH_MODELS = 1  # which version 0.2 reads too
-REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
-REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +84,8 @@ def export_run(
     scoring: Scoring = "nearest",
     measures_omega: bool = True,
     learning: Learning | None = None,
+    least_graph: int = LEAST_GRAPH_VECTORS,
+    keeps_twin: bool = True,
 ) -> ExportReport:
     """Write the bundle of a trained embedder and the normal clips of a table's machines.
 
@@ -105,6 +102,8 @@ def export_run(
         scoring: the nearest neighbour, or views of its steady sound and movement.
         measures_omega: measure each model's Ω on the table's test split, where there is one.
         learning: what the models learned from, for the model card; None: it does not say.
+        least_graph: from how many vectors on a machine's bank has a graph.
+        keeps_twin: whether the unquantised embedder that int8 was compared with goes into the bundle too; nothing is judged by it.
 
     Raises:
         BundleError: the key can't be used.
@@ -126,7 +125,9 @@ def export_run(
     building.mkdir(parents=True)
     try:
         split = TestSplit.of(table) if measures_omega else None
-        making = _Making(table, banks, building, label, fp32, budget, progress, scoring, split, learning)
+        making = _Making(
+            table, banks, building, label, fp32, budget, progress, scoring, split, learning, least_graph, keeps_twin
+        )
         report = making.build(embedder, separator)
         if key is not None:
             sign_manifest(building / MANIFEST, key)
@@ -163,12 +164,14 @@ class _Making:
     scoring: Scoring
     split: TestSplit | None
     learning: Learning | None
+    least_graph: int
+    keeps_twin: bool
 
     def build(self, embedder: AnyEmbedder | None, separator: Separator | None) -> ExportReport:
         """Write everything into the folder, and verify it."""
         unread: list[str] = []
         made = self._models(embedder, separator, unread) if embedder is not None else _Models()
-        sounds = _write_reference_sounds(self.folder)
+        sounds = write_reference_sounds(self.folder)
         strangers = np.empty((0, 0), np.float32)
         if made.session is not None:
             strangers = made.session.embed_waveforms([read_waveform(file) for file in sounds])
@@ -180,12 +183,13 @@ class _Making:
             scoring=self.scoring,
             embeds=made.session is not None,
             separates=made.separating is not None,
+            least_graph=self.least_graph,
             unread=unread,
             progress=self.progress,
         )
         manifest = self._manifest(made, machines)
         write_card(self.folder, manifest, made.embedder_tried, made.separator_tried, self.learning)
-        reference = _reference(sounds, Bundle(self.folder, manifest), made.session, made.separating)
+        reference = reference_scores(sounds, Bundle(self.folder, manifest), made.session, made.separating)
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         entries = {p.relative_to(self.folder).as_posix(): file_entry(p) for p in files}
         manifest = manifest.model_copy(update={"reference": reference, "files": entries})
@@ -202,7 +206,10 @@ class _Making:
         session = EmbedderSession(self.folder / entry.file, entry)
         separator_entry, separator_tried = workshop.separator(separator, windows, session)
         separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
-        return _Models(entry, None if self.fp32 else twin, separator_entry, session, separating, tried, separator_tried)
+        if not self.keeps_twin and not self.fp32:
+            (self.folder / twin.file).unlink()
+        kept = twin if self.keeps_twin and not self.fp32 else None
+        return _Models(entry, kept, separator_entry, session, separating, tried, separator_tried)
 
     def _manifest(self, made: _Models, machines: Mapping[str, KnownMachine]) -> Manifest:
         """What the bundle is; its files and reference scores are added when they are written."""
@@ -210,7 +217,7 @@ class _Making:
             ("asd-edge", "numpy") if made.entry is None else ("asd-edge", "torch", "onnx", "onnxruntime", "numpy")
         )
         return Manifest(
-            schema=SCHEMA if made.entry is None else SCHEMA_WITH_MODELS,
+            schema=_schema(made, machines),
             name=self.label.name,
             version=self.label.version,
             created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -227,9 +234,17 @@ class _Making:
                 **(made.embedder_tried.figures() if made.embedder_tried else {}),
                 "thresholds": {name: known.threshold for name, known in machines.items()},
                 "views": {name: dict(known.weights) for name, known in machines.items() if known.weights},
+                "embedder_weight": {name: asdict(known.evidence) for name, known in machines.items() if known.evidence},
                 "separator": made.separator_tried.figures() if made.separator_tried else None,
             },
         )
+
+
+def _schema(made: _Models, machines: Mapping[str, KnownMachine]) -> Literal[1, 2, 3]:
+    """The lowest that says all of it."""
+    if made.entry is None:
+        return 2
+    return 3 if any(known.entry.nearest is not None for known in machines.values()) else 1
 
 
 def _spread(banks: Mapping[str, Sequence[Clip]], count: int) -> list[Clip]:
@@ -251,36 +266,6 @@ def _read(clips: Sequence[Clip], unread: list[str], progress: Progress) -> list[
     if len(windows) < 2:
         raise ExportError(f"only {len(windows)} of {len(clips)} clips could be read; first: {unread[0]}")
     return windows
-
-
-def _write_reference_sounds(folder: Path) -> list[Path]:
-    """Simulated sounds that every machine scores: they hold nobody's recording and test the whole path on another box."""
-    (folder / "reference").mkdir()
-    files = []
-    for number, (name, failure) in enumerate(REFERENCE_SOUNDS):
-        rng = np.random.default_rng(number)
-        stream = SceneStream(SimulatedMachine(name), draw_scene(DOMAINS[name]["source"], rng), rng, WINDOW_S)
-        if failure is not None:
-            stream.fail(failure)
-        files.append(folder / "reference" / f"{name}_{failure or 'healthy'}.flac")
-        soundfile.write(str(files[-1]), next(stream), SAMPLE_RATE_HZ, subtype="PCM_16")
-    return files
-
-
-def _reference(
-    sounds: Sequence[Path], bundle: Bundle, session: EmbedderSession | None, separator: SeparatorSession | None
-) -> tuple[ReferenceEntry, ...]:
-    """The score of each sound for each machine, by the files that were just written."""
-    scorers = {m: Scorer(bundle, m, session=session, separator=separator) for m in bundle.machines}
-    heard = {file: read_waveform(file) for file in sounds}
-    return tuple(
-        ReferenceEntry(
-            file=file.relative_to(bundle.path).as_posix(),
-            scores={machine: round(scorer.score(sound).score, 6) for machine, scorer in scorers.items()},
-            tolerance=REFERENCE_TOLERANCE,
-        )
-        for file, sound in heard.items()
-    )
 
 
 def _replace(target: Path, building: Path) -> None:

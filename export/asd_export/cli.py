@@ -72,6 +72,14 @@ NO_RUN = "-"
     show_default=True,
     help="Score by the nearest normal neighbour, or by views of each machine's steady sound and its movement.",
 )
+@click.option(
+    "--hnsw",
+    type=click.Choice(["auto", "always"]),
+    default="auto",
+    show_default=True,
+    help="Write an hnswlib graph for banks that are large enough to need one, or for every bank.",
+)
+@click.option("--no-twin", is_flag=True, help="Leave out the unquantised embedder that the int8 one was compared with.")
 @click.option("--no-separator", is_flag=True, help="Leave the run's separator out, where it has one.")
 @click.option(
     "--sign",
@@ -94,6 +102,8 @@ def main(
     bundle_version: str | None,
     licence: str,
     scoring: Scoring,
+    hnsw: str,
+    no_twin: bool,
     no_separator: bool,
     key: Path | None,
     as_json: bool,
@@ -113,6 +123,7 @@ def main(
     \b
     Exit codes: 0 well; 1 a comparison or budget failed; 2 wrong usage, run or data.
     """
+    from asd_daemon.learn.machine_files import LEAST_GRAPH_VECTORS
     from asd_export.assembly import Label, export_run
     from asd_export.model_card import Learning
     from asd_export.quantize import Budget
@@ -144,6 +155,8 @@ def main(
             scoring=scoring,
             measures_omega=not no_test,
             learning=Learning.of(run) if has_run else None,
+            least_graph=2 if hnsw == "always" else LEAST_GRAPH_VECTORS,
+            keeps_twin=not no_twin,
         )
     _show(report, as_json=as_json)
 
@@ -252,7 +265,7 @@ def _print(report: ExportReport) -> None:
         search = ", ".join(f"{view} {weight:.0%}" for view, weight in known.weights) or (
             f"hnsw, ef {entry.ef}, recall {entry.recall:.4f}"
             if entry.search == "hnsw"
-            else f"exact (hnsw reaches {entry.recall:.4f})"
+            else (f"exact (hnsw reaches {entry.recall:.4f})" if entry.recall else "exact")
         )
         separated = ", heard and separated" if entry.separated and not known.weights else ""
         click.echo(f"{machine:<16}{entry.vectors:>6}{known.threshold:>11.4f}   {search}{separated}")

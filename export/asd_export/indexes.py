@@ -18,8 +18,9 @@ from asd_daemon.errors import DataSetError, ExportError, RecordingError
 from asd_daemon.judge.bundle.bundle import MachineEntry
 from asd_daemon.judge.features.views import VIEW_NAMES
 from asd_daemon.judge.scoring.scorer import DEFAULT_EXCEEDANCE, HEARD, SEPARATED, FeatureExtractor
-from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, learn
-from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.embedding_share import EmbeddingEvidence, embedding_evidence
+from asd_daemon.learn.learning import LEAST_WINDOWS, LearnedMachine, families_of, learn
+from asd_daemon.learn.machine_files import Bank, write_machine
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.separation_gain import separation_improves
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
@@ -40,6 +41,8 @@ class KnownMachine:
     """For one false alarm a week, two of three windows."""
     weights: tuple[tuple[str, float], ...] = ()
     """Views that it is scored with; none where the nearest neighbour is its score."""
+    evidence: EmbeddingEvidence | None = None
+    """What its normal clips say of the embedder beside the views; None where nothing was asked."""
 
 
 def write_machines(
@@ -51,6 +54,7 @@ def write_machines(
     scoring: Scoring,
     embeds: bool = True,
     separates: bool,
+    least_graph: int,
     unread: list[str],
     progress: Progress,
 ) -> dict[str, KnownMachine]:
@@ -61,9 +65,10 @@ def write_machines(
         table: its normal training clips are what a machine is known by; on its test clips the search must find the exact neighbour.
         strangers: embeddings (S, D) of sounds that are no machine's: the search must find their exact neighbour too.
         folder: the bundle's.
-        scoring: the nearest neighbour, or views of its steady sound and movement.
+        scoring: the nearest neighbour, or views of its steady sound and movement, beside which the embedder has the share that it earns.
         embeds: whether there is an embedder; views do without.
         separates: whether there is a separator; whether a machine is scored with it is found by its normal clips alone.
+        least_graph: from how many vectors on a bank has a graph.
         unread: clips that can't be read are added here.
         progress: told of each clip.
 
@@ -75,25 +80,27 @@ def write_machines(
     for machine in table.machines:
         clips = table.select(split="train", machine=machine, label="normal")
         sounds[machine] = _heard(hearing, machine, clips, _views(scoring, embeds, separates), scoring, unread, progress)
-    queries = _queries(hearing, table, sounds, strangers, unread, progress) if scoring == "nearest" else strangers
+    queries = _queries(hearing, table, sounds, strangers, unread, progress) if embeds else strangers
     known = {}
     for machine, sound in sounds.items():
         learned: LearnedMachine | None = None
+        evidence: EmbeddingEvidence | None = None
         if scoring == "views":
             if sound.windows < LEAST_WINDOWS:
                 raise ExportError(
                     f"machine {machine}: {sound.windows} clips are too few to learn views from, at least {LEAST_WINDOWS}"
                     " are needed; export with --score nearest"
                 )
-            learned = learn(sound)
-        bank = sound.vectors[HEARD][:, 0] if embeds else None
-        separated = _separated_bank(sound, learned, separates)
+            evidence = _evidence(machine, sounds, strangers) if embeds else None
+            learned = learn(sound, embedding_share=evidence.share if evidence else 0.0)
+        bank = None
+        if embeds:
+            separated = _separated_bank(sound, separates, always=scoring == "views")
+            bank = Bank(sound.vectors[HEARD][:, 0], separated, queries, least_graph)
         relative = f"machines/{machine}"
-        entry, calibration = write_machine(
-            folder / relative, relative, bank, queries, separated_bank=separated, learned=learned
-        )
+        entry, calibration = write_machine(folder / relative, relative, bank, learned=learned, packed=embeds)
         threshold = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
-        known[machine] = KnownMachine(entry, threshold, learned.weights if learned else ())
+        known[machine] = KnownMachine(entry, threshold, learned.weights if learned else (), evidence)
     return known
 
 
@@ -118,7 +125,7 @@ def _heard(
             hearing,
             clips,
             views,
-            changes=SEPARATED in views and scoring == "nearest",
+            changes=SEPARATED in views or (HEARD in views and scoring == "views"),
             unread=unread,
             progress=lambda done: progress(machine, done, len(clips)),
         )
@@ -126,13 +133,21 @@ def _heard(
         raise ExportError(f"machine {machine}: {e}") from e
 
 
-def _separated_bank(sound: NormalSound, learned: LearnedMachine | None, separates: bool) -> F32 | None:
-    """The bank of the separated sound, where the machine is better told with it."""
+def _evidence(machine: str, sounds: Mapping[str, NormalSound], strangers: F32) -> EmbeddingEvidence:
+    """What a machine's normal clips say of the embedder, beside those of the others."""
+    sound = sounds[machine]
+    sound = sound.subset(sound.distinct_windows()[0])
+    others = [other.vectors[HEARD][:, 0] for name, other in sounds.items() if name != machine]
+    return embedding_evidence(sound, families_of(sound)[0], np.concatenate([*others, strangers]))
+
+
+def _separated_bank(sound: NormalSound, separates: bool, *, always: bool) -> F32 | None:
+    """The bank of the separated sound: always, as the paper has it, or where the machine is better told with it."""
     if not separates:
         return None
     bank = sound.vectors[SEPARATED][:, 0]
-    if learned is not None:
-        return bank if SEPARATED in dict(learned.weights) else None
+    if always:
+        return bank
     some = sound.with_changed
     helps = separation_improves(
         sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED]

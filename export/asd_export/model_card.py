@@ -111,11 +111,29 @@ def _models(name: str, tried: MeasuredModel) -> list[str]:
 def _machines(manifest: Manifest) -> list[str]:
     thresholds = manifest.figures.get("thresholds", {})
     views = manifest.figures.get("views", {})
-    rows = ["| machine | normal clips | threshold | scored by |", "|---|---:|---:|---|"]
+    weights = manifest.figures.get("embedder_weight", {})
+    rows = ["| machine | normal clips | threshold | scored by | embedder's weight |", "|---|---:|---:|---|---|"]
     for name, entry in manifest.machines.items():
         chosen = views.get(name, {})
         by = ", ".join(f"{view} {weight:.0%}" for view, weight in chosen.items())
         plain = "nearest normal neighbour, heard and separated" if entry.separated else "nearest normal neighbour"
-        rows.append(f"| {name} | {entry.vectors} | {thresholds.get(name, 0):.4f} | {by or plain} |")
+        weight = _weight(weights[name]) if name in weights else "–" if by else "1"
+        rows.append(f"| {name} | {entry.vectors} | {thresholds.get(name, 0):.4f} | {by or plain} | {weight} |")
     words = "Thresholds are the provisional ones of a daemon that is to keep to one false alarm a week, two of three windows."
-    return [words, "\n".join(rows)]
+    blocks = [words, "\n".join(rows)]
+    if weights:
+        blocks.append(
+            "The embedder's weight beside the views is found from normal clips alone: its embeddings must tell the machine from others, and"
+            " changed copies of normal clips must stand out more with them than without, by twice the standard error. With weight 0 neither"
+            " embedder nor separator is opened, and the score is that of the views; `scoring: paper` in the configuration judges by"
+            " the distances alone."
+        )
+    return blocks
+
+
+def _weight(evidence: Mapping[str, float]) -> str:
+    """How far the embedder is believed, and what normal clips say of it."""
+    return (
+        f"{evidence['share']:g} (gain {evidence['gain']:+.3f} ± {evidence['standard_error']:.3f}, contrast"
+        f" {evidence['contrast']:.1f})"
+    )

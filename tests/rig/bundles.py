@@ -18,8 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, Manifest, ModelEntry, file_entry, load_bundle
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, FEATURE, MEL_BINS
-from asd_daemon.judge.scoring.scorer import EmbedderSession, Scorer
-from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.judge.features.views import VIEW_NAMES
+from asd_daemon.judge.scoring.scorer import EmbedderSession, FeatureExtractor, Scorer
+from asd_daemon.learn.learning import learn
+from asd_daemon.learn.machine_files import Bank, write_machine
+from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_SAMPLES, read_waveform
 
 F32 = NDArray[np.float32]
@@ -94,7 +97,9 @@ def write_tiny_bundle(folder: Path, machines: Mapping[str, float] | None = None,
     for number, (machine, tilt) in enumerate((machines or {"fan": 0.0, "press-3": 1.0}).items()):
         rng = np.random.default_rng(number)
         bank = session.embed_waveforms([healthy_noise(rng, tilt) for _ in range(clips)])
-        entries[machine], _ = write_machine(folder / "machines" / machine, f"machines/{machine}", bank, bank[:0])
+        entries[machine], _ = write_machine(
+            folder / "machines" / machine, f"machines/{machine}", Bank(bank, least_graph=2)
+        )
     manifest = Manifest(
         schema=1,
         name="tiny",
@@ -105,6 +110,31 @@ def write_tiny_bundle(folder: Path, machines: Mapping[str, float] | None = None,
         feature=FEATURE,
         window_samples=WINDOW_SAMPLES,
         embedder=entry,
+        machines=entries,
+        files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+    )
+    write_manifest(folder, manifest.model_dump(mode="json", by_alias=True))
+    return load_bundle(folder)
+
+
+def write_view_bundle(folder: Path, machines: Mapping[str, float] | None = None) -> Bundle:
+    """The same without models: its machines are judged by views of 16 windows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hearing, entries = FeatureExtractor(None), {}
+    for number, (machine, tilt) in enumerate((machines or {"fan": 0.0, "press-3": 1.0}).items()):
+        rng = np.random.default_rng(number)
+        windows = [hearing.vectors(healthy_noise(rng, tilt), VIEW_NAMES, parts=True) for _ in range(16)]
+        learned = learn(NormalSound.from_windows([(own, {}) for own in windows]))
+        entries[machine], _ = write_machine(folder / "machines" / machine, f"machines/{machine}", learned=learned)
+    manifest = Manifest(
+        schema=2,
+        name="views",
+        version="1",
+        created="2026-01-01T00:00:00Z",
+        licence="CC0-1.0",
+        made_with={},
+        feature=FEATURE,
+        window_samples=WINDOW_SAMPLES,
         machines=entries,
         files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
     )

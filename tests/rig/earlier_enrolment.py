@@ -35,7 +35,8 @@ def write_earlier_enrolment(
     weights = tuple((view, round(1 / len(views), 4)) for view in views)
     learned = LearnedMachine(fusion, weights, calibrate(held_out), None, 1.0, held_out)
     home = root / machine
-    entry, _ = write_machine(home / STAMP, STAMP, sound.vectors[HEARD][:, 0], learned=learned)
+    entry, _ = write_machine(home / STAMP, STAMP, learned=learned)
+    np.save(home / STAMP / "bank.npy", sound.vectors[HEARD][:, 0], allow_pickle=False)
     arrays = {f"vectors/{view}": vectors for view, vectors in sound.vectors.items()}
     arrays |= {f"changed/{view}": vectors[None, :, 0] for view, vectors in sound.vectors.items()}
     np.savez(home / STAMP / "sound.npz", **arrays)  # type: ignore[arg-type]

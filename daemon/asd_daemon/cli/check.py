@@ -17,6 +17,7 @@ from asd_daemon.cli.options import (
     no_mqtt_option,
     node_option,
     plan_from,
+    scoring_option,
     source_option,
 )
 
@@ -29,6 +30,7 @@ from asd_daemon.cli.options import (
 @broker_option
 @no_mqtt_option
 @node_option
+@scoring_option
 @click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="How long to listen.")
 @json_option
 def check(seconds: float, as_json: bool, **options: Any) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asd_daemon.cli.options import PATH, config_option, json_option, plan_from
+from asd_daemon.cli.options import PATH, config_option, json_option, plan_from, scoring_option
 from asd_daemon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ MOSTLY = 0.2  # a family of less is not worth a word
 @click.option(
     "--bundle", type=PATH, metavar="FOLDER", help="Models.  [default: configured, installed, or the program's own]"
 )
+@scoring_option
 @click.option("--source", metavar="KIND:TARGET", help="What to hear.  [default: the machine's configured source]")
 @click.option("--add", is_flag=True, help="Extend what was learned before: another season, another product.")
 @click.option("--relearn", is_flag=True, help="Replace what was learned before, once the new state passes.")
@@ -89,6 +90,7 @@ def enroll(
     """
     from asd_daemon.hear.opening import open_source
     from asd_daemon.judge.bundle.bundle import load_bundle
+    from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
     from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
@@ -121,8 +123,11 @@ def enroll(
         over_s=over_s,
         off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
         state=state,
+        scoring=plan.scoring_of(name),
     )
-    bundle = load_bundle(plan.bundle, plan.settings.bundle_key)  # untested: none of its models is needed
+    bundle = load_bundle(plan.bundle, plan.settings.bundle_key)
+    if request.scoring == "paper":
+        bounded_self_test(bundle, extent="models")
     with _ProgressDisplay(model) as shown:
         done = enrol(bundle, enrolled_folder(), request, source, shown)
     record = done.record

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asd_daemon.cli.options import PATH, json_option
+from asd_daemon.cli.options import PATH, json_option, scoring_option
 from asd_daemon.errors import AsdError, CannotStartError, UsageError
 from asd_daemon.wording import counted
 
 if TYPE_CHECKING:
+    from asd_daemon.judge.scoring.scoring_choice import Scoring
     from asd_daemon.learn.machine_names import KnownMachine
     from asd_daemon.settings.chosen import Chosen
+    from asd_daemon.settings.keys import Settings
 
 
 @click.group()
@@ -32,16 +34,27 @@ def machines() -> None:
 def list_machines(as_json: bool) -> None:
     """List what is kept of each machine: what it was learned from, scores, clips, alerts that wait."""
     from asd_daemon.learn.machine_names import known_machines
-    from asd_daemon.settings.file import state_folder
+    from asd_daemon.settings.file import load_settings, settings_file, state_folder
+    from asd_daemon.settings.keys import Settings
 
-    found = known_machines(state_folder())
+    found, file = known_machines(state_folder()), settings_file(None)
+    settings = load_settings(file) if file else Settings()
+    ways = {known.name: scoring_of(settings, known.name) for known in found}
     if as_json:
-        click.echo(json.dumps([_facts(known) for known in found], ensure_ascii=False))
+        facts = [{**_facts(known), "scoring": ways[known.name]} for known in found]
+        click.echo(json.dumps(facts, ensure_ascii=False))
         return
     if not found:
         click.echo(f"{state_folder()}: knows no machine yet; `asd-daemon enroll --machine NAME` teaches one", err=True)
     for known in found:
-        click.echo(f"{known.name}: {_words(known)}")
+        by = "; judged by the paper's back end" if ways[known.name] == "paper" else ""
+        click.echo(f"{known.name}: {_words(known)}{by}")
+
+
+def scoring_of(settings: Settings, machine: str) -> Scoring:
+    """By what a machine is judged, as the configuration says; its machines may have other names than those that are learned."""
+    configured = [one for name, one in settings.machines.items() if (one.model or name) == machine]
+    return next((one.scoring for one in configured if one.scoring is not None), settings.scoring)
 
 
 def _facts(known: KnownMachine) -> dict[str, Any]:
@@ -54,6 +67,7 @@ def _facts(known: KnownMachine) -> dict[str, Any]:
         "bundle": None if record is None else record.bundle,
         "views": None if record is None else sorted(record.views_used),
         "sounds": None if record is None else record.sounds,
+        "embeddings": None if record is None or record.nearest is None else record.nearest.vectors,
         "trouble": known.trouble,
         "state_bytes": known.state_bytes,
         **asdict(known.traces),
@@ -64,6 +78,8 @@ def _words(known: KnownMachine) -> str:
     record, traces = known.record, known.traces
     if record is not None:
         learned = f"learned on {record.created[:10]} from {record.windows} windows, {known.state_bytes / 1e6:.1f} MB"
+        if record.nearest is not None:
+            learned += f", {record.nearest.vectors} embeddings"
         if record.state_names:
             learned += f", states: {'; '.join(record.state_names)}"
     else:
@@ -122,12 +138,16 @@ def _change_chosen(change: Callable[[Chosen], Chosen], name: str) -> bool:
 
 @machines.command()
 @click.option("--bundle", type=PATH, metavar="FOLDER", help="Models.  [default: installed, or the program's own]")
-def relearn(bundle: Path | None) -> int:
+@scoring_option
+def relearn(bundle: Path | None, scoring: Scoring | None) -> int:
     """Learn machines anew from what was kept, where this program or bundle can't judge them as they were learned.
 
-    For after an upgrade; a daemon does the same when it starts. Exit code 1 where one must be heard again.
+    For after an upgrade; a daemon does the same when it starts. With `--scoring paper`, or where the configuration says so, their
+    embeddings are made of what was kept. Exit code 1 where one must be heard again.
     """
     from asd_daemon.judge.bundle.bundle import load_bundle
+    from asd_daemon.judge.scoring.nearest_neighbour import check_scoring
+    from asd_daemon.learn.embedding_kept import embed_kept
     from asd_daemon.learn.enrolled_machines import enrolled_names
     from asd_daemon.learn.relearning import relearn_from_kept, relearning_needs
     from asd_daemon.run.shared_bundle import enrolled_folder
@@ -138,12 +158,20 @@ def relearn(bundle: Path | None) -> int:
     file = settings_file(None)
     settings = load_settings(file) if file else Settings()
     found, root = load_bundle(bundle or configured_bundle(settings) or installed_or_default_bundle()), enrolled_folder()
-    needs = relearning_needs(found, root, enrolled_names(root))
+    ways = {name: scoring or scoring_of(settings, name) for name in enrolled_names(root)}
+    by_paper = [name for name, way in ways.items() if way == "paper"]
+    for name in by_paper[:1]:
+        check_scoring(found, name, "paper")
+    needs = relearning_needs(found, root, [name for name in ways if name not in by_paper])
+    needs += relearning_needs(found, root, by_paper, "paper")
     well = True
     for need in needs:
         click.echo(f"{need.machine}: {need.why}", err=True)
         try:
-            record = relearn_from_kept(found, root, need.machine, keeps_sound=settings.keep.keeps_enrolment_sound)
+            if need.machine in by_paper:
+                record = embed_kept(found, root, need.machine)
+            else:
+                record = relearn_from_kept(found, root, need.machine, keeps_sound=settings.keep.keeps_enrolment_sound)
         except AsdError as e:
             well = False
             click.echo(f"{need.machine}: {e}", err=True)

@@ -40,6 +40,11 @@ no_mqtt_option = click.option(
 node_option = click.option(
     "--node", metavar="NAME", help="Name of this box in all topics.  [default: configured, host name]"
 )
+scoring_option = click.option(
+    "--scoring",
+    type=click.Choice(["auto", "paper"]),
+    help="By what evidence has chosen, or by the paper's back end alone.  [default: configured, auto]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

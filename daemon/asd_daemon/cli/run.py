@@ -17,6 +17,7 @@ from asd_daemon.cli.options import (
     node_option,
     options_from,
     plan_from,
+    scoring_option,
     source_option,
 )
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @broker_option
 @no_mqtt_option
 @node_option
+@scoring_option
 @click.option(
     "--wait-for-device",
     is_flag=True,

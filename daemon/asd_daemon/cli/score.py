@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from asd_daemon.cli.options import PATH, bundle_option, json_option
+from asd_daemon.cli.options import PATH, bundle_option, json_option, scoring_option
 from asd_daemon.errors import UsageError
+
+if TYPE_CHECKING:
+    from asd_daemon.judge.scoring.scoring_choice import Scoring
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH…")
 @click.option("--machine", required=True, metavar="NAME", help="Machine whose sound it is.")
 @bundle_option
+@scoring_option
 @click.option("--channel", default=0, show_default=True, type=click.IntRange(0, 63), help="Channel, counted from 0.")
 @click.option(
     "--far",
@@ -37,6 +42,7 @@ def score(
     paths: tuple[Path, ...],
     machine: str,
     bundle: Path | None,
+    scoring: Scoring | None,
     channel: int,
     far: int | None,
     hop_s: float,
@@ -50,7 +56,8 @@ def score(
     such windows are `unusable`, with the reason. A recording that can't be read, or of which nothing is usable, is named on stderr and the
     others are scored; the exit code is 2 then, and 0 where all were scored, whatever the scores are.
 
-    Judged by the provisional threshold of enrolment, whatever a daemon has learned since or `alarm.threshold` says.
+    Judged by the provisional threshold of enrolment, whatever a daemon has learned since or `alarm.threshold` says, and by what evidence
+    has chosen unless `--scoring paper` is given, whatever is configured.
 
     \b
     Examples:
@@ -73,9 +80,11 @@ def score(
 
     if far == channel:
         raise UsageError(f"--far {far} is the machine's own --channel; the second microphone is another one")
-    known = with_enrolled_machine(load_bundle(bundle or installed_or_default_bundle()), enrolled_folder(), machine)
+    way = scoring or "auto"
+    found = load_bundle(bundle or installed_or_default_bundle())
+    known = with_enrolled_machine(found, enrolled_folder(), machine, way)
     teaching = AlertTeaching(machine, AlertArchive(alerts_folder(state_folder()), machine))
-    scorer = taught_scorer(machine, Scorer(known, machine), teaching.accepted())
+    scorer = taught_scorer(machine, Scorer(known, machine, scoring=way), teaching.accepted())
     report = RecordingReport(machine, as_json=as_json, summary=summary)
     for path in named_recordings(paths):
         for line, is_error in report.lines(path, score_recording(scorer, path, channel, hop_s, far)):

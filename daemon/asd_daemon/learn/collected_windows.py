@@ -51,6 +51,8 @@ class CollectionKey(BaseModel):
     """Over how long they are spread; None: one after the other."""
     windows: int | None = None
     """How many slots of time there are, where they are spread."""
+    models: str | None = None
+    """SHA-256 of the models that embeddings are of; None: there are none."""
 
 
 class CollectionNote(BaseModel):
@@ -75,6 +77,7 @@ class CollectedWindows:
         key: what they are for.
         earlier: what becomes of those that are there.
         keeps_sound: whether the windows themselves are kept.
+        extractor: what describes them; None: one without models.
         unattended: whether a daemon collects, and goes on by itself after a restart.
         wanted: how many windows, for that; None: all that come, or as many as there are slots.
         now: UTC time.
@@ -91,11 +94,12 @@ class CollectedWindows:
         *,
         earlier: Earlier = "ask",
         keeps_sound: bool = False,
+        extractor: FeatureExtractor | None = None,
         unattended: bool = False,
         wanted: int | None = None,
         now: datetime | None = None,
     ) -> None:
-        self._wanted = wanted
+        self._wanted, self.extractor = wanted, extractor or FeatureExtractor(None)
         self.folder, self._key, self._earlier, self._keeps_sound = folder, key, earlier, keeps_sound
         self._now, self._unattended = now or datetime.now(UTC), unattended
         self.forgotten = 0

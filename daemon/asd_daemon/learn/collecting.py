@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.hear.source import DeadMicrophone, SoundReturned, Source, SourceLost, UnreadableRecording
 from asd_daemon.hear.windows.quality import UnfitReason, unfit_reason
 from asd_daemon.hear.windows.window import Window, WindowCutter
-from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.learn.collected_windows import CollectedWindows
 from asd_daemon.learn.kept_sound import MOST_SOUNDS
 from asd_daemon.learn.spread import SpreadSchedule, duration_words
@@ -29,6 +28,22 @@ class EnrolmentProgress:
     unusable: int
     message: str | None = None
     """Something worth a line of its own."""
+
+
+class ProgressReporter:
+    """Tells how far it is, and what else there is to say."""
+
+    def __init__(self, on_progress: Callable[[EnrolmentProgress], None]) -> None:
+        self._told, self._last = on_progress, EnrolmentProgress(0, None, 0)
+
+    def progress(self, progress: EnrolmentProgress) -> None:
+        """Another window, or the first word."""
+        self._last = progress
+        self._told(progress)
+
+    def message(self, words: str) -> None:
+        """Something worth a line, at the same number of windows."""
+        self._told(replace(self._last, message=words))
 
 
 def collect(
@@ -140,7 +155,7 @@ def _add_if_usable(
         reason = UnfitReason.RATE_UNKNOWN
     if reason is None:
         keeps = number is None or number % every == 0
-        collection.add(FeatureExtractor(None), collection.views, item.both, number=number, keeps_sound=keeps)
+        collection.add(collection.extractor, collection.views, item.both, number=number, keeps_sound=keeps)
         return None
     unusable[reason.value] += 1
     return f"a window was not usable: {reason.value}"

@@ -15,43 +15,49 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
-from asd_daemon.errors import BundleError, EnrolmentError, UsageError
-from asd_daemon.judge.bundle.bundle import Bundle, file_entry, verify_file
+from asd_daemon.errors import EnrolmentError, UsageError
+from asd_daemon.judge.bundle.bundle import Bundle, file_entry
 from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.learn.collected_windows import COLLECTING
+from asd_daemon.learn.enrolled_files import SOUND, verify_enrolled
 from asd_daemon.learn.enrolment_record import (
     RECORD,
     EnrolmentRecord,
+    can_embed,
     can_relearn,
+    nearest_objection,
     objection,
     read_enrolment,
     write_record,
 )
-from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, kept_places, window_files
-from asd_daemon.learn.kept_vectors import read_vectors, write_vectors
+from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, kept_places
+from asd_daemon.learn.kept_vectors import write_vectors
 from asd_daemon.learn.learned_states import LearnedStates
-from asd_daemon.learn.machine_files import write_machine, write_states
-from asd_daemon.learn.normal_sound import NormalSound
+from asd_daemon.learn.machine_files import write_embeddings, write_machine, write_states
 from asd_daemon.learn.second_microphone import LearnedHall
 from asd_daemon.learn.view_probes import view_probes
 from asd_daemon.private_files import give_to_owner_of, make_private_folder
 
 _LOG = logging.getLogger(__name__)
-SOUND = "sound.npz"
 _STAMP = re.compile(r"^\d{8}T\d{6}(-\d+)?$")
 
 
-def with_enrolled_machine(bundle: Bundle, root: Path, machine: str) -> Bundle:
+def with_enrolled_machine(bundle: Bundle, root: Path, machine: str, scoring: Scoring = "auto") -> Bundle:
     """The bundle, with a machine's learned state in place of its own where there is one.
+
+    Args:
+        bundle: with which the machine is judged.
+        root: where learned machines lie.
+        machine: its name.
+        scoring: how it is to be judged; without an embedder that is refused elsewhere.
 
     Raises:
         EnrolmentError: the learned state can't be read or is damaged, or its views are of other models or another version.
@@ -59,27 +65,19 @@ def with_enrolled_machine(bundle: Bundle, root: Path, machine: str) -> Bundle:
     record = read_enrolment(root, machine)
     if record is None:
         return bundle
-    why = objection(record, bundle)
+    by_paper = scoring == "paper" and bundle.manifest.embedder is not None
+    why = nearest_objection(record, bundle) if by_paper else objection(record, bundle)
     if why is not None:
-        what = f"learn it anew with `asd-daemon enroll --machine {machine} --relearn`"
-        if can_relearn(record):
-            what = "a daemon learns it anew from what was kept when it starts, `asd-daemon machines relearn` now"
+        paper, can_be_helped = (" --scoring paper", can_embed(record)) if by_paper else ("", can_relearn(record))
+        what = f"learn it anew with `asd-daemon enroll --machine {machine} --relearn{paper}`"
+        if can_be_helped:
+            what = (
+                f"a daemon learns it anew from what was kept when it starts, `asd-daemon machines relearn{paper}` now"
+            )
         raise EnrolmentError(f"{root / machine}: {why}; {what}")
-    for name in record.judged_files:
-        _verify(root, record, name)
+    for name in record.judged_files("paper" if by_paper else "auto"):
+        verify_enrolled(root, record, name)
     return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.judged_entry)})
-
-
-def _verify(root: Path, record: EnrolmentRecord, name: str) -> None:
-    entry = record.files.get(name)
-    if entry is None:
-        raise EnrolmentError(
-            f"{root / record.machine / RECORD}: files: {name} is used but not listed; learn it anew with --relearn"
-        )
-    try:
-        verify_file(root / record.machine, name, entry)
-    except BundleError as e:
-        raise EnrolmentError(str(e)) from e
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,8 @@ class LearnedFrom:
     relearned: str | None = None
     hall: LearnedHall | None = None
     """Its second microphone, where it was learned with two."""
+    embedded_by: str | None = None
+    """SHA-256 of the models that embeddings among its vectors are of; None: there are none."""
 
 
 def save_enrolment(
@@ -149,6 +149,7 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
     write_vectors(folder / SOUND, sound.vectors)
     states = write_states(folder, found)
     hall = None if origin.hall is None else origin.hall.write(folder)
+    nearest = None if origin.embedded_by is None else write_embeddings(folder, sound.vectors, origin.embedded_by)
     kept = found.sounds_of(origin.sounds)
     rows: tuple[int, ...] = ()
     try:
@@ -183,6 +184,8 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
         window_states=found.names,
         sound_rows=rows,
         hall=hall,
+        nearest=nearest,
+        embedded_by=None if nearest is None else origin.embedded_by,
     )
 
 
@@ -248,37 +251,3 @@ def enrolled_names(root: Path) -> list[str]:
     except OSError as e:
         raise EnrolmentError(f"{root}: can't be read: {e.strerror}") from e
     return [home.name for home in homes if not os.access(home, os.X_OK) or (home / RECORD).exists()]
-
-
-def read_enrolled_sound(root: Path, record: EnrolmentRecord) -> NormalSound:
-    """The vectors that a machine was learned from.
-
-    Raises:
-        EnrolmentError: the file is damaged.
-    """
-    name = f"{record.entry.folder}/{SOUND}"
-    _verify(root, record, name)
-    return NormalSound(read_vectors(root / record.machine / name), {}, np.zeros(record.windows, np.int64))
-
-
-def kept_windows(root: Path, record: EnrolmentRecord) -> dict[int, Path]:
-    """The windows that are kept as sound, whole and in their order, by their position among all.
-
-    Raises:
-        EnrolmentError: one is missing or damaged.
-    """
-    home = root / record.machine
-    files = window_files(home / record.entry.folder / SOUND_FOLDER)
-    if len(files) != record.sounds:
-        raise EnrolmentError(f"{home}: {len(files)} of {record.sounds} kept windows are there; learn it anew")
-    for file in files:
-        _verify(root, record, file.relative_to(home).as_posix())
-    return dict(zip(_sound_rows(record), files, strict=True))
-
-
-def _sound_rows(record: EnrolmentRecord) -> Sequence[int]:
-    """Which windows are kept as sound; before there were states nobody wrote that down, and nobody asked."""
-    if len(record.sound_rows) == record.sounds:
-        return record.sound_rows
-    evenly = [int(place) for place in kept_places(record.windows)]
-    return evenly if len(evenly) == record.sounds else range(record.sounds)

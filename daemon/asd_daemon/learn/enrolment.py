@@ -16,12 +16,16 @@ from asd_daemon.errors import DataSetError, EnrolmentError, UsageError
 from asd_daemon.hear.source import Source
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, back_end_views, check_scoring
 from asd_daemon.judge.scoring.operating_states import RunningStates
+from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.judge.scoring.two_microphones import HallListening
 from asd_daemon.learn.collected_windows import COLLECTING, CollectedWindows, CollectionKey, Earlier, Mode
-from asd_daemon.learn.collecting import EnrolmentProgress, collect, collect_spread
+from asd_daemon.learn.collecting import EnrolmentProgress, ProgressReporter, collect, collect_spread
+from asd_daemon.learn.embedding_kept import embed_kept
 from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment, with_enrolled_machine
-from asd_daemon.learn.enrolment_record import EnrolmentRecord, read_enrolment, write_record
+from asd_daemon.learn.enrolment_record import EnrolmentRecord, models_hash, read_enrolment, write_record
 from asd_daemon.learn.heard_machine import HeardMachine
 from asd_daemon.learn.heard_place import place_of
 from asd_daemon.learn.kept_vectors import KeptEnrolment
@@ -60,6 +64,8 @@ class EnrolmentRequest:
     """Up to which level the machine is off, where somebody says so; None: that is looked for."""
     state: str | None = None
     """In which state the machine is now, where somebody says so; None: states are looked for."""
+    scoring: Scoring = "auto"
+    """How the machine will be judged: by the paper's back end it is heard by the bundle's models too."""
 
     @property
     def mode(self) -> Mode:
@@ -87,7 +93,7 @@ def enrol(
     """Learn a machine and keep it below `root`.
 
     Args:
-        bundle: with which the machine will be judged; none of its models is opened.
+        bundle: with which the machine will be judged; its models are opened for `scoring: paper` alone.
         root: where learned machines lie.
         request: what shall be learned.
         source: its sound.
@@ -99,27 +105,38 @@ def enrol(
         DataSetError: too few usable windows, or a sound too changeable: the old state stays.
         EnrolmentError: what was learned before can't be extended, or the disk refuses.
         SourceError: the source fails.
+        SettingsError: the machine shall be judged by the paper's back end, and the bundle has no embedder.
     """
-    reporter = _Reporter(on_progress)
+    reporter = ProgressReporter(on_progress)
+    embeddings = back_end_views(bundle) if request.scoring == "paper" else ()
+    if request.scoring == "paper" and not embeddings:
+        check_scoring(bundle, request.machine, request.scoring)
+    extractor = FeatureExtractor.of(bundle, embeddings)
+    sizes = {**dict.fromkeys(embeddings, bundle.manifest.embedding_size if embeddings else 0), **view_sizes()}
+    models = models_hash(bundle) if embeddings else None
     with locked(root, request.machine):
         before = _before(root, request)
         known = None
         if before is not None and request.add:
             known = whole_enrolment(root, before, VIEW_NAMES, reporter.message)
+            if before.embedded_by != models:
+                known = replace(known, sound=known.sound.only(VIEW_NAMES))
         key = CollectionKey(
             source=request.source,
             mode=request.mode,
-            views={view: view_sizes()[view] for view in VIEW_NAMES},
+            views={view: sizes[view] for view in (*VIEW_NAMES, *embeddings)},
             program=metadata.version("asd-edge"),
             state=request.state,
             over_s=request.over_s,
             windows=None if request.over_s is None else request.windows,
+            models=models,
         )
         collection = CollectedWindows(
             root / request.machine / COLLECTING,
             key,
             earlier=request.earlier,
             keeps_sound=request.keeps_sound,
+            extractor=extractor,
             unattended=request.unattended,
             wanted=request.windows if request.over_s is None else None,
         )
@@ -132,29 +149,21 @@ def enrol(
             collect_spread(collection, source, schedule, reporter.progress, least=least)
         else:
             collect(collection, source, wanted, reporter.progress, least=least)
-        gathered = _Gathered(collection, source.source_health.identity)
+        gathered = _Gathered(collection, source.source_health.identity, models)
         if known is not None and before is not None:
             gathered = replace(gathered, known=known, before=before)
             if before.states is not None and before.states.running and request.state is None:
                 states = RunningStates.open(with_enrolled_machine(bundle, root, request.machine), request.machine)
                 gathered = replace(gathered, states=states)
-        return _learned(bundle, root, request, gathered, reporter)
-
-
-class _Reporter:
-    """Tells how far it is, and what else there is to say."""
-
-    def __init__(self, on_progress: Callable[[EnrolmentProgress], None]) -> None:
-        self._told, self._last = on_progress, EnrolmentProgress(0, None, 0)
-
-    def progress(self, progress: EnrolmentProgress) -> None:
-        """Another window, or the first word."""
-        self._last = progress
-        self._told(progress)
-
-    def message(self, words: str) -> None:
-        """Something worth a line, at the same number of windows."""
-        self._told(replace(self._last, message=words))
+        result = _learned(bundle, root, request, gathered, reporter)
+    if embeddings and result.record.nearest is None:  # what was known before has none
+        record = embed_kept(bundle, root, request.machine, reporter.message)
+        result = replace(result, record=record)
+    if embeddings:
+        known_here = with_enrolled_machine(bundle, root, request.machine, "paper")
+        threshold = Scorer(known_here, request.machine, scoring="paper").threshold
+        result = replace(result, threshold=threshold)
+    return result
 
 
 def _before(root: Path, request: EnrolmentRequest) -> EnrolmentRecord | None:
@@ -179,6 +188,8 @@ class _Gathered:
 
     collection: CollectedWindows
     microphone: str | None
+    models: str | None = None
+    """SHA-256 of the models that embeddings among the vectors are of."""
     known: KeptEnrolment | None = None
     """What was learned before and is extended."""
     before: EnrolmentRecord | None = None
@@ -188,7 +199,7 @@ class _Gathered:
 
 
 def _learned(
-    bundle: Bundle, root: Path, request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter
+    bundle: Bundle, root: Path, request: EnrolmentRequest, gathered: _Gathered, reporter: ProgressReporter
 ) -> EnrolmentResult:
     """Learn from what was gathered, and let it take the old state's place if it passes."""
     collection = gathered.collection
@@ -205,13 +216,22 @@ def _learned(
     if learned.machine.drift > DRIFT_LIMIT:
         raise DataSetError(_too_changeable(request, collection, learned.machine.drift))
     sounds = heard.sounds if request.keeps_sound else {}
-    origin = LearnedFrom(request.machine, request.source, gathered.microphone, heard.level_range, sounds, hall=hall)
+    made_by = gathered.models if HEARD in learned.sound.vectors else None
+    origin = LearnedFrom(
+        request.machine,
+        request.source,
+        gathered.microphone,
+        heard.level_range,
+        sounds,
+        hall=hall,
+        embedded_by=made_by,
+    )
     record, threshold = save_enrolment(bundle, root, origin, learned)
     record = _with_place(root, record, reporter)
     return EnrolmentResult(record, learned, threshold)
 
 
-def _with_place(root: Path, record: EnrolmentRecord, reporter: _Reporter) -> EnrolmentRecord:
+def _with_place(root: Path, record: EnrolmentRecord, reporter: ProgressReporter) -> EnrolmentRecord:
     """The record with what disturbed at the microphone's place, where sound was kept to say it; what was learned holds in any case."""
     try:
         record = record.model_copy(update={"place": place_of(root, record)})
@@ -222,7 +242,7 @@ def _with_place(root: Path, record: EnrolmentRecord, reporter: _Reporter) -> Enr
 
 
 def _with_hall(
-    bundle: Bundle, root: Path, heard: HeardMachine, gathered: _Gathered, reporter: _Reporter
+    bundle: Bundle, root: Path, heard: HeardMachine, gathered: _Gathered, reporter: ProgressReporter
 ) -> tuple[HeardMachine, LearnedHall | None]:
     """The windows as they will be judged, where two microphones heard them."""
     before = gathered.before
@@ -246,7 +266,7 @@ def _with_hall(
     return heard, hall
 
 
-def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: _Reporter) -> HeardMachine:
+def _heard(request: EnrolmentRequest, gathered: _Gathered, reporter: ProgressReporter) -> HeardMachine:
     """What was heard now, without the windows in which the machine is off, and what was known before.
 
     Raises:

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asd_daemon.errors import EnrolmentError
 from asd_daemon.judge.bundle.bundle import Bundle, BundlePath, FileEntry, MachineEntry, MachineName
-from asd_daemon.judge.bundle.manifest import FUSION, HallEntry, MachineStates
+from asd_daemon.judge.bundle.manifest import FUSION, HallEntry, MachineStates, NearestEntry
 from asd_daemon.judge.features.views import VIEW_NAMES, view_sizes
-from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.judge.scoring.verdict import OFF, RUNNING
 from asd_daemon.learn.learning import LEAST_WINDOWS
 from asd_daemon.learn.view_probes import ViewProbe, view_probes
@@ -62,7 +63,10 @@ class EnrolmentRecord(BaseModel):
     window_states: tuple[str, ...] = Field((), description="state of each window; empty: there is one only")
     hall: HallEntry | None = Field(None, description="its second microphone; null: it was learned with one")
     sound_rows: tuple[int, ...] = Field((), description="which windows those are that are kept as sound")
-
+    nearest: NearestEntry | None = Field(
+        None, description="embeddings of its normal sound, for `scoring: paper`; null: nobody has asked for them"
+    )
+    embedded_by: str | None = Field(None, description="SHA-256 of the models that these embeddings are of")
     place: tuple[str, ...] | None = Field(
         None,
         description="what disturbed at the microphone's place, most of the time; null: no sound was kept to say it",
@@ -85,12 +89,14 @@ class EnrolmentRecord(BaseModel):
 
     @property
     def judged_entry(self) -> MachineEntry:
-        """Its entry among a bundle's machines, with its states and its second microphone."""
-        return self.entry.model_copy(update={"states": self.states, "hall": self.hall})
+        """Its entry among a bundle's machines, with its states, its second microphone and its embeddings."""
+        more = {"states": self.states, "hall": self.hall}
+        return self.entry.model_copy(update={**more, "nearest": self.nearest} if self.nearest else more)
 
-    @property
-    def judged_files(self) -> tuple[str, ...]:
+    def judged_files(self, scoring: Scoring = "auto") -> tuple[str, ...]:
         """What must be whole for it to be judged by."""
+        if scoring == "paper" and self.nearest is not None:
+            return (*self.nearest.files, *((self.hall.file,) if self.hall else ()))
         running = self.states.running if self.states else ()
         own = (f"{self.entry.folder}/{name}" for name in self.entry.files)
         of_hall = (self.hall.file,) if self.hall else ()
@@ -155,6 +161,17 @@ def objection(record: EnrolmentRecord, bundle: Bundle) -> str | None:
     )
 
 
+def nearest_objection(record: EnrolmentRecord, bundle: Bundle) -> str | None:
+    """Why a machine can't be judged by its nearest neighbour with a bundle that has an embedder, in words; None where it can."""
+    if record.entry.views is None:
+        return objection(record, bundle)
+    if record.nearest is None:
+        return f"{record.machine} was learned by views alone, and has no embeddings to be compared with"
+    if record.embedded_by != models_hash(bundle):
+        return f"{record.machine}: its embeddings are of other models than those of {bundle.name} {bundle.version}"
+    return None
+
+
 def view_objection(record: EnrolmentRecord, view: str, bundle: Bundle) -> str | None:
     """Why a record's vectors of one view mean something else today; None where they mean the same."""
     return _model_objection(record, view, bundle) if view in (HEARD, SEPARATED) else _view_change(record, view)
@@ -184,6 +201,11 @@ def _model_objection(record: EnrolmentRecord, view: str, bundle: Bundle) -> str 
 def can_relearn(record: EnrolmentRecord) -> bool:
     """Whether a machine can be learned anew from what was kept, without hearing it again."""
     return record.sounds >= LEAST_WINDOWS or (record.windows >= LEAST_WINDOWS and bool(valid_views(record)))
+
+
+def can_embed(record: EnrolmentRecord) -> bool:
+    """Whether a machine's embeddings can be computed anew from what was kept."""
+    return record.sounds >= LEAST_WINDOWS
 
 
 def valid_views(record: EnrolmentRecord) -> tuple[str, ...]:

@@ -103,7 +103,9 @@ class HeardMachine:
                 own = nearest_states(states, self.sound)
             names = (*earlier, *own)
         sounds = {**known.sounds, **{known.sound.windows + row: file for row, file in self.sounds.items()}}
-        return HeardMachine(join_sound(known.sound, self.sound), None, sounds, self.level_range, names, off)
+        views = set(known.sound.vectors) & set(self.sound.vectors)  # embeddings may be of one of the two alone
+        joined = join_sound(known.sound.only(views), self.sound.only(views))
+        return HeardMachine(joined, None, sounds, self.level_range, names, off)
 
     def _off_beside(self, before: EnrolmentRecord) -> OffLevel:
         """How quiet the machine is now that it is off, beside what it was at work."""

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.distances.fusion import Family, Fusion
 from asd_daemon.judge.features.views import VIEW_NAMES
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED
 from asd_daemon.judge.thresholds.calibration import Calibration, calibrate_fused
+from asd_daemon.learn.embedding_share import with_embeddings
 from asd_daemon.learn.normal_sound import NormalSound
 from asd_daemon.learn.reference_sounds import reference_vectors
 from asd_daemon.learn.view_families import movement_contrast, view_families
@@ -43,12 +45,15 @@ class LearnedMachine:
     """(N,), what the windows themselves score by views fitted without them."""
 
 
-def learn(sound: NormalSound, on_progress: Callable[[str], None] = lambda _: None) -> LearnedMachine:
+def learn(
+    sound: NormalSound, on_progress: Callable[[str], None] = lambda _: None, *, embedding_share: float = 0.0
+) -> LearnedMachine:
     """Weigh the views, fit them, and calibrate their score. Copies of a window count once.
 
     Args:
         sound: normal windows.
         on_progress: called with what is at hand, for it may take minutes on a small board.
+        embedding_share: how far its embeddings are believed beside the views (embedding_share.py); 0: they are not looked at.
 
     Raises:
         DataSetError: fewer than LEAST_WINDOWS windows that are no copies of one another.
@@ -60,18 +65,15 @@ def learn(sound: NormalSound, on_progress: Callable[[str], None] = lambda _: Non
             " ones are needed to learn how the sound varies"
         )
     if len(rows) < sound.windows:
-        learned = learn(sound.subset(rows), on_progress)
+        learned = learn(sound.subset(rows), on_progress, embedding_share=embedding_share)
         return replace(learned, held_out=learned.held_out[which])
     if sound.windows < LEAST_WINDOWS:
         raise DataSetError(
             f"{sound.windows} usable windows are too few to learn from; at least {LEAST_WINDOWS} are needed"
         )
-    contrast = movement_contrast(sound.vectors, reference_vectors())
-    if not any(_varies(sound, view) for view in VIEW_NAMES if view in sound.vectors):
-        raise DataSetError(
-            f"{sound.windows} windows sound exactly alike: there is nothing to learn how the sound varies"
-        )
-    families = view_families([view for view in VIEW_NAMES if view in sound.vectors and _varies(sound, view)], contrast)
+    families, contrast = families_of(sound)
+    embeddings = [view for view in (HEARD, SEPARATED) if view in sound.vectors]
+    families = with_embeddings(families, embedding_share, embeddings)
     on_progress(
         f"learning from {sound.windows} windows: fitting {sum(len(family.weights) for family in families)} views"
     )
@@ -82,6 +84,21 @@ def learn(sound: NormalSound, on_progress: Callable[[str], None] = lambda _: Non
     shares = [weight * fusion.shares[family] for weight, family in zip(fusion.weights, fusion.families, strict=True)]
     weights = tuple((view, round(share, 4)) for view, share in zip(fusion.names(), shares, strict=True))
     return LearnedMachine(fusion, weights, calibrate_fused(held_out), contrast, drift, held_out)
+
+
+def families_of(sound: NormalSound) -> tuple[tuple[Family, ...], float | None]:
+    """The families of views that a machine is judged by, and the contrast of its movement.
+
+    Raises:
+        DataSetError: the windows sound exactly alike.
+    """
+    contrast = movement_contrast(sound.vectors, reference_vectors())
+    varying = [view for view in VIEW_NAMES if view in sound.vectors and _varies(sound, view)]
+    if not varying:
+        raise DataSetError(
+            f"{sound.windows} windows sound exactly alike: there is nothing to learn how the sound varies"
+        )
+    return view_families(varying, contrast), contrast
 
 
 def _varies(sound: NormalSound, view: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,11 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import BANK, CALIBRATION, FUSION, INDEX, SEPARATED, MachineEntry
-from asd_daemon.judge.bundle.manifest import MachineStates, StateEntry
+from asd_daemon.judge.bundle.manifest import MachineStates, NearestEntry, StateEntry
 from asd_daemon.judge.distances.fusion import write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, leave_one_out
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD
+from asd_daemon.judge.scoring.nearest_neighbour import SEPARATED as SEPARATED_SOUND
 from asd_daemon.judge.thresholds.calibration import Calibration, calibrate
 from asd_daemon.learn.learned_states import LearnedStates
 from asd_daemon.learn.learning import LearnedMachine
@@ -19,63 +24,132 @@ from asd_daemon.learn.learning import LearnedMachine
 F32 = NDArray[np.float32]
 
 SEARCH_WIDTHS = (32, 64, 128, 256, 512, 1024)
+LEAST_GRAPH_VECTORS = 10_000
+"""From so many on a graph finds a neighbour sooner than one matrix product does (lab notebook, 2026-11-22, "Search at three sizes")."""
+NEAREST_FOLDER = "nearest"
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Embeddings of a machine's normal sound, rows of unit length."""
+
+    heard: F32
+    """(N, D)."""
+    separated: F32 | None = None
+    """(N, D), of the same windows' separated sound; None: the machine does without."""
+    queries: F32 | None = None
+    """(Q, D), further windows on which a graph must find the exact neighbour; None: there are none."""
+    least_graph: int = LEAST_GRAPH_VECTORS
+    """From how many vectors on there is a graph."""
+
+
+def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry, Calibration]:
+    """Write what a nearest neighbour is looked for in.
+
+    Args:
+        folder: where it goes; made here where it is missing.
+        relative: that folder's path inside the bundle.
+        bank: embeddings.
+
+    Raises:
+        DataSetError: fewer than two windows, or windows that are all the same.
+    """
+    heard, separated = bank.heard, bank.separated
+    if heard.shape[0] < 2:
+        raise DataSetError(f"an index needs at least two normal clips, got {heard.shape[0]}")
+    alone = leave_one_out(heard)
+    calibration = calibrate(alone if separated is None else alone + leave_one_out(separated))
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / BANK, heard, allow_pickle=False)
+    if separated is not None:
+        np.save(folder / SEPARATED, separated, allow_pickle=False)
+    ef, recall = SEARCH_WIDTHS[0], 0.0
+    if heard.shape[0] >= bank.least_graph and HnswIndex.available():
+        graph = HnswIndex.build(heard)
+        graph.save(folder / INDEX)
+        queries = heard if bank.queries is None else np.concatenate([heard, bank.queries])
+        ef, recall = measure_recall(graph, heard, queries)
+    (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
+    entry = NearestEntry(
+        folder=relative,
+        vectors=heard.shape[0],
+        search="hnsw" if recall == 1.0 else "exact",
+        ef=ef,
+        recall=recall,
+        separated=separated is not None,
+    )
+    return entry, calibration
+
+
+def write_embeddings(folder: Path, vectors: Mapping[str, F32], models: str) -> NearestEntry | None:
+    """Write the banks of a machine's embeddings into its folder, copies of a window once; None where there are none.
+
+    Args:
+        folder: that of its learned state.
+        vectors: view → (N, 1, D).
+        models: SHA-256 of the models that made them, which names the folder: another bundle's never take their place half-way.
+
+    Raises:
+        OSError: the disk refuses.
+        DataSetError: fewer than two windows, or all the same.
+    """
+    if HEARD not in vectors:
+        return None
+    heard = vectors[HEARD][:, 0]
+    rows = np.sort(np.unique(heard, axis=0, return_index=True)[1])
+    bank = Bank(heard[rows], vectors[SEPARATED_SOUND][rows, 0] if SEPARATED_SOUND in vectors else None)
+    name = f"{NEAREST_FOLDER}-{models[:8]}"
+    shutil.rmtree(folder / name, ignore_errors=True)
+    entry, _ = write_nearest(folder / name, f"{folder.name}/{name}", bank)
+    return entry
 
 
 def write_machine(
     folder: Path,
     relative: str,
-    bank: F32 | None = None,
-    queries: F32 | None = None,
+    bank: Bank | None = None,
     *,
-    separated_bank: F32 | None = None,
     learned: LearnedMachine | None = None,
+    packed: bool = False,
 ) -> tuple[MachineEntry, Calibration]:
     """Write the files of one machine.
 
     Args:
         folder: where they go; made here.
         relative: that folder's path inside the bundle.
-        bank: float32 (N, D), rows of unit length: all normal clips as they were heard; None: fitted views do without.
-        queries: float32 (Q, D): further clips on which the search must find the exact neighbour; None: there are none.
-        separated_bank: (N, D), the same clips' separated sound; None: the machine does without.
+        bank: all normal clips' embeddings; None: fitted views do without.
         learned: fitted views; None: the nearest neighbour is the score.
+        packed: write them so that programs before bundles of schema 3 do not read them.
+
+    Returns:
+        its entry, and the calibration of its score.
 
     Raises:
-        DataSetError: fewer than two clips, or clips that are all the same.
+        DataSetError: as `write_nearest`.
         ValueError: neither a bank nor fitted views.
     """
-    if bank is None and learned is None:
-        raise ValueError("a machine is known by a bank or by fitted views")
-    if bank is not None and bank.shape[0] < 2:
-        raise DataSetError(f"an index needs at least two normal clips, got {bank.shape[0]}")
+    if learned is None:
+        if bank is None:
+            raise ValueError("a machine is known by a bank or by fitted views")
+        nearest, calibration = write_nearest(folder, relative, bank)
+        return MachineEntry(**nearest.model_dump()), calibration
     folder.mkdir(parents=True)
+    write_fusion(learned.fusion, folder / FUSION, packed=packed)
+    (folder / CALIBRATION).write_text(learned.calibration.model_dump_json(indent=1) + "\n")
+    beside = None
     if bank is not None:
-        np.save(folder / BANK, bank, allow_pickle=False)
-    if separated_bank is not None:
-        np.save(folder / SEPARATED, separated_bank, allow_pickle=False)
-    ef, recall = SEARCH_WIDTHS[0], 0.0
-    if learned is not None:  # fused views hold their own references
-        calibration, views, vectors = learned.calibration, learned.fusion.names(), learned.held_out.shape[0]
-        write_fusion(learned.fusion, folder / FUSION)
-    elif bank is not None:
-        alone = leave_one_out(bank)
-        calibration = calibrate(alone if separated_bank is None else alone + leave_one_out(separated_bank))
-        views, vectors = None, bank.shape[0]
-        if HnswIndex.available():
-            graph = HnswIndex.build(bank)
-            graph.save(folder / INDEX)
-            ef, recall = measure_recall(graph, bank, bank if queries is None else np.concatenate([bank, queries]))
-    (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
+        beside, _ = write_nearest(folder / NEAREST_FOLDER, f"{relative}/{NEAREST_FOLDER}", bank)
     entry = MachineEntry(
         folder=relative,
-        vectors=vectors,
-        search="hnsw" if recall == 1.0 else "exact",
-        ef=ef,
-        recall=recall,
-        separated=separated_bank is not None,
-        views=views,
+        vectors=learned.held_out.shape[0],  # fused views hold their own references
+        search="exact",
+        ef=SEARCH_WIDTHS[0],
+        recall=0.0,
+        separated=False,
+        views=learned.fusion.names(),
+        nearest=beside,
     )
-    return entry, calibration
+    return entry, learned.calibration
 
 
 def write_states(folder: Path, found: LearnedStates) -> MachineStates | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,13 @@ class NormalSound:
             self.domains[rows],
             None if self.changed_rows is None else np.searchsorted(rows, self.changed_rows[has_changed]),
         )
+
+    def only(self, views: Collection[str]) -> NormalSound:
+        """The same windows by these of its views alone."""
+        vectors, changed = (
+            {view: x for view, x in of_view.items() if view in views} for of_view in (self.vectors, self.changed)
+        )
+        return replace(self, vectors=vectors, changed=changed)
 
     @classmethod
     def from_windows(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import AsdError, EnrolmentError, SourceError, UnknownMachineError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth
 from asd_daemon.judge.bundle.bundle import Bundle
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.judge.scoring.verdict import Judge, Verdict
 from asd_daemon.learn.collected_windows import COLLECTING
 from asd_daemon.learn.collecting import EnrolmentProgress
@@ -52,6 +53,8 @@ class EnrolmentTarget:
     """Whether the windows may be kept as sound."""
     off_below_dbfs: float | None = None
     """Up to which level the machine is off, where the settings say so."""
+    scoring: Scoring = "auto"
+    """How the machine is judged."""
 
 
 class ForwardedWindows:
@@ -170,6 +173,7 @@ class LearningJudge:
             keeps_sound=self._target.keeps_sound,
             unattended=True,
             off_below_dbfs=self._target.off_below_dbfs,
+            scoring=self._target.scoring,
             over_s=over_s,
             state=command.state,
         )
@@ -201,6 +205,7 @@ class LearningJudge:
             keeps_sound=self._target.keeps_sound,
             unattended=True,
             off_below_dbfs=self._target.off_below_dbfs,
+            scoring=self._target.scoring,
             over_s=key.over_s,
             state=key.state,
         )

@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 from asd_daemon.errors import AsdError, EnrolmentError
 from asd_daemon.judge.bundle.bundle import Bundle
 from asd_daemon.judge.features.views import VIEW_NAMES
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
-from asd_daemon.learn.enrolled_machines import LearnedFrom, kept_windows, locked, read_enrolled_sound, save_enrolment
-from asd_daemon.learn.enrolment_record import EnrolmentRecord, can_relearn, objection, read_enrolment, valid_views
+from asd_daemon.judge.scoring.scoring_choice import Scoring
+from asd_daemon.learn.enrolled_files import kept_windows, read_enrolled_sound
+from asd_daemon.learn.enrolled_machines import LearnedFrom, locked, save_enrolment
+from asd_daemon.learn.enrolment_record import (
+    EnrolmentRecord,
+    can_embed,
+    can_relearn,
+    nearest_objection,
+    objection,
+    read_enrolment,
+    valid_views,
+)
 from asd_daemon.learn.heard_machine import HeardMachine
 from asd_daemon.learn.kept_sound import read_window
 from asd_daemon.learn.kept_vectors import KeptEnrolment
@@ -62,7 +73,8 @@ def relearn_from_kept(
         heard, hall = _with_hall(root, record, kept, on_progress)
         found = learn_states(heard.sound, names=heard.names, off=off, on_progress=on_progress)
         sounds = heard.sounds if keeps_sound else {}
-        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, sounds, why, hall)
+        made_by = record.embedded_by if HEARD in found.sound.vectors else None
+        origin = LearnedFrom(machine, record.source, record.microphone, record.level_dbfs, sounds, why, hall, made_by)
         record, _ = save_enrolment(bundle, root, origin, found)
         return record
 
@@ -100,7 +112,8 @@ def kept_enrolment(
     try:
         vectors = read_enrolled_sound(root, record)
         names = [view for view in valid_views(record) if view in views and view in vectors.vectors]
-        valid = NormalSound({view: vectors.vectors[view] for view in names}, {}, vectors.domains)
+        embeddings = (HEARD, SEPARATED) if record.embedded_by is not None and names else ()
+        valid = vectors.only({*names, *embeddings})
         if set(names) == set(views):
             return KeptEnrolment(valid, files, record.window_states)
     except EnrolmentError as e:
@@ -128,7 +141,7 @@ def whole_enrolment(
         EnrolmentError: some can't be had; what is heard now would be judged by other views than what was heard then.
     """
     kept = kept_enrolment(root, record, views, on_progress)
-    if set(kept.sound.vectors) != set(views):
+    if not set(kept.sound.vectors) >= set(views):
         raise EnrolmentError(
             f"{root / record.machine}: was learned by another version of asd-edge and no sound was kept to hear again, so it can't be"
             f" extended; learn it anew with `asd-daemon enroll --machine {record.machine} --relearn`"
@@ -165,8 +178,11 @@ class RelearningNeed:
     """Whether it can be learned anew from what was kept; else somebody must let it be heard again."""
 
 
-def relearning_needs(bundle: Bundle, root: Path, machines: Sequence[str]) -> list[RelearningNeed]:
+def relearning_needs(
+    bundle: Bundle, root: Path, machines: Sequence[str], scoring: Scoring = "auto"
+) -> list[RelearningNeed]:
     """Which machines a bundle, or this program, could not judge as they were learned."""
+    by_paper = scoring == "paper" and bundle.manifest.embedder is not None
     needs = []
     for machine in machines:
         try:
@@ -174,7 +190,9 @@ def relearning_needs(bundle: Bundle, root: Path, machines: Sequence[str]) -> lis
         except AsdError as e:
             needs.append(RelearningNeed(machine, str(e), can_be_done=False))
             continue
-        why = None if record is None else objection(record, bundle)
-        if record is not None and why is not None:
-            needs.append(RelearningNeed(machine, why, can_relearn(record)))
+        if record is None:
+            continue
+        why = nearest_objection(record, bundle) if by_paper else objection(record, bundle)
+        if why is not None:
+            needs.append(RelearningNeed(machine, why, can_embed(record) if by_paper else can_relearn(record)))
     return needs

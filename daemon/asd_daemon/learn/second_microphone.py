@@ -21,6 +21,7 @@ from asd_daemon.judge.bundle.manifest import HALL, HallEntry
 from asd_daemon.judge.hall.cancelling import WithoutHall, without_hall
 from asd_daemon.judge.hall.crosstalk import Crosstalk, ReadWindow, learn_crosstalk
 from asd_daemon.judge.hall.usual_hall import UsualHall
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED
 from asd_daemon.judge.scoring.scorer import FeatureExtractor
 from asd_daemon.learn.heard_machine import HeardMachine
 from asd_daemon.learn.kept_sound import read_both_microphones
@@ -121,10 +122,12 @@ def _cleaned(readers: Sequence[ReadWindow], crosstalk: Crosstalk, like: NormalSo
 
 def _described(sounds: Sequence[ReadWindow], like: NormalSound) -> NormalSound:
     """Windows (160 000,) described by the views of others, of the same domains."""
-    extractor, views = FeatureExtractor(None), tuple(like.vectors)
-    return NormalSound.from_windows(
+    extractor, views = FeatureExtractor(None), [view for view in like.vectors if view not in (HEARD, SEPARATED)]
+    described = NormalSound.from_windows(
         [(extractor.vectors(read(), views, parts=True), {}) for read in sounds], like.domains
     )
+    # embeddings are of the near microphone as it is, whatever becomes of the hall
+    return replace(described, vectors={**like.vectors, **described.vectors})
 
 
 def _near(read: ReadWindow) -> F32:

@@ -36,11 +36,11 @@ def movement_contrast(normal: Mapping[str, F32], others: Mapping[str, F32]) -> f
         normal: view → (N, 1 + P, D), normal windows, N ≥ 4.
         others: view → (K, D), sounds of other machines; simulated ones do.
     """
-    found = [_contrast(normal[view][:, 0], others[view]) for view in CONTRAST_VIEWS if view in normal]
+    found = [contrast(normal[view][:, 0], others[view]) for view in CONTRAST_VIEWS if view in normal]
     return float(np.mean(found)) if found else None
 
 
-def view_families(views: Collection[str], contrast: float | None) -> tuple[Family, ...]:
+def view_families(views: Collection[str], movement: float | None) -> tuple[Family, ...]:
     """The families that a machine is judged by, of the views that there are.
 
     Each view of a family counts alike. Where only one family has views, or none is known by name, they are one family.
@@ -51,23 +51,26 @@ def view_families(views: Collection[str], contrast: float | None) -> tuple[Famil
     steady, moving = ([view for view in views if view in own] for own in (STEADY_VIEWS, MOVING_VIEWS))
     if not (steady and moving):
         return (Family(dict.fromkeys(map(Candidate, steady or moving or views), 1.0)),)
-    share = moving_share(contrast)
+    share = moving_share(movement)
     return (
         Family(dict.fromkeys(map(Candidate, steady), 1.0), 1 - share),
         Family(dict.fromkeys(map(Candidate, moving), 1.0), share),
     )
 
 
-def moving_share(contrast: float | None) -> float:
+def moving_share(movement: float | None) -> float:
     """How far the moving family is believed, from LEAST_SHARE to MOST_SHARE; the rest is the steady family's."""
-    if contrast is None:
+    if movement is None:
         return LEAST_SHARE
-    rising = np.clip((contrast - STEADY_CONTRAST) / (MOVING_CONTRAST - STEADY_CONTRAST), 0, 1)
+    rising = np.clip((movement - STEADY_CONTRAST) / (MOVING_CONTRAST - STEADY_CONTRAST), 0, 1)
     return float(LEAST_SHARE + (MOST_SHARE - LEAST_SHARE) * rising)
 
 
-def _contrast(normal: F32, others: F32) -> float:
-    """Median over other sounds (K, D) of z: log distance to the nearest normal window (N, D), by what normal ones have held out."""
+def contrast(normal: F32, others: F32) -> float:
+    """How far other machines' sounds (K, D) lie from normal windows (N, D), N ≥ 4, in spreads of those held out; the median.
+
+    Of each sound counts the logarithm of its distance to the nearest window.
+    """
     n = normal.shape[0]
     held_out = np.empty(n)
     folds = np.arange(n) % min(FOLDS, n // 2)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asd_daemon.errors import AsdError
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.learn.enrolment_record import RECORD, read_enrolment
 from asd_daemon.run.shared_bundle import enrolled_folder
 from asd_daemon.tell.payloads import about_payload, time_text, to_json
@@ -35,6 +36,7 @@ class AboutReporting:
         folder: the state folder, of whose disk it tells.
         bundle: name and version of the bundle; None until it is loaded.
         title: what people call a machine.
+        scoring: by what a machine is judged, as it is configured.
         say: publishes a machine's payload.
         clock_s: seconds that never go back.
     """
@@ -45,10 +47,12 @@ class AboutReporting:
         folder: Path,
         bundle: Callable[[], str | None],
         title: Callable[[str], str | None],
+        scoring: Callable[[str], Scoring],
         say: Say,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node, self._folder, self._bundle, self._title, self._say = node, folder, bundle, title, say
+        self._scoring = scoring
         self._clock_s, self._started_at = clock_s, datetime.now(UTC)
         self._reports: Reports | None = None
         self._lock = threading.Lock()
@@ -82,7 +86,7 @@ class AboutReporting:
             return
         is_old = now_s - self._said_s >= _SAY_EVERY_S
         for machine in machines:
-            facts = shared | {"title": self._title(machine)} | self._learned(machine)
+            facts = shared | {"title": self._title(machine), "scoring": self._scoring(machine)} | self._learned(machine)
             before = self._said.get(machine)
             if is_old or before is None or _differs(before, facts):
                 self._said[machine] = facts

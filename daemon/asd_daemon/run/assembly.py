@@ -21,7 +21,7 @@ from asd_daemon.run.monitor_assembly import MonitorAssembly
 from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.service import Service
-from asd_daemon.run.shared_bundle import SharedBundle
+from asd_daemon.run.shared_bundle import SharedBundle, needs_models
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.telling_people import make_notifier
 from asd_daemon.run.trial_listening import TrialListening
@@ -55,7 +55,9 @@ def make_service(
         AsdError: something of it can't be made.
     """
     keeps_sound = plan.settings.keep.keeps_enrolment_sound
-    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound)
+    shared_bundle = SharedBundle(
+        plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound, uses_models=needs_models(plan)
+    )
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     stores.lock()
     publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device, view=view)
@@ -102,6 +104,7 @@ def make_service(
         state_folder(),
         lambda: shared_bundle.words,
         lambda machine: reloading.plan.machines[machine].title if machine in reloading.plan.machines else None,
+        lambda machine: reloading.plan.scoring_of(machine) if machine in reloading.plan.machines else "auto",
         publisher.publish_about,
     )
     reporters = [*health.reporters, live_socket, about]

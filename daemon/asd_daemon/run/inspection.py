@@ -23,7 +23,7 @@ from asd_daemon.redaction import redact
 from asd_daemon.run.machine_threshold import MachineThreshold
 from asd_daemon.run.publishing import broker_address, topics_of
 from asd_daemon.run.rules import threshold_rule
-from asd_daemon.run.shared_bundle import SharedBundle
+from asd_daemon.run.shared_bundle import SharedBundle, needs_models
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import outbox_file
 from asd_daemon.run.telling_people import telling_of
@@ -61,7 +61,7 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
         yield Finding("chosen", True, line)
     for trouble in plan.laid.troubles:
         yield Finding("chosen", False, trouble)
-    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key)
+    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, uses_models=needs_models(plan))
     yield _finding("bundle", lambda: _bundle(shared_bundle))
     yield _finding("state folder", _state_folder)
     for name, machine in plan.machines.items():
@@ -93,13 +93,15 @@ def _bundle(shared_bundle: SharedBundle) -> str:
 
 def _model(shared_bundle: SharedBundle, name: str, model: str, machine: MachineSettings) -> str:
     """The threshold that holds, or will when the daemon starts."""
-    scorer = shared_bundle.scorer(model, machine.alarm, machine.hop_s)
+    scoring = machine.scoring or "auto"
+    scorer = shared_bundle.scorer(model, machine.alarm, machine.hop_s, scoring)
     memory = parse_memory(read_kept_memory(outbox_file(state_folder()), name), name)
     rule = threshold_rule(machine)
-    threshold = MachineThreshold(name, rule, memory.tail).take_up(scorer.threshold, scorer.enrolled)
+    threshold = MachineThreshold(name, rule, memory.tail, memory.other_tail).take_up(scorer.threshold, scorer.enrolled)
     others = f"; enrolled {score_text(scorer.threshold)}" if threshold.value != scorer.threshold else ""
     stays = "; alarm.threshold_learning is off" if rule.learning is None and rule.fixed is None else ""
-    return f"threshold {score_text(threshold.value)}, {threshold.words}{others}{stays}"
+    by = "; judged by the paper's back end" if scoring == "paper" else ""
+    return f"threshold {score_text(threshold.value)}, {threshold.words}{others}{stays}{by}"
 
 
 def _state_folder() -> str:

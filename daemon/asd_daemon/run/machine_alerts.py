@@ -80,7 +80,9 @@ class MachineAlerts:
         self._teaching.resume(self._alarm.open_alert)
         self._silence, self._drift = memory.silence, ScoreDriftWatch(machine, rules.drift, memory.level)
         learning = rules.threshold.learning if resumes else None
-        self._threshold = MachineThreshold(machine, replace(rules.threshold, learning=learning), memory.tail)
+        self._threshold = MachineThreshold(
+            machine, replace(rules.threshold, learning=learning), memory.tail, memory.other_tail
+        )
         self._explanation, self._fresh_sound = AlertExplanation(), FreshSound(rules.hop_samples)
         self._clip: str | None = None
         self._lasting, self._unknown_told = LastingChange(), memory.unknown_told
@@ -124,7 +126,7 @@ class MachineAlerts:
         learning = rules.threshold.learning if self._resumes else None
         self._alarm = Alarm(rules.alarm, memory=self._alarm.memory)
         self._threshold = MachineThreshold(
-            self._machine, replace(rules.threshold, learning=learning), self._threshold.memory
+            self._machine, replace(rules.threshold, learning=learning), *self._threshold.memories
         )
         self._rules = replace(rules, drift=self._rules.drift, hop_samples=self._rules.hop_samples)
         self._remember()
@@ -290,9 +292,8 @@ class MachineAlerts:
             self._remember()
 
     def _memory(self) -> MachineMemory:
-        return MachineMemory(
-            self._alarm.memory, self._silence, self._drift.memory, self._threshold.memory, self._unknown_told
-        )
+        tail, other = self._threshold.memories
+        return MachineMemory(self._alarm.memory, self._silence, self._drift.memory, tail, self._unknown_told, other)
 
     def _remember(self) -> None:
         if self._resumes:

@@ -57,10 +57,11 @@ class MachineThreshold:
         machine: whose.
         rule: which threshold holds.
         memory: what was known when it last ran; kept as it is where nothing is learned.
+        other: what was known of the scores before those, which may come back: of the other scoring, say.
     """
 
-    def __init__(self, machine: str, rule: ThresholdRule, memory: TailMemory) -> None:
-        self._machine, self._rule, self._memory = machine, rule, memory
+    def __init__(self, machine: str, rule: ThresholdRule, memory: TailMemory, other: TailMemory | None = None) -> None:
+        self._machine, self._rule, self._memory, self._other = machine, rule, memory, other or TailMemory()
         self._enrolled: EnrolledThreshold | None = None
         self._learned: LearnedThreshold | None = None
         self._stretch: int | None = None
@@ -71,6 +72,11 @@ class MachineThreshold:
     def memory(self) -> TailMemory:
         """All that must survive a restart."""
         return self._memory if self._learned is None else self._learned.memory
+
+    @property
+    def memories(self) -> tuple[TailMemory, TailMemory]:
+        """The memory, and that of the scores before."""
+        return self.memory, self._other
 
     def apply(self, verdict: Verdict) -> Judgement:
         """A verdict by the threshold that holds."""
@@ -103,6 +109,9 @@ class MachineThreshold:
                 *(self._machine, score_text(enrolled.threshold)),
             )
             return self.state
+        subject = self._rule.learning.subject(enrolled.enrolment)
+        if self._memory.subject not in ("", subject):  # other scores: those before them may be these
+            self._memory, self._other = self._other, self._memory
         self._learned = LearnedThreshold(self._rule.learning, enrolled, self._memory)
         self.state = self._learned.threshold
         return self.state

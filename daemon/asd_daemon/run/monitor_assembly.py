@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asd_daemon.errors import SettingsError
 from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Source
 from asd_daemon.hear.sources.source_memory import SourceMemory
@@ -53,12 +54,17 @@ def judge_opener(
     from asd_daemon.learn.recovering_judge import RecoveringJudge
     from asd_daemon.run.taught_judge import TaughtJudge
 
-    machine, model = plan.machines[name], plan.model_of(name)
+    machine, model, scoring = plan.machines[name], plan.model_of(name), plan.scoring_of(name)
+
+    def unjudged(error: Exception | None) -> None:
+        if not is_taught or error is None or isinstance(error, SettingsError):
+            callbacks.unjudged(name, error)
+
     judge = RecoveringJudge(
         name,
-        lambda: TaughtJudge(name, shared_bundle.scorer(model, machine.alarm, machine.hop_s), teaching),
-        lambda told: shared_bundle.relearn(model, told),
-        (lambda _: None) if is_taught else (lambda error: callbacks.unjudged(name, error)),
+        lambda: TaughtJudge(name, shared_bundle.scorer(model, machine.alarm, machine.hop_s, scoring), teaching),
+        lambda told: shared_bundle.relearn(model, told, scoring),
+        unjudged,
         waits_for_lesson=is_taught,
     )
     return judge.open
@@ -89,6 +95,7 @@ def make_learning_judge(
         round(plan.machines[name].hop_s * SAMPLE_RATE_HZ),
         keeps_sound=plan.settings.keep.keeps_enrolment_sound,
         off_below_dbfs=plan.machines[name].quality.off_below_dbfs,
+        scoring=plan.scoring_of(name),
     )
     return LearningJudge(target, known, shared_bundle.bundle, lambda: source.source_health)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import AlarmSettings
+from asd_daemon.settings.plan import Plan
 from asd_daemon.waveform import WINDOW_S
 
 if TYPE_CHECKING:
@@ -25,7 +27,18 @@ _LOG = logging.getLogger(__name__)
 class SharedBundle:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
-    def __init__(self, path: Path, key: Path | None = None, *, keeps_sound: bool = True) -> None:
+    def __init__(
+        self, path: Path, key: Path | None = None, *, keeps_sound: bool = True, uses_models: bool = False
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            path: the bundle's folder.
+            key: the public key that must have signed it.
+            keeps_sound: whether machines that are learned anew keep their windows as sound.
+            uses_models: whether models are needed that the bundle itself judges no machine by: they are tried at once, not when they are.
+        """
+        self._uses_models = uses_models
         self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
         self._one_learns = threading.Lock()
@@ -34,7 +47,7 @@ class SharedBundle:
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
         # Machines that are judged by the same learned state and threshold share it; it goes with the last of them
-        self._scorers: WeakValueDictionary[tuple[Path, float], Scorer] = WeakValueDictionary()
+        self._scorers: WeakValueDictionary[tuple[Path, float, Scoring], Scorer] = WeakValueDictionary()
 
     def bundle(self) -> Bundle:
         """The verified and tested bundle; where the installed one can't be used, the one before it.
@@ -46,7 +59,9 @@ class SharedBundle:
 
         with self._lock:
             if self._bundle is None:
-                self._bundle, reason = load_or_roll_back(self._path, self._key, self._is_over.is_set)
+                self._bundle, reason = load_or_roll_back(
+                    self._path, self._key, self._is_over.is_set, extent="models" if self._uses_models else "judged"
+                )
                 if reason is not None:
                     _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
@@ -60,14 +75,17 @@ class SharedBundle:
         """Nobody waits for the bundle any more; from any thread."""
         self._is_over.set()
 
-    def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S) -> Scorer:
+    def scorer(self, model: str, alarm: AlarmSettings, hop_s: float = WINDOW_S, scoring: Scoring = "auto") -> Scorer:
         """A machine's scorer with the threshold that its alarm needs.
 
         Raises:
             BundleError: it can't be used.
             UnknownMachineError: it does not know the machine.
+            SettingsError: the machine can't be judged by that.
         """
+        from asd_daemon.judge.scoring.nearest_neighbour import HEARD, check_scoring
         from asd_daemon.judge.scoring.scorer import Scorer
+        from asd_daemon.judge.scoring.self_test import views_judged_by
         from asd_daemon.judge.thresholds.calibration import provisional_exceedance, window_exceedance
         from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 
@@ -75,26 +93,58 @@ class SharedBundle:
         exceedance = exceedance_of(
             false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
         )
-        bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model)
+        bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model, scoring)
+        check_scoring(bundle, model, scoring)
+        if scoring == "paper" or (model in bundle.enrolled and HEARD in views_judged_by(bundle.machine(model))):
+            self._try_models()
         with self._lock:
-            key = (bundle.folder(model), exceedance)
+            key = (bundle.folder(model), exceedance, scoring)
             known = self._scorers.get(key)
             if known is not None:
                 return known
-            scorer = Scorer(bundle, model, exceedance=exceedance, session=self._embedder, separator=self._separator)
+            scorer = Scorer(
+                bundle,
+                model,
+                exceedance=exceedance,
+                session=self._embedder,
+                separator=self._separator,
+                scoring=scoring,
+            )
             self._embedder, self._separator = scorer.models
             self._scorers[key] = scorer
         return scorer
 
-    def relearn(self, model: str, on_progress: Callable[[str], None]) -> None:
+    def _try_models(self) -> None:
+        """Have the models tried that the bundle judges no machine by, once.
+
+        Raises:
+            BundleError: they can't be used.
+        """
+        from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
+
+        bundle = self.bundle()
+        with self._lock:
+            if not self._uses_models:
+                bounded_self_test(bundle, extent="models", is_over=self._is_over.is_set)
+                self._uses_models = True
+
+    def relearn(self, model: str, on_progress: Callable[[str], None], scoring: Scoring = "auto") -> None:
         """Learn a machine anew from what was kept of its enrolment; one machine at a time.
 
         Raises:
             AsdError: it can't be done.
         """
+        from asd_daemon.learn.embedding_kept import embed_kept
         from asd_daemon.learn.relearning import relearn_from_kept
 
         on_progress("waits for its turn")
+        if scoring == "paper":
+            with self._one_learns:
+                self._try_models()
+                record = embed_kept(self.bundle(), enrolled_folder(), model, on_progress)
+            vectors = record.nearest.vectors if record.nearest else 0
+            _LOG.info("%s: its bank is made of %d kept windows", model, vectors)
+            return
         with self._one_learns:
             keeps = self._keeps_sound
             record = relearn_from_kept(self.bundle(), enrolled_folder(), model, on_progress, keeps_sound=keeps)
@@ -104,3 +154,8 @@ class SharedBundle:
 def enrolled_folder() -> Path:
     """Where the machines lie that were learned on this box."""
     return state_folder() / "enrolled"
+
+
+def needs_models(plan: Plan) -> bool:
+    """Whether a machine is judged by models whatever the bundle itself judges it by."""
+    return any(plan.scoring_of(name) == "paper" for name in plan.machines)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from asd_daemon.errors import SettingsError
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.broker_words import parse_broker, spread_host
 from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import Section, SourceSettings
@@ -95,6 +96,7 @@ class MachineSettings(Section):
     )
     alarm: AlarmSettings = Field(default_factory=AlarmSettings, description="when an alert opens and closes")
     quality: QualitySettings = Field(default_factory=QualitySettings, description="when a window is fit to judge")
+    scoring: Scoring | None = Field(None, description="by what it is judged, auto or paper; unset: as for all")
     notify: MachineNotifySettings = Field(
         default_factory=MachineNotifySettings, description="who is told what of it, where that is not as for all"
     )
@@ -266,6 +268,10 @@ class Settings(Section):
     node: Name = Field(default_factory=_hostname, description="this box's name in all topics; unset: its host name")
     machines: dict[Name, MachineSettings] = Field(
         default_factory=dict, description="the machines that are listened to, by name"
+    )
+    scoring: Scoring = Field(
+        "auto",
+        description="auto: by what evidence has chosen for the machine; paper: by the nearest neighbour of its embeddings alone",
     )
     bundle: Path | None = Field(
         None, description="folder with the models; unset: the bundle that was installed, else the program's own"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from asd_daemon.errors import UsageError
 from asd_daemon.hear.source_spec import SourceSpec, parse_source
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.broker_words import parse_broker
 from asd_daemon.settings.chosen import Chosen, LaidOver, lay_over, read_chosen
 from asd_daemon.settings.file import load_settings, settings_file, state_folder
@@ -33,6 +34,7 @@ class CommandLineOptions:
     """HOST, HOST:PORT or mqtt://HOST:PORT."""
     no_mqtt: bool = False
     node: str | None = None
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Plan:
     file: Path | None
     """The configuration file, where there is one."""
     machines: dict[str, MachineSettings]
+    """Each with its own scoring, where the configuration gives one for all."""
     sources: dict[str, SourceSpec]
     bundle: Path
     configured: Settings = field(default_factory=Settings)
@@ -55,6 +58,10 @@ class Plan:
     def model_of(self, machine: str) -> str:
         """The machine's name in the bundle."""
         return self.machines[machine].model or machine
+
+    def scoring_of(self, machine: str) -> Scoring:
+        """By what a machine is judged."""
+        return self.machines[machine].scoring or "auto"
 
     def goes_on_with(self, machine: str) -> bool:
         """Whether a machine is heard as in the run before: no recordings, and no simulation that is only tried out on the command line."""
@@ -91,7 +98,10 @@ def make_plan(options: CommandLineOptions, *, configured: Settings | None = None
     if options.no_mqtt or options.broker is not None:
         changes["mqtt"] = None if options.no_mqtt else broker_settings(options.broker or "", settings.mqtt)
     settings = _changed(settings, changes)
-    machines = _machines_of(settings, options, file, laid.alone)
+    machines = {
+        name: machine.model_copy(update={"scoring": options.scoring or machine.scoring or settings.scoring})
+        for name, machine in _machines_of(settings, options, file, laid.alone).items()
+    }
     sources = {name: machine.source.spec() for name, machine in machines.items()}
     if options.source is not None:
         sources[options.machines[0]] = parse_source(options.source)

@@ -16,7 +16,7 @@ from asd_daemon.settings.plan import Plan
 
 NEED_A_RESTART = ("node", "bundle", "bundle_key", "mqtt", "keep", "log")
 """Keys whose change a running daemon does not take on."""
-_IN_PLACE = ("alarm", "quality", "title", "notify")
+_IN_PLACE = ("alarm", "quality", "title", "notify", "scoring")
 _OF_THE_JUDGE = ("open_after", "of", "false_alarms_per_week")
 """What a machine's provisional threshold depends on."""
 
@@ -30,7 +30,7 @@ class PlanChanges:
     replaced: tuple[str, ...] = ()
     """Machines whose source, model or hop is another one, or that share a device with one of these: they begin anew."""
     adjusted: tuple[str, ...] = ()
-    """Machines of which only alarm, quality, title or notify changed: no window is missed."""
+    """Machines of which only alarm, quality, title, notify or scoring changed: no window is missed."""
     keys: tuple[str, ...] = ()
     """All keys that are taken on, in words."""
     needs_restart: tuple[str, ...] = ()
@@ -77,8 +77,10 @@ def plan_changes(before: Plan, after: Plan) -> PlanChanges:
 
 
 def needs_another_judge(before: MachineSettings, after: MachineSettings) -> bool:
-    """Whether the provisional threshold of a machine is another one."""
-    return any(getattr(before.alarm, key) != getattr(after.alarm, key) for key in _OF_THE_JUDGE)
+    """Whether a machine is judged by something else, or its provisional threshold is another one."""
+    return before.scoring != after.scoring or any(
+        getattr(before.alarm, key) != getattr(after.alarm, key) for key in _OF_THE_JUDGE
+    )
 
 
 def _restart_keys(before: Plan, after: Plan) -> Iterator[str]:

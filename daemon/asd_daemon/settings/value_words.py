@@ -50,7 +50,7 @@ def _told(key: str, machine: MachineSettings, notify: NotifySettings) -> Any:
 
 
 def facts_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Of each machine that is heard: `title`, `budget` in false alarms a week, `notify` and `chosen`.
+    """Of each machine that is heard: `title`, `scoring`, `budget` in false alarms a week, `notify` and `chosen`.
 
     `notify` says who is told and when not, None where nobody is; `chosen` the values that people chose, by their keys.
     """
@@ -58,6 +58,7 @@ def facts_of(plan: Plan) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "title": machine.title,
+            "scoring": plan.scoring_of(name),
             "budget": machine.alarm.false_alarms_per_week,
             "notify": None if notify is None else {key: _told(key, machine, notify) for key in _TOLD},
             "chosen": {one.key: one.value for one in held if one.machine == name},

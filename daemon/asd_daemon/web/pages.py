@@ -32,6 +32,7 @@ NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "troubles": [],
     "acknowledged": False,
     "title": None,
+    "scoring": None,
     "budget": None,
     "notify": None,
     "chosen": {},

@@ -94,8 +94,8 @@ def test_what_was_learned_stands_in_the_record(home: Path) -> None:
     assert record.hall.way == "cancelled"
     assert record.hall.share > 0.1
     assert record.hall.near is not None
-    assert record.hall.file in record.judged_files
-    assert any(name.endswith("near/fusion.npz") for name in record.judged_files)
+    assert record.hall.file in record.judged_files()
+    assert any(name.endswith("near/fusion.npz") for name in record.judged_files())
     assert record.sounds == 20
 
 

@@ -278,3 +278,22 @@ def test_threshold_that_half_of_the_windows_exceed_is_not_learned_and_says_why(
     assert judged.threshold == 0.9
     assert not threshold.hear(1.0, MONDAY, alert_open=True)
     assert caplog.text.count("can't be learned; lower alarm.open_after") == 1
+
+
+def test_another_scoring_and_back_loses_nothing_that_was_learned() -> None:
+    by_views, by_paper = EnrolledThreshold("views", 1.0, 1.7), EnrolledThreshold("paper", 0.05, 0.12)
+    threshold = MachineThreshold("fan", LEARNING, TailMemory())
+    for number, score in enumerate(healthy(9)):
+        threshold.apply(Scored(score, 1.7, by_views))
+        threshold.hear(score, MONDAY + timedelta(seconds=HOP_S * number), alert_open=False)
+    learned, state = threshold.memory, threshold.state
+    threshold = MachineThreshold("fan", LEARNING, *threshold.memories)  # as after a restart, or a reload
+    assert threshold.apply(Scored(0.06, 0.12, by_paper)).threshold == 0.12
+    threshold.hear(0.06, MONDAY + timedelta(days=10), alert_open=False)
+    threshold = MachineThreshold("fan", LEARNING, *threshold.memories)
+    threshold.apply(Scored(1.0, 1.7, by_views))
+    assert (threshold.memory.numbers, threshold.memory.peaks) == (learned.numbers, learned.peaks)
+    assert threshold.state is not None
+    assert state is not None
+    assert (threshold.state.value, threshold.state.state) == (state.value, state.state)
+    assert threshold.memories[1].subject.startswith("paper")

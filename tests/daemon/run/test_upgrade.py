@@ -19,17 +19,23 @@ from asd_daemon.hear.source import Block, ScriptedSource
 from asd_daemon.judge.bundle.bundle import Bundle, default_bundle, file_entry, load_bundle
 from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
 from asd_daemon.learn.enrolment_record import read_enrolment
-from rig.bundles import DIM, healthy_noise, read_manifest, write_manifest, write_tiny_model
+from rig.bundles import DIM, healthy_noise, read_manifest, write_manifest, write_tiny_model, write_view_bundle
 from rig.daemon import RunningDaemon, ask
 from rig.earlier_enrolment import write_earlier_enrolment
 from rig.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def landed(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def views(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle without models."""
+    return write_view_bundle(tmp_path_factory.mktemp("views") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def landed(views: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of version 0.2: its machines are judged by views, and it carries an embedder beside."""
     folder = tmp_path_factory.mktemp("landed") / "bundle"
-    shutil.copytree(default_bundle(), folder)
+    shutil.copytree(views.path, folder)
     write_tiny_model(folder / "embedder.onnx")
     manifest: dict[str, Any] = read_manifest(folder)
     manifest |= {
@@ -119,9 +125,9 @@ def unusable(told: list[dict[str, Any]], machine: str) -> list[str]:
 
 
 def test_another_version_and_another_embedder_leave_no_machine_deaf_and_none_stops_another(
-    home: Path, other: Bundle, landed: Bundle
+    home: Path, other: Bundle, landed: Bundle, views: Bundle
 ) -> None:
-    for bundle in (other.path, landed.path, default_bundle(), landed.path):
+    for bundle in (other.path, landed.path, views.path, landed.path):
         file = configured(home, "ear", "lost", "fan")
         with RunningDaemon("run", "--config", file, "--bundle", bundle, "--no-mqtt", home=home) as daemon:
             told = wait_for(
@@ -135,9 +141,9 @@ def test_another_version_and_another_embedder_leave_no_machine_deaf_and_none_sto
             assert any(" ear: " in line and "learned anew from what was kept" in line for line in daemon.log)
             assert all(r is not None and r.startswith("is learned anew from what was kept") for r in reasons)
             assert "learn it anew with `asd-daemon enroll --machine lost --relearn`" in unusable(told, "lost")[0]
-        elif bundle == default_bundle():
+        elif bundle == views.path:
             assert not reasons
-            assert any(" lost: " in line and "0.3.0 has none" in line for line in daemon.log)
+            assert any(" lost: " in line and "views 1 has none" in line for line in daemon.log)
             assert "learn it anew with `asd-daemon enroll --machine lost --relearn`" in unusable(told, "lost")[0]
         else:
             assert not reasons
@@ -187,8 +193,8 @@ def test_install_says_before_what_it_means_does_it_and_goes_back(home: Path, oth
     assert ask("check", "--machine", "ear", "--source", "simulate:fan?speed=max", home=home).returncode == 0
 
 
-def test_to_the_bundle_without_models_and_back(home: Path, landed: Bundle) -> None:
-    """The package's own bundle needs no model; one of version 0.2 with its embedder is installed over it, and taken back."""
+def test_to_the_bundle_without_models_and_back(home: Path, landed: Bundle, views: Bundle) -> None:
+    """One of version 0.2 with its embedder is installed over a bundle that needs no model, and taken back."""
     shutil.rmtree(home / "state" / "enrolled")
     heard = home / "heard.wav"
     soundfile.write(heard, healthy_noise(np.random.default_rng(1)), 16_000)
@@ -196,19 +202,19 @@ def test_to_the_bundle_without_models_and_back(home: Path, landed: Bundle) -> No
     def scores() -> tuple[str, float]:
         done = ask("score", heard, "--machine", "fan", "--json", home=home)
         assert done.returncode in (0, 1), done.stderr
-        current = home / "state" / "bundles" / "current"
-        verified = ask("bundle", "verify", current if current.exists() else default_bundle(), home=home)
+        verified = ask("bundle", "verify", home / "state" / "bundles" / "current", home=home)
         assert verified.returncode == 0, verified.stderr
         return verified.stdout, float(json.loads(done.stdout.splitlines()[0])["score"])
 
+    assert ask("bundle", "install", views.path, home=home).returncode == 0
     own, score = scores()
-    assert "0.3.0" in own
+    assert "views 1" in own
     installed = ask("bundle", "install", landed.path, home=home)
     assert installed.returncode == 0, installed.stderr
     with_models, again = scores()
     assert "0.2.0" in with_models
     assert again == pytest.approx(score, rel=1e-6)
-    assert ask("bundle", "install", default_bundle(), home=home).returncode == 0
+    assert ask("bundle", "install", views.path, home=home).returncode == 0
     assert "0.2.0 is current now" in ask("bundle", "rollback", home=home).stdout
     assert scores()[1] == pytest.approx(score, rel=1e-6)
 

@@ -2,11 +2,12 @@
 
     manifest.json                        what manifest.py's `Manifest` says; every other file with its SHA-256 and size
     embedder.onnx [embedder.fp32.onnx]   the model that listens, and its unquantised twin; optional: views need none
-    machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length; optional beside fusion.npz
+    machines/<name>/bank.npy             embeddings of normal sound, float32 (N, D), rows of unit length
     machines/<name>/index.hnsw           the same as hnswlib's graph
     machines/<name>/calibration.json     the tail of normal scores
     machines/<name>/separated.npy        embeddings of the separated sound, rows as in bank.npy; where the machine is scored with it
     machines/<name>/fusion.npz           fitted views; where the machine is scored with them instead of the nearest neighbour alone
+    machines/<name>/nearest/             then, optional: bank, index, separated and calibration of `scoring: paper`
     separator.onnx                       optional: heard waveform to the machine's own
     reference/*.flac                     sounds with the scores they must get on every box
     manifest.sig                         optional: Ed25519 over manifest.json (signature.py)
@@ -25,9 +26,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from asd_daemon.errors import UNREADABLE_ARRAY, BundleError, UnknownMachineError
+from asd_daemon.errors import BundleError, UnknownMachineError
 from asd_daemon.judge.bundle.manifest import (
     BANK,
     CALIBRATION,
@@ -45,9 +45,9 @@ from asd_daemon.judge.bundle.manifest import (
     ReferenceEntry,
     SeparatorEntry,
 )
+from asd_daemon.judge.bundle.nearest_files import NearestFiles, read_calibration
 from asd_daemon.judge.bundle.signature import check_signature
 from asd_daemon.judge.distances.fusion import Fusion, read_fusion
-from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, NeighbourIndex
 from asd_daemon.judge.features.log_mel import FEATURE
 from asd_daemon.judge.thresholds.calibration import Calibration
 from asd_daemon.waveform import WINDOW_SAMPLES
@@ -77,9 +77,7 @@ __all__ = [
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_BUNDLE_BYTES = 8 * 2**30
-MAX_CALIBRATION_BYTES = 2**20
 MAX_FUSION_BYTES = 256 * 2**20
-NPY_HEADER_BYTES = 16_384
 
 
 @dataclass(frozen=True)
@@ -133,44 +131,26 @@ class Bundle:
             )
         return self.path, self.manifest.machines[name]
 
+    def nearest(self, machine: str) -> NearestFiles:
+        """Where a machine's nearest neighbour is looked for.
+
+        Raises:
+            UnknownMachineError: as `machine`.
+            BundleError: it has no bank of embeddings, or the bundle no embedder.
+        """
+        root, machine_entry = self._found(machine)
+        entry, dim = machine_entry.nearest_neighbour, self.manifest.embedding_size
+        if entry is None:
+            raise BundleError(f"{self.folder(machine)}: has no bank of embeddings; export or enrol anew")
+        return NearestFiles(root, entry, dim)
+
     def bank(self, machine: str) -> NDArray[np.float32]:
         """A machine's normal embeddings, float32 (N, D), memory-mapped.
 
         Raises:
-            BundleError: the file is not such an array.
+            BundleError: the file is not such an array, or there is none.
         """
-        return self._array(machine, BANK)
-
-    def _array(self, machine: str, name: str) -> NDArray[np.float32]:
-        path = self.folder(machine) / name
-        expected = (self.machine(machine).vectors, self.manifest.embedding_size)
-        try:
-            size = path.stat().st_size
-            if not 0 <= size - 4 * expected[0] * expected[1] <= NPY_HEADER_BYTES:
-                raise BundleError(f"{path}: has {size} bytes, which float32 {expected} can't have")
-            bank = np.load(path, mmap_mode="r", allow_pickle=False)
-        except UNREADABLE_ARRAY as e:
-            raise BundleError(f"{path}: is not a readable array: {e}") from e
-        if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype != np.float32:
-            found = f"{bank.dtype} {bank.shape}" if isinstance(bank, np.ndarray) else "an archive"
-            raise BundleError(f"{path}: holds {found}, the manifest says float32 {expected}")
-        return np.asarray(bank)
-
-    def index(self, machine: str) -> NeighbourIndex:
-        """The machine's neighbours: hnswlib where the manifest trusts it and it is installed, else exact search."""
-        entry = self.machine(machine)
-        if entry.search == "hnsw" and HnswIndex.available():
-            file = self.folder(machine) / INDEX
-            return HnswIndex.load(file, size=entry.vectors, dim=self.manifest.embedding_size, ef=entry.ef)
-        return ExactIndex(self.bank(machine))
-
-    def separated_index(self, machine: str) -> NeighbourIndex:
-        """The neighbours of its separated sound, searched exactly.
-
-        Raises:
-            BundleError: the file is not such an array.
-        """
-        return ExactIndex(self._array(machine, SEPARATED))
+        return self.nearest(machine).bank()
 
     def fusion(self, machine: str) -> Fusion | None:
         """The machine's fitted views; None where the nearest neighbour alone is its score.
@@ -187,16 +167,7 @@ class Bundle:
         Raises:
             BundleError: the file is not a calibration.
         """
-        path = self.folder(machine) / CALIBRATION
-        try:
-            if path.stat().st_size > MAX_CALIBRATION_BYTES:
-                raise BundleError(f"{path}: is larger than {MAX_CALIBRATION_BYTES} bytes")
-            return Calibration.model_validate_json(path.read_bytes())
-        except OSError as e:
-            raise BundleError(f"{path}: can't be read: {e.strerror}") from e
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            raise BundleError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+        return read_calibration(self.folder(machine) / CALIBRATION)
 
 
 def default_bundle() -> Path:
@@ -273,6 +244,7 @@ def _needed_files(manifest: Manifest) -> list[str]:
     names += [reference.file for reference in manifest.reference]
     for entry in manifest.machines.values():
         names += [f"{entry.folder}/{name}" for name in entry.files]
+        names += entry.nearest.files if entry.nearest is not None else ()
     return names
 
 

@@ -9,12 +9,23 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.features.log_mel import FeatureSpec
 
-SCHEMA = 2  # since 0.3; 2 may do without models, and is written only then, so that older programs read the others
+SCHEMA = 3  # of what this program reads
+"""1: every machine needs the embedder's file to be there; 2 may do without models; 3 has banks beside fitted views. The lowest that says
+all is written, so that older programs read what they can."""
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
 BANK, SEPARATED, INDEX, CALIBRATION, FUSION, HALL = (
@@ -121,6 +132,23 @@ class HallEntry(_Part):
     share: float = Field(ge=0, le=1, description="median share of the hall in a window's power")
 
 
+class NearestEntry(_Part):
+    """Embeddings of a machine's normal sound, in which the nearest neighbour is looked for (paper, section 2.3)."""
+
+    folder: BundlePath = Field(description="holds bank.npy, separated.npy, index.hnsw and the calibration of distances")
+    vectors: int = Field(ge=2, le=20_000_000)
+    search: Literal["hnsw", "exact"] = Field(description="as of a machine")
+    ef: int = Field(ge=1, le=100_000, description="likewise")
+    recall: float = Field(ge=0, le=1, description="likewise")
+    separated: bool = Field(description="whether the separated sound's distance is added")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that its folder must hold, as paths."""
+        optional = {BANK: True, INDEX: self.search == "hnsw", SEPARATED: self.separated, CALIBRATION: True}
+        return tuple(f"{self.folder}/{name}" for name, needed in optional.items() if needed)
+
+
 class MachineEntry(_Part):
     """A machine that the bundle knows."""
 
@@ -136,12 +164,28 @@ class MachineEntry(_Part):
         max_length=64,
         description="views of fusion.npz in its order; null: the nearest neighbour alone",
     )
+    nearest: NearestEntry | None = Field(
+        None,
+        description="of a machine with fitted views: what it is judged by where the configuration says `scoring: paper`",
+    )
     states: MachineStates | None = Field(
         None, exclude=True, description="of a machine that was learned on the box; kept in its record, not here"
     )
     hall: HallEntry | None = Field(
         None, exclude=True, description="of a machine that was learned with two microphones; likewise"
     )
+
+    @property
+    def nearest_neighbour(self) -> NearestEntry | None:
+        """Where its nearest neighbour is looked for; None where it has fitted views alone."""
+        if self.views is not None:
+            return self.nearest
+        own = {key: getattr(self, key) for key in NearestEntry.model_fields}
+        return NearestEntry.model_construct(**own)
+
+    @model_serializer(mode="wrap")
+    def _without_what_older_programs_refuse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "nearest", None)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -156,13 +200,25 @@ class ReferenceEntry(_Part):
 
     file: BundlePath
     scores: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    nearest: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="by the nearest neighbour, of machines with fitted views"
+    )
     tolerance: float = Field(gt=0, le=1)
+
+    @model_serializer(mode="wrap")
+    def _without_what_older_programs_refuse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "nearest", {})
+
+
+def _without(content: dict[str, Any], key: str, empty: object) -> dict[str, Any]:
+    """The same without a key that says nothing."""
+    return {name: value for name, value in content.items() if name != key or value != empty}
 
 
 class Manifest(_Part):
     """`manifest.json`."""
 
-    schema_version: Literal[1, 2] = Field(alias="schema")
+    schema_version: Literal[1, 2, 3] = Field(alias="schema")
     name: str = Field(min_length=1, max_length=100)
     version: str = Field(min_length=1, max_length=100)
     created: str
@@ -191,6 +247,11 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _has_the_models_it_needs(self) -> Self:
+        for name, machine in self.machines.items():
+            if machine.nearest is not None and self.schema_version < SCHEMA:
+                raise ValueError(f"machines.{name}.nearest: is known since schema {SCHEMA}")
+            if machine.nearest is not None and machine.nearest.separated and self.separator is None:
+                raise ValueError(f"machines.{name}.nearest.separated: true, but the bundle has no separator")
         if self.embedder is not None:
             return self
         if self.schema_version == 1:
@@ -198,7 +259,7 @@ class Manifest(_Part):
         if self.separator is not None or self.embedder_fp32 is not None:
             raise ValueError("embedder: is missing, but the bundle has a separator or an unquantised twin")
         for name, machine in self.machines.items():
-            if machine.views is None or machine.separated:
+            if machine.views is None or machine.separated or machine.nearest is not None:
                 raise ValueError(f"machines.{name}: needs an embedder, and the bundle has none")
         return self
 

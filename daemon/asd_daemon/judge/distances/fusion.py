@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import UNREADABLE_ARRAY, BundleError
 from asd_daemon.judge.distances.local_density import TINY, LocalDensity, Normalisation
+from asd_daemon.judge.distances.packing import compact, packed_arrays, unpacked_arrays
 from asd_daemon.judge.distances.whitening import F32, Whitening, euclidean
 
 I64 = NDArray[np.int64]
@@ -27,7 +28,6 @@ Scale = Literal["log", "ratio"]
 SPREADS = 4.0  # of held-out normal windows: so far above their median lies a score of 2
 CONSTANTS_BEFORE_0_3, CONSTANTS = (3,), (6,)
 MOST_FAMILIES = 8
-MOST_IN_HALF_PRECISION = 1e4
 LEAST_SPREAD = 1e-3  # of logarithms of distances
 NEAR_COPIES = (
     3.0  # spreads below the median: a window that lies nearer to another is its copy, and says nothing of the spread
@@ -252,17 +252,18 @@ def _fitted_view(name: str, own: Mapping[str, NDArray[np.floating]]) -> tuple[Fi
     return fitted, (weight, family, share)
 
 
-def write_fusion(fusion: Fusion, file: Path) -> None:
-    """Write a fusion's arrays in an uncompressed .npz, matrices in half precision where they fit; its names are kept elsewhere."""
-    arrays = {name: _compact(array) for name, array in fusion.arrays().items()}
+def write_fusion(fusion: Fusion, file: Path, *, packed: bool = False) -> None:
+    """Write a fusion's arrays in an uncompressed .npz; its names are kept elsewhere.
+
+    Args:
+        fusion: what a machine is judged by.
+        file: where to.
+        packed: in a byte a number where that changes a score by less than 1 % (packing.py), which programs before bundles of schema 3
+            do not read; else matrices in half precision.
+    """
+    arrays = packed_arrays(fusion.arrays()) if packed else fusion.arrays()
     with file.open("wb") as f:
-        np.savez(f, **arrays)  # type: ignore[arg-type]
-
-
-def _compact(array: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Half precision for matrices, which changes a score by 1e-4; single for the rest, and for what is too large."""
-    is_small = array.ndim == 2 and array.size and float(np.abs(array).max()) < MOST_IN_HALF_PRECISION
-    return np.asarray(array, np.float16 if is_small else np.float32)
+        np.savez(f, **{name: compact(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
 def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
@@ -278,10 +279,7 @@ def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
             raise BundleError(f"{file}: is compressed, or larger than {most_bytes} bytes; make the bundle again")
         with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
             arrays = {key: np.asarray(saved[key]) for key in saved.files}
-        numeric = all(array.dtype.kind == "f" for array in arrays.values())
-        if not numeric:
-            raise BundleError(f"{file}: must hold floating-point arrays only; make the bundle again")
-        return Fusion.from_arrays(names, arrays)
+        return Fusion.from_arrays(names, unpacked_arrays(arrays, file))
     except UNREADABLE_ARRAY as e:
         raise BundleError(f"{file}: is no readable fusion: {e}") from e
 

@@ -1,6 +1,6 @@
 """The self-test of a bundle in a process of its own, within bounds of memory and time: a model may ask for 40 GB, or never end.
 
-    python -m asd_daemon.judge.scoring.bounded_self_test FOLDER [--quick]      the child; one JSON object a line on standard output
+    python -m asd_daemon.judge.scoring.bounded_self_test FOLDER EXTENT         the child; one JSON object a line on standard output
 
 The child limits its own address space to what it has when everything is loaded plus what the models may take, and its CPU time step by
 step; the parent limits the clock on the wall and says which model it was. Owns these bounds and the child.
@@ -22,11 +22,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from asd_daemon.errors import BundleError, CannotStartError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle
 from asd_daemon.judge.bundle.manifest import Manifest, ModelEntry, SeparatorEntry
+
+if TYPE_CHECKING:
+    from asd_daemon.judge.scoring.self_test import Extent
 
 USUAL_MB, USUAL_FILES = 512, 5
 USUAL_WINDOW_S, USUAL_LOAD_S = 10.0, 60.0
@@ -68,12 +71,12 @@ def _models(manifest: Manifest) -> list[ModelEntry | SeparatorEntry]:
     return [entry for entry in models if entry is not None]
 
 
-def bounded_self_test(bundle: Bundle, *, quick: bool = False, is_over: Callable[[], bool] = lambda: False) -> int:
+def bounded_self_test(bundle: Bundle, *, extent: Extent = "all", is_over: Callable[[], bool] = lambda: False) -> int:
     """Run a bundle's self-test in a process of its own.
 
     Args:
         bundle: what `load_bundle` gave.
-        quick: leave out the unquantised twin of the embedder, which nothing is judged by.
+        extent: what is tried.
         is_over: asked now and then whether nobody waits for the result any more.
 
     Returns:
@@ -83,7 +86,7 @@ def bounded_self_test(bundle: Bundle, *, quick: bool = False, is_over: Callable[
         BundleError: what `self_test` finds; or a model takes more memory or time than it may, and which.
         CannotStartError: nobody waits any more; nothing is known of the bundle.
     """
-    words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), *(["--quick"] if quick else [])]
+    words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), extent]
     path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -173,7 +176,7 @@ def main(words: list[str]) -> None:
     """The child: limits itself, runs the self-test, says what came of it."""
     from asd_daemon.judge.scoring.self_test import self_test
 
-    folder = Path(words[0])
+    folder, extent = Path(words[0]), cast("Extent", words[1])
     try:
         manifest = Manifest.parse((folder / MANIFEST).read_bytes(), folder / MANIFEST)
     except (BundleError, OSError) as e:
@@ -182,9 +185,7 @@ def main(words: list[str]) -> None:
     bounds = ResourceBounds.of(manifest)
     _limit_memory(bounds)
     try:
-        compared = self_test(
-            Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), with_twin="--quick" not in words
-        )
+        compared = self_test(Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), extent=extent)
     except BundleError as e:
         _say({"error": _with_bound(str(e), bounds)})
     except MemoryError as e:

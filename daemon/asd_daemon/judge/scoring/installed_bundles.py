@@ -23,6 +23,7 @@ from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, default_bundle, load_bundle
 from asd_daemon.judge.bundle.signature import SIGNATURE
 from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
+from asd_daemon.judge.scoring.self_test import Extent
 
 CURRENT = "current"
 PREVIOUS = "previous"
@@ -113,7 +114,11 @@ def bundle_before(root: Path, key: Path | None = None) -> Bundle | None:
 
 
 def load_or_roll_back(
-    path: Path, key: Path | None = None, is_over: Callable[[], bool] = lambda: False
+    path: Path,
+    key: Path | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+    *,
+    extent: Extent = "judged",
 ) -> tuple[Bundle, str | None]:
     """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before, or the program's own.
 
@@ -121,6 +126,7 @@ def load_or_roll_back(
         path: its folder.
         key: the public key that must have signed it.
         is_over: asked now and then whether nobody waits for it any more.
+        extent: what of it is tried.
 
     Returns:
         the bundle, and why an earlier one had to be taken, where it had.
@@ -131,19 +137,19 @@ def load_or_roll_back(
     """
     try:
         bundle = load_bundle(path, key)
-        bounded_self_test(bundle, quick=True, is_over=is_over)
+        bounded_self_test(bundle, extent=extent, is_over=is_over)
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise
         reason = str(e)
         try:
-            return _taken_back(path.parent, key), reason
+            return _taken_back(path.parent, key, extent), reason
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
     return bundle, None
 
 
-def _taken_back(root: Path, key: Path | None) -> Bundle:
+def _taken_back(root: Path, key: Path | None, extent: Extent) -> Bundle:
     """The bundle before, made current; where another user has installed them it is used, and the link stays.
 
     Raises:
@@ -154,7 +160,7 @@ def _taken_back(root: Path, key: Path | None) -> Bundle:
     before = bundle_before(root, key)
     if before is None:
         raise BundleError("there is none")
-    bounded_self_test(before, quick=True)
+    bounded_self_test(before, extent=extent)
     return before
 
 

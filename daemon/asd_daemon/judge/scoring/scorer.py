@@ -1,8 +1,7 @@
 """A window of sound → its anomaly score, by the nearest normal neighbour or by the views that a machine was found to need.
 
-Score = cosine distance to the nearest embedding of normal sound, that of the heard sound plus that of the separated one (paper, section
-2.3, k = 1); or a machine's fusion of views (fusion.py), of which the embeddings may be two. It knows no microphone and keeps no
-history; whether a score is an alarm is `alarm`'s business.
+Score = the paper's distance (nearest_neighbour.py), or a machine's fusion of views (fusion.py), of which the embeddings may be two. It
+knows no microphone and keeps no history; whether a score is an alarm is `alarm`'s business.
 """
 
 from __future__ import annotations
@@ -27,22 +26,21 @@ from asd_daemon.judge.bundle.onnx_sessions import (
     open_separator,
     window_features,
 )
-from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
 from asd_daemon.judge.distances.taught_references import likeness, with_references
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import ALL_VIEW_NAMES, view_sizes, view_vectors
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED, NearestNeighbour, check_scoring
 from asd_daemon.judge.scoring.operating_states import RunningStates, is_off
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.judge.scoring.two_microphones import HallListening
 from asd_daemon.judge.scoring.verdict import OFF, RUNNING, HeardHall, Likeness
 from asd_daemon.judge.thresholds.calibration import provisional_exceedance
 from asd_daemon.judge.thresholds.threshold import EnrolledThreshold
 from asd_daemon.waveform import WINDOW_S
 
-__all__ = ["EmbedderSession", "Scorer", "WindowScore", "open_embedder", "window_features"]
+__all__ = ["HEARD", "SEPARATED", "EmbedderSession", "Scorer", "WindowScore", "open_embedder", "window_features"]
 
 F32 = NDArray[np.float32]
-HEARD, SEPARATED = "heard", "separated"
-"""Views that are embeddings: of the window as it was heard, and of the machine's part of it."""
 
 # The alarm that a threshold is made for where no configuration says otherwise
 DEFAULT_EXCEEDANCE = provisional_exceedance(false_alarms_per_week=1, open_after=2, of=3, hop_s=WINDOW_S)
@@ -140,6 +138,7 @@ class Scorer:
         exceedance: float = DEFAULT_EXCEEDANCE,
         session: EmbedderSession | None = None,
         separator: SeparatorSession | None = None,
+        scoring: Scoring = "auto",
     ) -> None:
         """Open what a machine needs of a verified bundle.
 
@@ -149,30 +148,32 @@ class Scorer:
             exceedance: the probability with which a normal window may exceed the threshold.
             session: an embedder already open for another machine of the same bundle.
             separator: likewise.
+            scoring: by what was chosen for the machine, or by the nearest neighbour of the near microphone's sound alone, whatever state
+                the machine is in.
 
         Raises:
+            SettingsError: the machine can't be judged so.
             UnknownMachineError: the bundle does not know the machine.
             BundleError: a model, index, fusion or calibration that can't be used.
         """
         self.machine = machine
-        calibration = bundle.calibration(machine)
+        check_scoring(bundle, machine, scoring)
+        entry, states = bundle.machine(machine), bundle.machine(machine).states
+        self._nearest = None
+        if scoring == "paper" or entry.views is None:
+            self._nearest = NearestNeighbour.open(bundle, machine)
+        calibration = bundle.calibration(machine) if self._nearest is None else bundle.nearest(machine).calibration()
         self.threshold = calibration.threshold(exceedance)
         self.enrolled = EnrolledThreshold(calibration.fingerprint, calibration.centre, self.threshold)
-        self._fusion = bundle.fusion(machine)
-        states = bundle.machine(machine).states
+        self._fusion = bundle.fusion(machine) if self._nearest is None else None
         self._off = None if states is None else states.off
-        self._states = RunningStates.open(bundle, machine)
-        self._index = self._separated_index = None
+        self._states = RunningStates.open(bundle, machine) if self._nearest is None else None
         if self._fusion is not None:
             self.views: tuple[str, ...] = tuple(dict.fromkeys(self._fusion.names()))
             fusions = [self._fusion, *(self._states.fusions.values() if self._states else ())]
             _check_sizes(bundle, machine, {v.view: v.dimensions for fusion in fusions for v in fusion.views})
-        else:
-            self._index = bundle.index(machine)
-            self.views = (HEARD,)
-            if bundle.machine(machine).separated:
-                self._separated_index = bundle.separated_index(machine)
-                self.views = (HEARD, SEPARATED)
+        elif self._nearest is not None:
+            self.views = self._nearest.views
         if SEPARATED in self.views:
             separator = separator or open_separator(bundle)
         if HEARD in self.views or SEPARATED in self.views:
@@ -180,7 +181,11 @@ class Scorer:
         self._extractor = FeatureExtractor(session, separator)
         self._hall = HallListening.open(bundle, machine)
         self._near = None
-        if self._hall is not None and (near := self._hall.bundle_of_near(bundle, machine)) is not None:
+        if (
+            self._nearest is None
+            and self._hall is not None
+            and (near := self._hall.bundle_of_near(bundle, machine)) is not None
+        ):
             self._near = Scorer(near, machine, exceedance=exceedance)
         self.models = (session, separator)
         """What is open, for the next machine of the same bundle."""
@@ -205,7 +210,7 @@ class Scorer:
             return self._score_without_far(near)
         check_window(near)
         sound, hall = self._hall.hear(near, np.ascontiguousarray(waveform[:, 1]))
-        return replace(self._score(sound), hall=hall)
+        return replace(self._score(sound if self._nearest is None else near), hall=hall)
 
     def _score(self, waveform: F32) -> WindowScore:
         vectors = self._extractor.vectors(waveform, self.views)
@@ -263,10 +268,10 @@ class Scorer:
             score = float(self._fusion.combine(view_scores)[0])
             views = tuple((name, float(s[0])) for name, s in zip(self._fusion.names(), view_scores, strict=True))
             return self._scored(score, heard=None, views=views)
-        heard = self._distance(self._index, vectors[HEARD])
-        separated = self._distance(self._separated_index, vectors[SEPARATED]) if SEPARATED in self.views else None
-        score = heard + (separated or 0.0)
-        return self._scored(score, heard=heard, separated=separated)
+        if self._nearest is None:
+            raise ValueError("a machine is judged by fitted views or by its nearest neighbour")
+        heard, separated = self._nearest.distances(vectors)
+        return self._scored(heard + (separated or 0.0), heard=heard, separated=separated)
 
     def _scored(
         self,
@@ -278,13 +283,6 @@ class Scorer:
         is_anomalous = score > self.threshold
         only = None if self._off is None else RUNNING
         return WindowScore(score, self.threshold, is_anomalous, heard, separated, views, self.enrolled, only)
-
-    @staticmethod
-    def _distance(index: NeighbourIndex | None, embedding: F32) -> float:
-        if index is None:
-            raise ValueError("a machine without fusion has an index for each of its distances")
-        distances, _ = index.nearest(embedding)
-        return float(distances[0, 0])
 
 
 def _check_sizes(bundle: Bundle, machine: str, sizes: dict[str, int]) -> None:

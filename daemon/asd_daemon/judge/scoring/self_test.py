@@ -7,34 +7,39 @@ elsewhere and may be of any appetite.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError, RecordingError
 from asd_daemon.judge.bundle.bundle import Bundle
-from asd_daemon.judge.bundle.manifest import ModelEntry, SeparatorEntry
+from asd_daemon.judge.bundle.manifest import MachineEntry, ModelEntry, SeparatorEntry
 from asd_daemon.judge.bundle.onnx_sessions import (
     EmbedderSession,
     SeparatorSession,
     open_embedder,
     open_separator,
 )
+from asd_daemon.judge.scoring.nearest_neighbour import HEARD, SEPARATED
 from asd_daemon.judge.scoring.scorer import FeatureExtractor, Scorer
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
 
 F32 = NDArray[np.float32]
+Extent = Literal["judged", "models", "all"]
+"""What is tried: what machines are judged by where the configuration says nothing; all models that may judge; the unquantised twin too."""
 Step = Callable[[ModelEntry | SeparatorEntry | None, str], None]
 """Told what is tried next: of which model (None: of several), and what it does, `load` or `window`."""
 
 
-def self_test(bundle: Bundle, step: Step = lambda *_: None, *, with_twin: bool = True) -> int:
+def self_test(bundle: Bundle, step: Step = lambda *_: None, *, extent: Extent = "all") -> int:
     """Open and run the bundle's models and score its reference sounds with every machine they have a score for, as this box computes it.
 
     Args:
         bundle: what `load_bundle` gave.
         step: told what is tried next.
-        with_twin: whether the unquantised twin is run too, which no machine is judged by.
+        extent: what is tried.
 
     Returns:
         how many scores were compared.
@@ -44,7 +49,7 @@ def self_test(bundle: Bundle, step: Step = lambda *_: None, *, with_twin: bool =
             its tolerance (times the score where that is above 1): this box computes something else than the exporter did.
     """
     manifest = bundle.manifest
-    if with_twin and manifest.embedder_fp32 is not None:
+    if extent == "all" and manifest.embedder_fp32 is not None:
         entry = manifest.embedder_fp32
         step(entry, "load")
         twin = EmbedderSession(bundle.path / entry.file, entry)
@@ -52,17 +57,25 @@ def self_test(bundle: Bundle, step: Step = lambda *_: None, *, with_twin: bool =
         _embedding(bundle, entry, twin, _noise())
         del twin
     session = separator = None
-    if manifest.embedder is not None:
+    views = set().union(*(views_judged_by(machine) for machine in manifest.machines.values()))
+    if manifest.embedder is not None and (extent != "judged" or views & {HEARD, SEPARATED}):
         step(manifest.embedder, "load")
         session = open_embedder(bundle)
         step(manifest.embedder, "window")
         _embedding(bundle, manifest.embedder, session, _noise())
-    if manifest.separator is not None:
+    if manifest.separator is not None and (extent != "judged" or SEPARATED in views):
         step(manifest.separator, "load")
         separator = open_separator(bundle)
         step(manifest.separator, "window")
         _separated(bundle, manifest.separator, separator)
-    return _compare(bundle, session, separator, step)
+    return _compare(bundle, session, separator, step, by_paper=extent != "judged")
+
+
+def views_judged_by(machine: MachineEntry) -> frozenset[str]:
+    """The views that a machine is judged by, where the configuration does not say otherwise."""
+    if machine.views is not None:
+        return frozenset(machine.views)
+    return frozenset({HEARD, SEPARATED} if machine.separated else {HEARD})
 
 
 def _noise() -> F32:
@@ -90,13 +103,24 @@ def _run(bundle: Bundle, entry: ModelEntry | SeparatorEntry, work: Callable[[], 
         raise BundleError(f"{bundle.path / entry.file}: this model can't be run: {first}") from e
 
 
-def _compare(bundle: Bundle, session: EmbedderSession | None, separator: SeparatorSession | None, step: Step) -> int:
-    """Score the reference sounds; how many scores were compared."""
+def _compare(
+    bundle: Bundle,
+    session: EmbedderSession | None,
+    separator: SeparatorSession | None,
+    step: Step,
+    *,
+    by_paper: bool,
+) -> int:
+    """Score the reference sounds, by the paper's back end too where that is wanted; how many scores were compared."""
     hearing = FeatureExtractor(session, separator)
     whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
+    wanted: set[tuple[str, Scoring]] = set()
+    for reference in bundle.manifest.reference:
+        wanted |= {(machine, "auto") for machine in reference.scores}
+        wanted |= {(machine, "paper") for machine in reference.nearest if by_paper}
     scorers = {
-        machine: Scorer(whole, machine, session=session, separator=separator)
-        for machine in {machine for reference in bundle.manifest.reference for machine in reference.scores}
+        (machine, scoring): Scorer(whole, machine, session=session, separator=separator, scoring=scoring)
+        for machine, scoring in wanted
     }
     views = {view for scorer in scorers.values() for view in scorer.views}
     compared = 0
@@ -107,8 +131,11 @@ def _compare(bundle: Bundle, session: EmbedderSession | None, separator: Separat
             vectors = hearing.vectors(read_waveform(file), views)
         except RecordingError as e:
             raise BundleError(f"{file}: is no reference sound: {e}") from e
-        for machine, expected in reference.scores.items():
-            found = scorers[machine].judge(vectors).score
+        asked: dict[tuple[str, Scoring], float] = {(m, "auto"): score for m, score in reference.scores.items()}
+        if by_paper:
+            asked |= {(m, "paper"): score for m, score in reference.nearest.items()}
+        for (machine, scoring), expected in asked.items():
+            found = scorers[machine, scoring].judge(vectors).score
             if not abs(found - expected) <= reference.tolerance * max(1.0, expected):
                 raise BundleError(
                     f"{file}: scores {found:.4f} for {machine} here, but {expected:.4f} ± {reference.tolerance:g} where the"

@@ -28,6 +28,8 @@ class MachineMemory:
     tail: TailMemory = field(default_factory=TailMemory)
     unknown_told: str | None = None
     """The alert of which people have been told that it may be a state that was never heard."""
+    other_tail: TailMemory = field(default_factory=TailMemory)
+    """Of the scores before those of `tail`."""
 
     def to_bytes(self) -> bytes:
         """JSON."""

@@ -75,8 +75,8 @@ def test_load_bundle_missing_file_is_refused(bundle: Path) -> None:
 
 
 def test_load_bundle_newer_schema_says_update(bundle: Path) -> None:
-    write_manifest(bundle, {**read_manifest(bundle), "schema": 3})
-    with pytest.raises(BundleError, match="schema: 3 is newer than this asd-daemon reads"):
+    write_manifest(bundle, {**read_manifest(bundle), "schema": 4})
+    with pytest.raises(BundleError, match="schema: 4 is newer than this asd-daemon reads"):
         load_bundle(bundle)
 
 

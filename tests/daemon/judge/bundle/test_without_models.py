@@ -10,36 +10,54 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import BundleError, SettingsError
 from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder
 from asd_daemon.judge.distances.fusion import Candidate, Family, Fusion, read_fusion, write_fusion
 from asd_daemon.judge.scoring.bounded_self_test import ResourceBounds, step_seconds
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.self_test import self_test
-from asd_daemon.waveform import read_waveform
-from rig.bundles import read_manifest, write_manifest
+from rig.bundles import (
+    add_reference,
+    failing_noise,
+    healthy_noise,
+    read_manifest,
+    write_manifest,
+    write_view_bundle,
+)
+from rig.daemon import ask
 
 MODEL = {"file": "embedder.onnx", "precision": "fp32", "dim": 16}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_view_bundle(tmp_path_factory.mktemp("views") / "bundle").path
+    add_reference(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    shutil.copytree(default_bundle(), tmp_path / "bundle")
-    return tmp_path / "bundle"
+def folder(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "bundle")
 
 
-def test_the_bundle_of_the_package_has_none_and_is_small() -> None:
+def test_the_bundle_of_the_package_is_small_and_opens_no_model_that_judges_nothing() -> None:
     bundle = load_bundle(default_bundle())
     manifest = bundle.manifest
-    assert (manifest.schema_version, manifest.embedder, manifest.separator) == (2, None, None)
-    assert all(entry.views for entry in manifest.machines.values())
     assert sum(entry.bytes for entry in manifest.files.values()) < 12e6
-    assert "None: its machines are judged by views" in (bundle.path / "MODEL_CARD.md").read_text()
+    assert all(entry.views for entry in manifest.machines.values())
+    card = (bundle.path / "MODEL_CARD.md").read_text()
+    for machine, entry in manifest.machines.items():
+        assert f"| {machine} | {entry.vectors} |" in card
+        judges = {"heard", "separated"} & set(entry.views or ())
+        weight = manifest.figures.get("embedder_weight", {}).get(machine, {"share": 0})["share"]
+        assert bool(judges) == bool(weight)
+        assert [model is None for model in Scorer(bundle, machine).models] == [not judges, "separated" not in judges]
 
 
-def test_it_is_tested_by_its_reference_sounds_within_bounds() -> None:
-    bundle = load_bundle(default_bundle())
+def test_it_is_tested_by_its_reference_sounds_within_bounds(made: Path) -> None:
+    bundle = load_bundle(made)
     assert self_test(bundle) == len(bundle.machines) * len(bundle.manifest.reference) > 0
     assert step_seconds(bundle.manifest, None, "window") > 0
     assert ResourceBounds.of(bundle.manifest).memory_bytes > 0
@@ -53,18 +71,28 @@ def test_a_reference_score_that_is_missed_is_told(folder: Path) -> None:
         self_test(load_bundle(folder))
 
 
-def test_a_machine_is_judged_without_a_session_and_embeddings_are_refused() -> None:
-    bundle = load_bundle(default_bundle())
+def test_a_machine_is_judged_without_a_session_and_embeddings_are_refused(made: Path) -> None:
+    bundle = load_bundle(made)
     scorer = Scorer(bundle, "fan")
     assert scorer.models == (None, None)
-    healthy, other = (
-        scorer.score(read_waveform(bundle.path / f"reference/{name}.flac")) for name in ("fan_healthy", "valve_leak")
-    )
-    assert healthy.score < healthy.threshold < other.score
+    rng = np.random.default_rng(9)
+    healthy, failing = scorer.score(healthy_noise(rng)), scorer.score(failing_noise(rng))
+    assert healthy.score < healthy.threshold < failing.score
     with pytest.raises(BundleError, match="has no embedder"):
         open_embedder(bundle)
     with pytest.raises(BundleError, match="has no embedder"):
         bundle.bank("fan")
+
+
+def test_the_papers_back_end_is_refused_as_configuration(made: Path) -> None:
+    with pytest.raises(SettingsError, match=r"machines\.fan\.scoring: paper: bundle .*has no embedder") as refused:
+        Scorer(load_bundle(made), "fan", scoring="paper")
+    assert refused.value.exit_code == 2
+    words = ["run", "--machine", "fan", "--bundle", made, "--scoring", "paper", "--no-mqtt"]
+    done = ask(*words, "--source", "simulate:fan?seconds=40&speed=max", home=made.parent / "home")
+    assert done.returncode == 2
+    assert "has no embedder" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -73,7 +101,7 @@ def test_a_machine_is_judged_without_a_session_and_embeddings_are_refused() -> N
         ({"schema": 1}, "only schema 2 may do without"),
         ({"separator": {"file": "separator.onnx", "precision": "fp32"}}, "has a separator"),
         ({"embedder_fp32": MODEL}, "unquantised twin"),
-        ({"schema": 3}, "newer than this asd-daemon reads"),
+        ({"schema": 4}, "newer than this asd-daemon reads"),
     ],
 )
 def test_what_can_t_do_without_is_refused(folder: Path, change: Mapping[str, Any], why: str) -> None:

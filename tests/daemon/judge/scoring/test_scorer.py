@@ -16,7 +16,7 @@ from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSess
 from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor, Scorer
 from asd_daemon.learn.learning import learn
-from asd_daemon.learn.machine_files import write_machine
+from asd_daemon.learn.machine_files import Bank, write_machine
 from asd_daemon.learn.normal_sound import NormalSound, normal_window_vectors
 from asd_daemon.learn.separation_gain import separation_improves
 from rig.bundles import (
@@ -131,10 +131,10 @@ def separating(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     manifest = read_manifest(folder)
     entries: dict[str, object] = {}
     heard, separated = (np.concatenate([one[view] for one in fan]) for view in (HEARD, SEPARATED))
-    entry, _ = write_machine(folder / "machines/fan", "machines/fan", heard, heard[:0], separated_bank=separated)
+    entry, _ = write_machine(folder / "machines/fan", "machines/fan", Bank(heard, separated))
     entries["fan"] = entry.model_dump(mode="json")
-    bank = press.vectors[HEARD][:, 0]
-    entry, _ = write_machine(folder / "machines/press-3", "machines/press-3", bank, bank[:0], learned=learn(press))
+    entry, _ = write_machine(folder / "machines/press-3", "machines/press-3", learned=learn(press))
+    np.save(folder / "machines/press-3/bank.npy", press.vectors[HEARD][:, 0])  # as version 0.3 left it there
     entries["press-3"] = entry.model_dump(mode="json")
     files = {
         p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"
