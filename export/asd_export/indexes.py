@@ -29,6 +29,7 @@ from asd_trainer.evaluate.views import normal_sound
 F32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """Called with the step's name, how much of it is done, and how much there is."""
+WEIGHED_CLIPS = 48  # clips of a machine by whose changed copies the embedder is weighed beside the views
 Scoring = Literal["nearest", "views"]
 
 
@@ -126,6 +127,7 @@ def _heard(
             clips,
             views,
             changes=SEPARATED in views or (HEARD in views and scoring == "views"),
+            most_changed=WEIGHED_CLIPS if scoring == "views" else None,
             unread=unread,
             progress=lambda done: progress(machine, done, len(clips)),
         )

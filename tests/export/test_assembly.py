@@ -20,7 +20,7 @@ from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.scoring.scorer import Scorer, open_embedder
 from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
-from asd_export import models
+from asd_export import indexes, models
 from asd_export.cli import main
 from asd_export.model_card import Learning
 from asd_trainer.data.dataset import load_clip, read_dataset
@@ -46,6 +46,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(models, "export_embedder", RememberedExport())
         patched.setattr(views, "MOST_CHANGED", 8)
+        patched.setattr(indexes, "WEIGHED_CLIPS", 4)
         yield
 
 

@@ -18,10 +18,9 @@ from asd_daemon.judge.distances.nearest_neighbours import HnswIndex
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
-from asd_export import models
+from asd_export import indexes, models
 from asd_export.cli import main
 from asd_trainer.data.dataset import load_clip, read_dataset
-from asd_trainer.evaluate import views
 from asd_trainer.evaluate.backend import score_run
 from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator
@@ -44,7 +43,7 @@ def quick() -> Iterator[None]:
     """Trace a network once, and change few copies of clips."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(models, "export_embedder", RememberedExport())
-        patched.setattr(views, "MOST_CHANGED", 4)
+        patched.setattr(indexes, "WEIGHED_CLIPS", 4)
         yield
 
 

@@ -153,12 +153,27 @@ def _needs(found: Bundle, state: Path, *, force: bool) -> list[tuple[Path, str]]
                 able.append((root, need.machine))
             else:
                 deaf.append(need.machine)
+    if found.manifest.embedder is None and (by_paper := _judged_by_paper()) and not force:
+        raise BundleError(
+            f"{found.path}: has no embedder, and {', '.join(by_paper)}: scoring: paper is configured; nothing was changed; --force does it"
+            " all the same"
+        )
     if deaf and not force:
         raise BundleError(
             f"{found.path}: {', '.join(deaf)} could not be judged with this bundle until somebody enrols"
             f" {'them' if len(deaf) > 1 else 'it'} again; nothing was changed; --force does it all the same"
         )
     return able
+
+
+def _judged_by_paper() -> list[str]:
+    """Machines of the configuration that are judged by the paper's back end."""
+    from asd_daemon.settings.file import load_settings, settings_file
+
+    file = settings_file(None)
+    settings = load_settings(file) if file else None
+    machines = settings.machines.items() if settings is not None else ()
+    return [name for name, one in machines if settings and (one.scoring or settings.scoring) == "paper"]
 
 
 def _relearn(found: Bundle, machines: list[tuple[Path, str]]) -> bool:

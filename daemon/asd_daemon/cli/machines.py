@@ -160,8 +160,8 @@ def relearn(bundle: Path | None, scoring: Scoring | None) -> int:
     found, root = load_bundle(bundle or configured_bundle(settings) or installed_or_default_bundle()), enrolled_folder()
     ways = {name: scoring or scoring_of(settings, name) for name in enrolled_names(root)}
     by_paper = [name for name, way in ways.items() if way == "paper"]
-    for name in by_paper[:1]:
-        check_scoring(found, name, "paper")
+    if by_paper and found.manifest.embedder is None:
+        check_scoring(found, by_paper[0], "paper")
     needs = relearning_needs(found, root, [name for name in ways if name not in by_paper])
     needs += relearning_needs(found, root, by_paper, "paper")
     well = True

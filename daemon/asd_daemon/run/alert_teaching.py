@@ -83,8 +83,10 @@ class AlertTeaching:
         own = {view: vector[:1] for view, vector in verdict.vectors.items()}
         if not alert_open:
             self._recent.append((at, own))
-        elif len(self._vectors) < MOST_WINDOWS:
-            self._vectors.append(own)
+        elif len(self._vectors) < MOST_WINDOWS and own.keys() == next(iter(self._vectors), own).keys():
+            self._vectors.append(
+                own
+            )  # one that is described otherwise, since the machine is judged otherwise now, is no part of it
             if len(self._vectors) in _WRITTEN_AT:
                 self._write(with_vectors=True)
 
@@ -137,7 +139,8 @@ class AlertTeaching:
 
     def _begin(self, event: AlertEvent) -> ArchivedAlert:
         """An alert's entry; where an earlier run has begun it, with the windows that were kept then."""
-        self._vectors = [own for at, own in self._recent if at >= event.started_at]
+        recent = [own for at, own in self._recent if at >= event.started_at]
+        self._vectors = [own for own in recent if own.keys() == recent[-1].keys()]
         self._recent.clear()
         try:
             if self._archive is not None:

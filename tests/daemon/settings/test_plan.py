@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asd_daemon.errors import SettingsError
+from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.plan import CommandLineOptions, make_plan
 
 
@@ -38,3 +40,20 @@ def test_simulation_without_a_configuration_is_tried_out(tmp_path: Path, monkeyp
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     plan = make_plan(CommandLineOptions(machines=("fan",), source="simulate:fan"))
     assert not plan.goes_on_with("fan")
+
+
+def test_scoring_of_a_machine_goes_before_that_for_all_and_the_command_line_before_both(tmp_path: Path) -> None:
+    file = tmp_path / "asd.yaml"
+    machines = {"fan": {"source": {"simulate": "fan"}}, "mill": {"source": {"simulate": "fan"}, "scoring": "auto"}}
+
+    def scorings(content: dict[str, object], command_line: Scoring | None = None) -> list[str]:
+        file.write_text(yaml.safe_dump(content))
+        plan = make_plan(CommandLineOptions(config=file, scoring=command_line))
+        return [plan.scoring_of(name) for name in plan.machines]
+
+    assert scorings({"machines": machines}) == ["auto", "auto"]
+    assert scorings({"machines": machines, "scoring": "paper"}) == ["paper", "auto"]
+    assert scorings({"machines": machines, "scoring": "paper"}, "auto") == ["auto", "auto"]
+    assert scorings({"machines": machines}, "paper") == ["paper", "paper"]
+    with pytest.raises(SettingsError, match=r"asd\.yaml:3: machines\.fan\.scoring: .*'auto' or 'paper'"):
+        scorings({"machines": {"fan": {"scoring": "nearest"}}})

@@ -9,7 +9,7 @@ import pytest
 
 from asd_daemon.settings.keys import Settings
 from asd_daemon.settings.plan import CommandLineOptions, Plan, make_plan
-from asd_daemon.settings.plan_changes import NEED_A_RESTART, PlanChanges, plan_changes
+from asd_daemon.settings.plan_changes import NEED_A_RESTART, PlanChanges, needs_another_judge, plan_changes
 
 BEFORE: dict[str, Any] = {
     "node": "box",
@@ -51,6 +51,7 @@ def changes(folder: Path, path: str, value: Any) -> PlanChanges:
         ("machines.mill.alarm.threshold_learning", False),
         ("machines.mill.quality.below_db", 30),
         ("machines.mill.quality.deaf_after_s", 60),
+        ("machines.mill.scoring", "paper"),
     ],
 )
 def test_alarm_and_quality_are_taken_on_while_the_machine_is_heard(tmp_path: Path, path: str, value: Any) -> None:
@@ -127,7 +128,7 @@ def test_health_is_taken_on(tmp_path: Path, path: str, value: Any) -> None:
 
 
 def test_every_key_of_the_top_is_decided() -> None:
-    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "health", "web", "notify"}
+    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "scoring", "health", "web", "notify"}
 
 
 def test_nothing_that_changed_is_nothing_to_do(tmp_path: Path) -> None:
@@ -147,3 +148,12 @@ def test_process_that_is_no_longer_alone_under_its_node_needs_a_restart(tmp_path
     alone = {**BEFORE, "machines": {"mill": BEFORE["machines"]["mill"]}}
     found = plan_changes(plan_of(tmp_path, alone, "mill"), plan_of(tmp_path, BEFORE, "mill"))
     assert found == PlanChanges(needs_restart=("machines (whether this process hears all of them)",))
+
+
+def test_another_scoring_for_all_is_taken_on_by_the_machines_that_have_none_of_their_own(tmp_path: Path) -> None:
+    own = changed(BEFORE, "machines.pump.scoring", "auto")
+    before, after = plan_of(tmp_path, own), plan_of(tmp_path, changed(own, "scoring", "paper"))
+    found = plan_changes(before, after)
+    assert found == PlanChanges(adjusted=("fan", "mill"), keys=("fan: scoring", "mill: scoring"))
+    assert needs_another_judge(before.machines["fan"], after.machines["fan"])
+    assert not needs_another_judge(before.machines["pump"], after.machines["pump"])

@@ -47,6 +47,7 @@ def normal_sound(
     views: Sequence[str],
     *,
     changes: bool,
+    most_changed: int | None = None,
     unread: list[str] | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> NormalSound:
@@ -57,6 +58,7 @@ def normal_sound(
         clips: of one machine.
         views: what is taken of each.
         changes: whether changed copies are wanted.
+        most_changed: of how many clips at most; None: MOST_CHANGED.
         unread: clips that can't be read are added here; None: the first ends it.
         progress: told how many clips are done.
 
@@ -64,7 +66,7 @@ def normal_sound(
         RecordingError: a clip can't be read, with `unread` None.
         DataSetError: not one of the clips could be read.
     """
-    every = max(1, -(-len(clips) // MOST_CHANGED))
+    every = max(1, -(-len(clips) // (most_changed or MOST_CHANGED)))
     own: list[Mapping[str, F32]] = []
     changed: list[Mapping[str, F32]] = []
     domains, has_changed = [], []
