@@ -81,7 +81,8 @@ def write_machines(
     for machine in table.machines:
         clips = table.select(split="train", machine=machine, label="normal")
         sounds[machine] = _heard(hearing, machine, clips, _views(scoring, embeds, separates), scoring, unread, progress)
-    queries = _queries(hearing, table, sounds, strangers, unread, progress) if embeds else strangers
+    has_graph = embeds and max(sound.windows for sound in sounds.values()) >= least_graph
+    queries = _queries(hearing, table, sounds, strangers, unread, progress) if has_graph else None
     known = {}
     for machine, sound in sounds.items():
         learned: LearnedMachine | None = None
