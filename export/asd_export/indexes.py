@@ -98,7 +98,7 @@ def write_machines(
         bank = None
         if embeds:
             separated = _separated_bank(sound, separates, always=scoring == "views")
-            bank = Bank(sound.vectors[HEARD][:, 0], separated, queries, least_graph)
+            bank = Bank(sound.vectors[HEARD][:, 0], separated, queries, least_graph, in_half=scoring == "views")
         relative = f"machines/{machine}"
         entry, calibration = write_machine(folder / relative, relative, bank, learned=learned, packed=embeds)
         threshold = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)

@@ -19,6 +19,7 @@ from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S, read_waveform
 
 REFERENCE_TOLERANCE = 5e-3  # processors sum int8 products in another order; a wrong model is off by 0.1 and more
+COARSE_LEVELS = 2**9  # FLAC leaves out bits that are never used
 REFERENCE_SOUNDS = (("fan", None), ("valve", "leak"))
 
 
@@ -32,7 +33,8 @@ def write_reference_sounds(folder: Path) -> list[Path]:
         if failure is not None:
             stream.fail(failure)
         files.append(folder / "reference" / f"{name}_{failure or 'healthy'}.flac")
-        soundfile.write(str(files[-1]), next(stream), SAMPLE_RATE_HZ, subtype="PCM_16")
+        coarse = np.round(next(stream) * COARSE_LEVELS) / COARSE_LEVELS
+        soundfile.write(str(files[-1]), coarse, SAMPLE_RATE_HZ, subtype="PCM_16")
     return files
 
 

@@ -194,7 +194,7 @@ def test_export_with_views_and_separator_is_signed_and_scored_by_them(
     bundle = load_bundle(tmp_path / "bundle", tmp_path / "key.pub")
     assert bundle.manifest.separator is not None
     assert bundle.manifest.machines["saw"].views
-    assert self_test(bundle) == 2
+    assert self_test(bundle) == 4, "by views and by the nearest neighbour"
     rng = np.random.default_rng(3)
     scorer = Scorer(bundle, "saw")
     assert scorer.score(healthy_noise(rng, 2.0)).score < scorer.threshold < scorer.score(failing_noise(rng, 2.0)).score

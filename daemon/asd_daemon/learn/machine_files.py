@@ -41,6 +41,8 @@ class Bank:
     """(Q, D), further windows on which a graph must find the exact neighbour; None: there are none."""
     least_graph: int = LEAST_GRAPH_VECTORS
     """From how many vectors on there is a graph."""
+    in_half: bool = False
+    """Whether it is kept in half precision, which programs before bundles of schema 3 do not read."""
 
 
 def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry, Calibration]:
@@ -60,9 +62,10 @@ def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry
     alone = leave_one_out(heard)
     calibration = calibrate(alone if separated is None else alone + leave_one_out(separated))
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / BANK, heard, allow_pickle=False)
+    kept = np.float16 if bank.in_half else np.float32
+    np.save(folder / BANK, heard.astype(kept), allow_pickle=False)
     if separated is not None:
-        np.save(folder / SEPARATED, separated, allow_pickle=False)
+        np.save(folder / SEPARATED, separated.astype(kept), allow_pickle=False)
     ef, recall = SEARCH_WIDTHS[0], 0.0
     if heard.shape[0] >= bank.least_graph and HnswIndex.available():
         graph = HnswIndex.build(heard)

@@ -71,15 +71,15 @@ class NearestFiles:
         expected = (self.entry.vectors, self.dim)
         try:
             size = path.stat().st_size
-            if not 0 <= size - 4 * expected[0] * expected[1] <= NPY_HEADER_BYTES:
+            if not any(0 <= size - width * expected[0] * expected[1] <= NPY_HEADER_BYTES for width in (2, 4)):
                 raise BundleError(f"{path}: has {size} bytes, which float32 {expected} can't have")
             bank = np.load(path, mmap_mode="r", allow_pickle=False)
         except UNREADABLE_ARRAY as e:
             raise BundleError(f"{path}: is not a readable array: {e}") from e
-        if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype != np.float32:
+        if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype not in (np.float32, np.float16):
             found = f"{bank.dtype} {bank.shape}" if isinstance(bank, np.ndarray) else "an archive"
             raise BundleError(f"{path}: holds {found}, the manifest says float32 {expected}")
-        return np.asarray(bank)
+        return np.asarray(bank, np.float32)  # memory-mapped where it is that; half precision moves a distance by 1e-5
 
 
 def read_calibration(path: Path) -> Calibration:

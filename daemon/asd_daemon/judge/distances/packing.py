@@ -22,11 +22,13 @@ from asd_daemon.errors import BundleError
 Array = NDArray[Any]
 Floats = NDArray[np.floating]
 MOST_IN_HALF_PRECISION = 1e4
-LEAST_GAIN = 0.01
+LEAST_GAIN = 0.02
 """Axes along which a distance changes by less than this fraction are left out."""
-FINE_AXES = 8
+FINE_AXES = 4
 LEVELS = 127
 TINY = 1e-12
+USUAL_DENSITY = {"offset": 0.0, "scale": 1.0}
+"""Of references that are all measured alike; left out."""
 BANK, STEP, AXES, GAIN, OUTSIDE, MORE = (
     "bank",
     ".step",
@@ -51,6 +53,9 @@ def packed_arrays(arrays: Mapping[str, Floats]) -> dict[str, Array]:
     for view in sorted({name.split("/", 1)[0] for name in arrays}):
         bank = arrays[f"{view}/{BANK}"]
         packed[f"{view}/{BANK}"], packed[f"{view}/{BANK}{STEP}"] = _in_bytes(bank, axis=0)
+        for name, usual in USUAL_DENSITY.items():
+            if (arrays[f"{view}/{name}"] == usual).all():
+                del packed[f"{view}/{name}"]
         if f"{view}/{AXES}" not in arrays:
             continue
         axes, gain, outside = (arrays[f"{view}/{name}"] for name in (AXES, GAIN, OUTSIDE))
@@ -79,6 +84,10 @@ def unpacked_arrays(arrays: Mapping[str, Array], file: Path) -> dict[str, Floats
             raise BundleError(f"{file}: must hold floating-point arrays, or bytes with steps; make the bundle again")
         elif not name.endswith(STEP):
             plain[name] = np.asarray(array)
+    for view, bank in [(name.split("/", 1)[0], x) for name, x in plain.items() if name.endswith(f"/{BANK}")]:
+        for name, usual in USUAL_DENSITY.items():
+            if f"{view}/{BANK}{STEP}" in arrays:
+                plain.setdefault(f"{view}/{name}", np.full(bank.shape[0], usual, np.float32))
     for name in [name for name in plain if name.endswith(f"/{MORE}")]:
         axes, more = plain.get(name.replace(MORE, AXES)), plain.pop(name)
         if axes is None or axes.ndim != 2 or axes.shape[1] != more.shape[1]:

@@ -47,7 +47,7 @@ def test_scores_differ_by_less_than_a_hundredth_and_the_file_is_half_as_large(fu
         ("0/bank.step", np.ones(3, np.float32), "0/bank: its steps are missing or misshapen"),
         ("0/whitening.more", np.ones((4, 3), np.int8), "0/whitening.more: its steps are missing or misshapen"),
         ("0/whitening.axes", np.ones((8, 3), np.float16), "0/whitening.more: does not fit the other axes"),
-        ("0/offset", np.ones(60, np.int8), "floating-point arrays, or bytes with steps"),
+        ("0/constants", np.ones(6, np.int8), "floating-point arrays, or bytes with steps"),
         ("0/bank", np.ones((60, 200), np.int16), "floating-point arrays, or bytes with steps"),
     ],
 )
