@@ -22,10 +22,12 @@ from asd_export import indexes, models
 from asd_export.cli import main
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.evaluate.backend import score_run
+from asd_trainer.networks.embedder import save_embedder
 from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator
 from rig.bundles import read_manifest, write_manifest
 from rig.exports import RememberedExport
+from rig.networks import tiny_quantile_embedder
 from rig.recordings import write_recordings, write_trained_run
 
 pytestmark = pytest.mark.torch
@@ -52,6 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("paper")
     data = write_recordings(root / "data", MACHINES, train=16)
     run = write_trained_run(root / "run", data)
+    save_embedder(tiny_quantile_embedder(), run / "stages" / "finetune")
     stage = run / "stages" / "separate"
     stage.mkdir()
     torch.manual_seed(0)
@@ -79,8 +82,8 @@ def test_the_scores_of_the_edge_are_those_of_the_run(run: Path, bundle: Bundle) 
         for clip in table.select(split="test", machine=machine):
             found = scorer.score(load_clip(clip))
             assert found.separated is not None
-            assert found.separated > 0
-            assert found.score == pytest.approx(expected[clip], abs=2e-4), clip.path.name
+            assert min(found.heard or 0, found.separated) > 0.003
+            assert found.score == pytest.approx(expected[clip], rel=0.01), clip.path.name
 
 
 def test_the_bundle_says_that_it_has_banks_and_is_found_by_graph_or_exactly(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import BANK, CALIBRATION, FUSION, INDEX, SEPARATED, MachineEntry
 from asd_daemon.judge.bundle.manifest import MachineStates, NearestEntry, StateEntry
+from asd_daemon.judge.bundle.nearest_files import widened
 from asd_daemon.judge.distances.fusion import write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, leave_one_out
 from asd_daemon.judge.scoring.nearest_neighbour import HEARD
@@ -59,13 +60,16 @@ def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry
     heard, separated = bank.heard, bank.separated
     if heard.shape[0] < 2:
         raise DataSetError(f"an index needs at least two normal clips, got {heard.shape[0]}")
+    if bank.in_half:
+        heard = widened(heard.astype(np.float16))
+        separated = None if separated is None else widened(separated.astype(np.float16))
     alone = leave_one_out(heard)
     calibration = calibrate(alone if separated is None else alone + leave_one_out(separated))
     folder.mkdir(parents=True, exist_ok=True)
     kept = np.float16 if bank.in_half else np.float32
-    np.save(folder / BANK, heard.astype(kept), allow_pickle=False)
-    if separated is not None:
-        np.save(folder / SEPARATED, separated.astype(kept), allow_pickle=False)
+    for name, rows in ((BANK, bank.heard), (SEPARATED, bank.separated)):
+        if rows is not None:
+            np.save(folder / name, rows.astype(kept), allow_pickle=False)
     ef, recall = SEARCH_WIDTHS[0], 0.0
     if heard.shape[0] >= bank.least_graph and HnswIndex.available():
         graph = HnswIndex.build(heard)

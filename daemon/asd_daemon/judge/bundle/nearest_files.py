@@ -79,7 +79,13 @@ class NearestFiles:
         if not isinstance(bank, np.ndarray) or bank.shape != expected or bank.dtype not in (np.float32, np.float16):
             found = f"{bank.dtype} {bank.shape}" if isinstance(bank, np.ndarray) else "an archive"
             raise BundleError(f"{path}: holds {found}, the manifest says float32 {expected}")
-        return np.asarray(bank, np.float32)  # memory-mapped where it is that; half precision moves a distance by 1e-5
+        return bank if bank.dtype == np.float32 else widened(bank)
+
+
+def widened(bank: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Rows in half precision → float32 of unit length, in which a distance is one again."""
+    rows = bank.astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def read_calibration(path: Path) -> Calibration:
