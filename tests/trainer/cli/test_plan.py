@@ -19,6 +19,15 @@ from rig.waiting import PATIENT_S
 
 pytestmark = pytest.mark.torch
 
+WITH_MEMORY = """
+import atexit, sys
+from pathlib import Path
+from asd_trainer.cli.program import main
+status = Path(sys.argv.pop(1))
+atexit.register(lambda: status.write_text(Path("/proc/self/status").read_text()))
+main()
+"""
+
 
 def plan(recipe: str, out: Path, *words: object) -> Result:
     given = ["run", recipe, "--out", str(out / "run"), "--dry-run", "--threads", "1", *map(str, words)]
@@ -28,10 +37,14 @@ def plan(recipe: str, out: Path, *words: object) -> Result:
 
 
 def test_plan_of_the_last_submission_needs_neither_recordings_nor_a_card(tmp_path: Path) -> None:
-    result = plan("paper-20k-all", tmp_path, "--device", "h100", "--json")
-    assert result.exit_code == 0, result.output
-    assert "planned for 2020, 2021, 2022, 2023, 2024, 2025 of the challenge (dev, train)" in result.stderr
-    told = json.loads(result.stdout)
+    words = ["run", "paper-20k-all", "--out", str(tmp_path / "run"), "--dry-run", "--device", "h100", "--json"]
+    command = [sys.executable, "-c", WITH_MEMORY, str(tmp_path / "status"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    most = next(line for line in (tmp_path / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+    assert int(most.split()[1]) * 1024 < 500e6
+    assert "planned for 2020, 2021, 2022, 2023, 2024, 2025 of the challenge (dev, train)" in done.stderr
+    told = json.loads(done.stdout)
     rows = {row["stage"]: row for row in told["stages"]}
     assert list(rows) == ["separate", "synthesize", "pretrain", "finetune"]
     assert told["device"] == {"name": "NVIDIA H100 SXM", "memory_bytes": 75_200_000_000, "measured": False}

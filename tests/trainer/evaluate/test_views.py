@@ -117,8 +117,8 @@ def test_unreadable_clip_is_named_or_noted(run: Path, table: ClipTable, tmp_path
     assert "broken.wav" in unread[0]
 
 
-def test_separated_sound_counts_where_normal_clips_say_so(
-    run: Path, table: ClipTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_separated_sound_counts_where_normal_clips_or_the_recipe_say_so(
+    run: Path, table: ClipTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = tmp_path / "run"
     shutil.copytree(run, own, ignore=shutil.ignore_patterns("scores"))
@@ -143,3 +143,8 @@ def test_separated_sound_counts_where_normal_clips_say_so(
     expected = {clip: (always if clip.machine == "hummer" else never)[clip] for clip in auto}
     assert list(auto.values()) == pytest.approx(list(expected.values()), abs=1e-5)
     assert min(abs(always[clip] - never[clip]) for clip in auto) > 1e-3
+    # What the recipe says holds where nothing is asked for, and is told.
+    (own / "recipe.yaml").write_text(load_recipe("smoke", ["evaluate.separation=always"]).to_yaml())
+    with caplog.at_level("INFO", "asd_trainer.evaluate"):
+        assert {one.clip: one.score for one in score_run(own, table).test} == always
+    assert "and of the separated one of hummer, singer (separated sound: always, by its recipe)" in caplog.text

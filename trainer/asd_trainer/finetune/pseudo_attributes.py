@@ -14,8 +14,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.metrics import silhouette_score
 
 from asd_trainer.data.clip import Clip, MachineSection
 
@@ -88,6 +86,8 @@ def cluster(features: F32, clusters: Clusters) -> I64:
 
 def _apart(scaled: F32) -> I64:
     """Clusters in the number whose silhouette is highest; one where none is high."""
+    from sklearn.metrics import silhouette_score
+
     best, silhouette = np.zeros(scaled.shape[0], np.int64), LEAST_SILHOUETTE
     for wanted in range(2, min(MOST_AUTOMATIC, scaled.shape[0] // CLIPS_A_CLUSTER) + 1):
         labels = _ward(scaled, wanted)
@@ -98,6 +98,8 @@ def _apart(scaled: F32) -> I64:
 
 
 def _ward(scaled: F32, wanted: int) -> I64:
+    from sklearn.cluster import AgglomerativeClustering  # 100 MB that few runs need
+
     labels = AgglomerativeClustering(n_clusters=wanted, linkage="ward").fit_predict(scaled)
     return np.asarray(labels, np.int64)
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,9 @@ from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.networks.encoders.front_ends import YamnetFrontEnd
 from asd_trainer.networks.encoders.interface import EncoderShape, Hears, TokenEncoder
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Served = Literal["waveform", "features", "patches"]
 PATCH = (YamnetFrontEnd.PATCH, 64)
@@ -189,6 +191,8 @@ def opened(content: bytes, what: str) -> ort.InferenceSession:
     Raises:
         StageError: onnxruntime can't load it.
     """
+    import onnxruntime as ort  # 60 MB that no other encoder needs
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
