@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle.bundle import ModelEntry, SeparatorEntry
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, embedder_input
 from asd_export.accuracy import EmbedderAccuracy, SeparatorAccuracy
@@ -23,6 +24,7 @@ from asd_export.quantize import Budget, Candidate, Omegas, quantize
 from asd_export.separators import export_separator
 from asd_trainer.evaluate.run_models import NetworkEmbedder
 from asd_trainer.networks.embedder import AnyEmbedder
+from asd_trainer.networks.frozen import FrozenEmbedder
 from asd_trainer.networks.separator import Separator
 
 F32 = NDArray[np.float32]
@@ -62,8 +64,13 @@ class ModelExporter:
         """Write embedder.fp32.onnx, and embedder.onnx where int8 is wanted: the one that listens, its fp32 twin, what was tried.
 
         Raises:
-            ExportError: ONNX differs from torch, or no int8 model holds its budget.
+            ExportError: ONNX differs from torch, no int8 model holds its budget, or its bands have banks of their own.
         """
+        if isinstance(network, FrozenEmbedder) and network.shape.bands == "separate":
+            raise ExportError(
+                "frozen.bands: separate gives each band normal sounds of its own, which a bundle does not have; "
+                "make the run with frozen.bands=joined"
+            )
         hears = NetworkEmbedder(network)
         heard = np.concatenate([embedder_input(hears, window) for window in windows])  # (N, 1024, 128) or (N, 160 000)
         dim = network.dimensions

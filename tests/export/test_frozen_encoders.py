@@ -18,7 +18,7 @@ from asd_export.cli import main as export_main
 from asd_export.rounding import Rounding
 from asd_trainer.cli.program import main as train_main
 from asd_trainer.data.dataset import load_clip, read_dataset
-from asd_trainer.evaluate.backend import score_run
+from asd_trainer.evaluate.backend import recipe_back_ends, score_run
 from asd_trainer.networks.embedder import load_embedder
 from rig.released_encoders import SMALL_BEATS, write_small_beats
 from rig.tones import write_tones
@@ -87,6 +87,27 @@ def test_daemon_scores_by_the_bundle_as_the_run_is_evaluated(made: tuple[Path, P
     rounding = Rounding(file, tmp_path, [])
     assert len(rounding.operators("static")) == 1 + 1 + 1 + 2 * 7, "patches, projection, position and seven a block"
     assert "beats" in (bundle.path / "MODEL_CARD.md").read_text()
+
+
+def test_bands_with_banks_of_their_own_are_evaluated_and_no_bundle_is_made_of_them(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, data = made
+    own = tmp_path / "run"
+    keys = ("encoder.name=beats", f"encoder.weights={run.parent / 'beats.pt'}", "frozen.bands=separate")
+    train("run", "frozen", "--data", data, "--out", own, *(w for key in keys for w in ("--set", key)))
+    found = score_run(own, read_dataset([data]), back_ends=recipe_back_ends(own))
+    rows = {clip: row for clips, vectors in found.embeddings.values() for clip, row in zip(clips, vectors, strict=True)}
+    one = found.test[0]
+    bank = np.stack([row for clip, row in rows.items() if clip.split == "train" and clip.machine == one.clip.machine])
+    distances = []
+    for theirs, ours in zip(np.split(bank, 8, axis=1), np.split(rows[one.clip], 8), strict=True):
+        cosines = theirs @ ours / np.linalg.norm(theirs, axis=1) / np.linalg.norm(ours)
+        distances.append(1 - cosines.max())
+    assert one.score == pytest.approx(np.mean(distances), abs=1e-5)
+    result = CliRunner().invoke(export_main, [str(own), str(tmp_path / "bundle"), "--no-test", "--fp32"])
+    assert result.exit_code != 0
+    assert "frozen.bands: separate gives each band normal sounds of its own" in result.stderr
 
 
 def test_encoder_without_weights_is_said_to_be_untrained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -195,3 +195,15 @@ def test_recipe_says_back_ends_and_refuses_auto_beside_others() -> None:
     for wrong in ("[auto, local]", "[]", "[local, local]", "[knn]"):
         with pytest.raises(SettingsError, match=r"evaluate\.back_ends"):
             load_recipe("smoke", [f"evaluate.back_ends={wrong}"])
+
+
+def test_bands_have_banks_of_their_own_and_their_distances_are_averaged() -> None:
+    rng = np.random.default_rng(8)
+    bank, asked = flat_bank(rng), queries(rng)
+    found = BackEnds(bands=3).judging()(bank, asked, bank.vectors[:0])
+    own, other = ([unit(part) for part in np.split(vectors, 3, axis=1)] for vectors in (bank.vectors, asked))
+    expected = np.mean([(1 - o @ b.T).min(axis=1) for b, o in zip(own, other, strict=True)], axis=0)
+    np.testing.assert_allclose(found.queries, expected, atol=1e-6)
+    alone = [1 - b @ b.T + 9 * np.eye(CLIPS) for b in own]
+    np.testing.assert_allclose(found.held_out, np.mean([each.min(axis=1) for each in alone], axis=0), atol=1e-6)
+    assert found.chosen == ("nearest",)

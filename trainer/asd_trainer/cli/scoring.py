@@ -6,6 +6,7 @@ Owns no command. The work is done in `backend` and `scoresheet`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,7 @@ def said_back_ends(run: Path, names: Sequence[str], scoring: Scoring) -> BackEnd
     Raises:
         UsageError: they are for another kind of score, or auto stands beside others.
     """
-    from asd_trainer.evaluate.back_ends import NEAREST, BackEnds
+    from asd_trainer.evaluate.back_ends import NEAREST
     from asd_trainer.evaluate.backend import recipe_back_ends
 
     if not names:
@@ -185,7 +186,7 @@ def said_back_ends(run: Path, names: Sequence[str], scoring: Scoring) -> BackEnd
     if "auto" in names and len(names) > 1:
         raise UsageError("--back-end auto: chooses one by itself: give it alone")
     kinds: Any = tuple(dict.fromkeys(names))
-    return BackEnds(kinds, recipe_back_ends(run).neighbours)
+    return replace(recipe_back_ends(run), kinds=kinds)
 
 
 def sheet_of(scores: RunScores, against: tuple[str, RunScores] | None, table: ClipTable) -> Scoresheet | None:

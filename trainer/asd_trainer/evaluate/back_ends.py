@@ -222,6 +222,8 @@ class BackEnds:
     """One, or several whose minimum counts; `auto` alone: the one that each unit's normal clips choose."""
     neighbours: int = NEIGHBOURS
     """Other references that the density of a place is taken from."""
+    bands: int = 1
+    """Equal parts of an embedding, bands of frequency, each with a bank of its own; their scores are averaged (BEAM, arXiv 2603.13749)."""
 
     def judging(self) -> Judging:
         """As a function."""
@@ -230,7 +232,21 @@ class BackEnds:
             kinds = (choose(bank, foreign, self.neighbours),) if "auto" in self.kinds else self.kinds
             return judge(cast("tuple[BackEnd, ...]", kinds), bank, queries, self.neighbours)
 
-        return of_unit
+        def of_bands(bank: Bank, queries: F32, foreign: F32) -> Scores:
+            parts = zip(*(_bands(vectors, self.bands) for vectors in (bank.vectors, queries, foreign)), strict=True)
+            found = [of_unit(Bank(own, bank.domains), asked, others) for own, asked, others in parts]
+            return Scores(
+                np.mean([each.held_out for each in found], axis=0),
+                np.mean([each.queries for each in found], axis=0),
+                tuple(dict.fromkeys(kind for each in found for kind in each.chosen)),
+            )
+
+        return of_unit if self.bands == 1 else of_bands
+
+
+def _bands(vectors: F32, count: int) -> list[F32]:
+    """Each band of vectors (N, D), (N, D / count), of unit length."""
+    return [_unit(part) for part in np.split(vectors, count, axis=1)]
 
 
 NEAREST = BackEnds()

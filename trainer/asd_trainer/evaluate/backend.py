@@ -27,6 +27,8 @@ from asd_trainer.evaluate.embeddings import embed_clips, run_embeddings
 from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
+from asd_trainer.networks.embedder import load_embedder
+from asd_trainer.networks.frozen import FrozenEmbedder
 from asd_trainer.separate.stage import separated_twins
 from asd_trainer.training.run_folder import RUN_RECIPE, read_run_recipe
 
@@ -232,11 +234,20 @@ def _judged(
 
 
 def recipe_back_ends(run: Path) -> BackEnds:
-    """The back ends that a run's recipe says (`evaluate.back_ends`, `evaluate.neighbours`)."""
+    """The back ends that a run's recipe says (`evaluate.back_ends`, `neighbours`), for each band where `frozen.bands` is separate.
+
+    Raises:
+        StageError: with such bands, the run has no embedder.
+    """
     if not (run / RUN_RECIPE).exists():  # whoever opens the run says what is missing
         return NEAREST
-    settings = read_run_recipe(run).evaluate
-    return BackEnds(settings.back_ends, settings.neighbours)
+    settings = read_run_recipe(run)
+    bands = 1
+    if settings.frozen.enabled and settings.frozen.bands == "separate":
+        embedder = load_embedder(run)
+        if isinstance(embedder, FrozenEmbedder):
+            bands = embedder.encoder.token_shape(embedder.shape.layers)[0]
+    return BackEnds(settings.evaluate.back_ends, settings.evaluate.neighbours, bands)
 
 
 def _distances(train: Sequence[Clip], test: Sequence[Clip], embeddings: F32) -> tuple[F64, F64]:

@@ -33,7 +33,8 @@ class FrozenShape:
     """Of the generalised mean."""
     gamma: float = 8.0
     """Of relative deviation pooling."""
-    bands: Literal["joined", "averaged"] = "joined"
+    bands: Literal["joined", "averaged", "separate"] = "joined"
+    """`separate` is joined too: evaluation takes the bands apart."""
 
 
 class FrozenEmbedder(nn.Module):

@@ -85,10 +85,11 @@ class FrozenRecipe(Section):
         ge=0,
         le=64,
     )
-    bands: Literal["joined", "averaged"] = setting(
+    bands: Literal["joined", "averaged", "separate"] = setting(
         "joined",
         "",
-        "Bands of frequency side by side in one embedding, or averaged.",
+        "Bands of frequency side by side in one embedding, averaged, or each with normal sounds of its own, of which the nearest counts, "
+        "the bands' distances averaged; a bundle can't have the last.",
         title="Bands",
     )
     standardise: bool = setting(
