@@ -45,10 +45,13 @@ class Rounding:
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{number}"
         onnx.save_model(model, str(self._prepared))
+        weights = {tensor.name for tensor in model.graph.initializer}
         # Spectra need all their bits: their logarithm shows what is 60 dB below the loudest
-        weights = {tensor.name for tensor in model.graph.initializer if FRONT_END not in tensor.name}
+        self._spared = [node.name for node in model.graph.node if any(FRONT_END in name for name in node.input)]
         self._weighted = [
-            (node.name, node.op_type) for node in model.graph.node if weights.intersection(node.input[1:2])
+            (node.name, node.op_type)
+            for node in model.graph.node
+            if weights.intersection(node.input[1:2]) and node.name not in self._spared
         ]
         self._input = model.graph.input[0].name
 
@@ -58,7 +61,7 @@ class Rounding:
 
     def write(self, way: Way, target: Path, names: Collection[str]) -> None:
         """Write the graph with these operators in int8."""
-        spared = [name for name, _ in self._weighted if name not in names]
+        spared = [*self._spared, *(name for name, _ in self._weighted if name not in names)]
         # the dynamic way makes a MatMul of each Gemm first, and names it so
         spared += [f"{name}_MatMul" for name in spared]
         with _Quiet():

@@ -84,8 +84,17 @@ def test_daemon_scores_by_the_bundle_as_the_run_is_evaluated(made: tuple[Path, P
     for one in score_run(run, read_dataset([data])).test[::2]:
         scored = Scorer(bundle, one.clip.machine).score(load_clip(one.clip)).score
         assert scored == pytest.approx(one.score, abs=1e-4)
-    rounding = Rounding(file, tmp_path, [])
-    assert len(rounding.operators("static")) == 1 + 1 + 1 + 2 * 7, "patches, projection, position and seven a block"
+    heard = load_clip(read_dataset([data]).clips[0])[None]
+    rounding = Rounding(file, tmp_path, [heard])
+    operators = rounding.operators("static")
+    assert len(operators) == 1 + 1 + 1 + 2 * 7, "patches, projection, position and seven a block"
+    rounding.write("static", tmp_path / "static.onnx", operators)
+    whole = [
+        node.op_type
+        for node in onnx.load(str(tmp_path / "static.onnx")).graph.node
+        if any("front_end." in name and "quant" not in name for name in node.input)
+    ]
+    assert sorted(whole) == ["Conv", "MatMul"], "spectrum and mel filters are as they were"
     assert "beats" in (bundle.path / "MODEL_CARD.md").read_text()
 
 
