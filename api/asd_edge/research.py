@@ -23,6 +23,7 @@ from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable
 from asd_trainer.data.dataset import read_dataset as read_tables
 from asd_trainer.data.labels import with_labels
+from asd_trainer.data.storage import data_root
 from asd_trainer.evaluate import comparison, vector_files
 from asd_trainer.evaluate.backend import RunScores, ScoredClip, Scoring, score_run
 from asd_trainer.evaluate.bootstrap import RESAMPLES
@@ -46,7 +47,7 @@ def read_dataset(*roots: Path | str, labels: Sequence[Path | str] = ()) -> ClipT
     16
 
     Args:
-        roots: folders at any level: a collection, a year, a machine.
+        roots: folders at any level: a collection, a year, a machine; or shards, by their folder or address (`s3://…`).
         labels: published lists of what anonymous test clips are (eval_data_list_2025.csv).
 
     Returns:
@@ -56,7 +57,7 @@ def read_dataset(*roots: Path | str, labels: Sequence[Path | str] = ()) -> ClipT
     Raises:
         DataSetError: a folder that is missing or holds no sound, or a list that does not fit.
     """
-    return with_labels(read_tables([Path(root) for root in roots]), [Path(path) for path in labels])
+    return with_labels(read_tables([data_root(str(root)) for root in roots]), [Path(path) for path in labels])
 
 
 def embed(source: Bundle | Path | str, table: ClipTable, *, views: Sequence[str] = ()) -> ClipVectors:

@@ -6,6 +6,7 @@ file's own, no window and no machine.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -147,16 +148,18 @@ class SoundFile:
     Args:
         path: any format of libsndfile that has a header.
         channel: which one, counted from 0; chosen, never averaged: averaging microphones cancels what they hear out of phase.
+        content: what the file holds, where it does not lie at the path, which then only names it.
 
     Raises:
         RecordingError: missing, unreadable, empty, without such a channel, or with a header that can't be right.
     """
 
-    def __init__(self, path: Path, channel: int = 0) -> None:
+    def __init__(self, path: Path, channel: int = 0, content: bytes | None = None) -> None:
         self.path = path
         self.name = printable(path)
         self._channel = channel
-        self._file = _open(path)
+        self._content = content
+        self._file = _open(path, content)
         try:
             self._check(self._file)
         except RecordingError:
@@ -221,7 +224,7 @@ class SoundFile:
         if not least <= file.samplerate <= most:
             raise RecordingError(f"{self.name}: its header says {file.samplerate} Hz; {least} to {most} can be right")
         if file.frames == 0:
-            size = self.path.stat().st_size
+            size = self.path.stat().st_size if self._content is None else len(self._content)
             also = f" in its header, but {size} bytes: it is still being written, or was cut off" if size > 1024 else ""
             raise RecordingError(f"{self.name}: holds no sound (0 samples){also}")
         if not 0 <= self._channel < file.channels:
@@ -230,16 +233,16 @@ class SoundFile:
             )
 
 
-def header_objection(path: Path, channel: int = 0) -> str | None:
+def header_objection(path: Path, channel: int = 0, content: bytes | None = None) -> str | None:
     """Why a file can't be read as sound, as far as its header tells, without its name; None where it can."""
     try:
-        with SoundFile(path, channel):
+        with SoundFile(path, channel, content):
             return None
     except RecordingError as e:
         return str(e).removeprefix(f"{printable(path)}: ")
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _open(path: Path, content: bytes | None) -> soundfile.SoundFile:
     import soundfile
 
     class Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
@@ -253,11 +256,13 @@ def _open(path: Path) -> soundfile.SoundFile:
     if path.suffix.lower() in FOREIGN_SUFFIXES:
         raise RecordingError(f"{name}: can't be read as sound: {path.suffix} is not read; convert it to wav or flac")
     try:
+        if content is not None:
+            return Sequential(io.BytesIO(content))
         if not path.is_file():
             raise RecordingError(f"{name}: can't be read as sound: {_missing(path)}")
         return Sequential(os.fsencode(path))  # bytes: a name need not be UTF-8
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError, MemoryError) as e:  # TypeError: .raw, no header
-        reason = "no right to read it" if not os.access(path, os.R_OK) else _plain(e)
+        reason = "no right to read it" if content is None and not os.access(path, os.R_OK) else _plain(e)
         raise RecordingError(f"{name}: can't be read as sound: {reason}") from e
 
 

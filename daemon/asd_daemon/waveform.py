@@ -30,17 +30,17 @@ LEAST_RATE_HZ = 14_000
 """A recording of a lower rate does not hold the band that is judged."""
 
 
-def read_blocks(path: Path, channel: int = 0) -> Iterator[F32]:
+def read_blocks(path: Path, channel: int = 0, content: bytes | None = None) -> Iterator[F32]:
     """One channel of a sound file, in order, in blocks float32 (N,) at 16 kHz; memory does not grow with the file.
 
     Other rates are resampled with soxr (HQ); of one that is too low to be judged the windows will be found unfit. A file that ends before
-    its header says is read as far as it goes, and that is logged.
+    its header says is read as far as it goes, and that is logged. Content that is given takes the place of the file's.
 
     Raises:
         RecordingError: the file is missing, unreadable, empty, has no such channel, or holds samples that are not finite; what came before
             a damage has been given by then.
     """
-    with SoundFile(path, channel) as file:
+    with SoundFile(path, channel, content) as file:
         resample = Resampler(file.rate_hz, SAMPLE_RATE_HZ)
         given = 0
         for block in file.blocks():
@@ -79,7 +79,7 @@ def refuse_low_rate(file: SoundFile) -> None:
         )
 
 
-def read_waveform(path: Path, channel: int = 0) -> F32:
+def read_waveform(path: Path, channel: int = 0, content: bytes | None = None) -> F32:
     """Read one channel of a sound file as a waveform of any length.
 
     Returns:
@@ -88,7 +88,7 @@ def read_waveform(path: Path, channel: int = 0) -> F32:
     Raises:
         RecordingError: as `read_blocks`; a file that is damaged anywhere is refused.
     """
-    return np.concatenate(list(read_blocks(path, channel)))
+    return np.concatenate(list(read_blocks(path, channel, content)))
 
 
 def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:

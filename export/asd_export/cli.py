@@ -16,12 +16,14 @@ import click
 
 from asd_daemon.cli.console import Program
 from asd_daemon.errors import UsageError
+from asd_trainer.cli.options import DataRootType
 
 if TYPE_CHECKING:
     from asd_export.assembly import ExportReport
     from asd_export.indexes import Progress, Scoring
     from asd_export.models import MeasuredModel
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.networks.separator import Separator
 
 
@@ -36,9 +38,9 @@ NO_RUN = "-"
     "--data",
     "roots",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=DataRootType(),
     metavar="DIR",
-    help="Recordings whose normal training clips become the machines of the bundle. [default: those the run was trained on]",
+    help="Recordings, or shards of them, whose normal training clips become machines of the bundle. [default: those the run learned from]",
 )
 @click.option(
     "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine; may be given several times."
@@ -92,7 +94,7 @@ NO_RUN = "-"
 def main(
     run: Path,
     bundle: Path,
-    roots: Sequence[Path],
+    roots: Sequence[DataRoot],
     machines: Sequence[str],
     fp32: bool,
     score_error: float,

@@ -5,7 +5,7 @@ Owns the page's words. Everything on it is read from the manifest and the run; n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,13 @@ class Learning:
         except (StageError, SettingsError):
             return None
         try:
-            roots: Sequence[Path] = remembered_data(run)
+            roots = remembered_data(run)
             table = read_table(roots)
         except (StageError, UsageError, DataSetError):
             return cls(recipe, {}, ())
         clips = [clip for clip in table.clips if clip.split != "test"]
         counts = {machine: sum(clip.machine == machine for clip in clips) for machine in table.machines}
-        return cls(recipe, counts, tuple(root.name for root in roots))
+        return cls(recipe, counts, tuple(Path(root).name for root in roots))
 
 
 def write_card(

@@ -16,6 +16,7 @@ from asd_trainer.cli.scoring import Labels, Score, Separation, labelled_table
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.evaluate.backend import Scoring
     from asd_trainer.evaluate.clip_vectors import ClipVectors
     from asd_trainer.evaluate.separation_trial import Separating
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 def embed(
     run: Path,
     file: Path,
-    roots: Sequence[Path],
+    roots: Sequence[DataRoot],
     labels: Sequence[Path],
     views: Sequence[str],
     scoring: Scoring,

@@ -32,6 +32,7 @@ from asd_trainer.cli.scoring import (
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.evaluate.backend import RunScores, Scoring
     from asd_trainer.evaluate.scoresheet import Scoresheet
     from asd_trainer.evaluate.separation_trial import Separating
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
 @with_threads
 def evaluate(
     runs: Sequence[Path],
-    roots: Sequence[Path],
+    roots: Sequence[DataRoot],
     labels: Sequence[Path],
     scoring: Scoring,
     separating: Separating | None,

@@ -14,19 +14,33 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asd_daemon.errors import DataSetError, StageError
+from asd_daemon.redaction import redact
+from asd_trainer.data.storage import DataRoot, data_root
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
 
 DATA_NOTE = "data.json"
 
+
+class DataRootType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
+    """A folder, or an address of shards."""
+
+    name = "directory"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> DataRoot:
+        """What it stands for."""
+        return data_root(value) if isinstance(value, str) else value
+
+
 Data = click.option(
     "--data",
     "roots",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=DataRootType(),
     metavar="DIR",
-    help="Folder with recordings: a DCASE layout, or a plain folder of one machine. May be given several times.",
+    help="Folder with recordings: a DCASE layout, or a plain folder of one machine; or shards: their folder or address (s3://…). May be "
+    "given several times.",
 )
 Run = click.argument("run", type=click.Path(path_type=Path))
 Threads = click.option(
@@ -50,11 +64,11 @@ def with_threads(command: Callable[..., None]) -> Callable[..., None]:
     return threaded
 
 
-def read_table(roots: Sequence[Path], labels: Sequence[Path] = ()) -> ClipTable:
+def read_table(roots: Sequence[DataRoot], labels: Sequence[Path] = ()) -> ClipTable:
     """The clips of the folders; what can't be used is listed on stderr in one report.
 
     Args:
-        roots: folders of recordings.
+        roots: folders of recordings, or folders and addresses of shards.
         labels: published lists of what anonymous test clips are.
 
     Raises:
@@ -67,17 +81,17 @@ def read_table(roots: Sequence[Path], labels: Sequence[Path] = ()) -> ClipTable:
     if table.problems:
         click.echo(table.report(), err=True)
     if not table.clips:
-        raise DataSetError(f"{', '.join(map(str, roots))}: no usable recording there")
+        raise DataSetError(f"{redact(', '.join(map(str, roots)))}: no usable recording there")
     return table
 
 
-def remember_data(run: Path, roots: Sequence[Path]) -> None:
+def remember_data(run: Path, roots: Sequence[DataRoot]) -> None:
     """Remember where the recordings are, for the commands that name the run alone."""
-    noted = {"roots": [str(root.resolve()) for root in roots]}
+    noted = {"roots": [root if isinstance(root, str) else str(root.resolve()) for root in roots]}
     (run / DATA_NOTE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
-def remembered_data(run: Path) -> list[Path]:
+def remembered_data(run: Path) -> list[DataRoot]:
     """The folders of recordings that a run was trained on.
 
     Raises:
@@ -89,6 +103,6 @@ def remembered_data(run: Path) -> list[Path]:
         )
     path = run / DATA_NOTE
     try:
-        return [Path(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]
+        return [data_root(root) for root in json.loads(path.read_text(encoding="utf-8"))["roots"]]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise StageError(f"{run}: {DATA_NOTE} does not say where the recordings are; give them with --data DIR") from e

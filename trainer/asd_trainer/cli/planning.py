@@ -20,6 +20,7 @@ from asd_trainer.cli.options import read_table
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
     from asd_trainer.data.fetch import Part
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.recipe.recipe import Recipe
     from asd_trainer.run.devices import Device
 
@@ -73,12 +74,12 @@ def fetched_folders(
     return tuple(to / f"dcase{year}t2" / folder for year in years for folder in folders), there
 
 
-def planned_table(recipe: Recipe, parts: Sequence[Part], roots: Sequence[Path], *, there: bool) -> ClipTable:
+def planned_table(recipe: Recipe, parts: Sequence[Part], roots: Sequence[DataRoot], *, there: bool) -> ClipTable:
     """The recordings; where they are not all there, as many as the public data sets of the recipe's years are known to have."""
     from asd_trainer.data.known_sets import LAST_STATED, known_clips
     from asd_trainer.run.stage_clips import years_learned_from
 
-    missing = [root for root in roots if not root.exists()]
+    missing = [root for root in roots if isinstance(root, Path) and not root.exists()]
     if there and not missing:
         return read_table(roots)
     years = years_learned_from(recipe) or (LAST_STATED,)

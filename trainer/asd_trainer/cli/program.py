@@ -20,6 +20,7 @@ from asd_trainer.cli.embed import embed
 from asd_trainer.cli.evaluate import evaluate
 from asd_trainer.cli.results import models, recipes, report
 from asd_trainer.cli.run import distil, finetune, pretrain, run, separate, synthesize
+from asd_trainer.cli.shard import shard
 from asd_trainer.training.interruption import Interrupted
 
 
@@ -59,6 +60,7 @@ for command in (
     simulate,
     fetch,
     cancel,
+    shard,
     run,
     separate,
     synthesize,

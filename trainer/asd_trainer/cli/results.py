@@ -18,6 +18,7 @@ from asd_trainer.cli.scoring import SEED, Labels, Score, Separation, labelled_ta
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.evaluate.backend import RunScores, Scoring
     from asd_trainer.evaluate.scoresheet import Scoresheet
     from asd_trainer.evaluate.separation_trial import Separating
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @Separation
 @with_threads
 def report(
-    run: Path, roots: Sequence[Path], labels: Sequence[Path], scoring: Scoring, separating: Separating | None
+    run: Path, roots: Sequence[DataRoot], labels: Sequence[Path], scoring: Scoring, separating: Separating | None
 ) -> None:
     """Write RUN/report.html: one page with figures, curves, maps, and the worst mistakes to look at and listen to.
 

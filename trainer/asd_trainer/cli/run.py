@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asd_daemon.redaction import redact
 from asd_trainer.cli.data import BaseUrl
 from asd_trainer.cli.options import Data, Json, Run, read_table, remember_data, remembered_data, with_threads
 from asd_trainer.cli.planning import (
@@ -26,6 +27,7 @@ from asd_trainer.cli.planning import (
 
 if TYPE_CHECKING:
     from asd_trainer.data.fetch import Part
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.recipe.recipe import Recipe
 
 Overrides = click.option(
@@ -77,7 +79,7 @@ Overrides = click.option(
 @with_threads
 def run(
     recipe: str,
-    roots: Sequence[Path],
+    roots: Sequence[DataRoot],
     run: Path,
     overrides: Sequence[str],
     fetched: Path | None,
@@ -137,7 +139,7 @@ def run(
     say(f"trained: {run}")
     say(f"took: {_stage_times(resolved, run)}")
     if not report:
-        given = " ".join(f"--data {root}" for root in roots)
+        given = " ".join(f"--data {redact(str(root))}" for root in roots)
         say(f"next: asd-train evaluate {run} {given}")
     elif first_process():
         from asd_trainer.cli.results import evaluate_and_report
@@ -162,7 +164,7 @@ def _stage_times(recipe: Recipe, run: Path) -> str:
 @click.option("--recipe", "name", metavar="RECIPE", help="Make RUN with this recipe, for a run that only pre-trains.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --recipe: change a key of it.")
 @with_threads
-def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequence[str]) -> None:
+def pretrain(run: Path, roots: Sequence[DataRoot], name: str | None, overrides: Sequence[str]) -> None:
     """Do the pre-training stage of RUN alone: the encoder learns from recordings without labels.
 
     A first stage on general sound, then a second one on machines that starts from it:
@@ -190,7 +192,7 @@ def pretrain(run: Path, roots: Sequence[Path], name: str | None, overrides: Sequ
 @Run
 @Data
 @with_threads
-def separate(run: Path, roots: Sequence[Path]) -> None:
+def separate(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the separation stage of RUN alone: train the separator, then separate the training clips.
 
     The recordings are those of `asd-train run` unless --data names them.
@@ -207,7 +209,7 @@ def separate(run: Path, roots: Sequence[Path]) -> None:
 @Run
 @Data
 @with_threads
-def synthesize(run: Path, roots: Sequence[Path]) -> None:
+def synthesize(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the synthesis stage of RUN alone: write new clips of separated machines in the noise of others.
 
     The recordings are those of `asd-train run` unless --data names them.
@@ -224,7 +226,7 @@ def synthesize(run: Path, roots: Sequence[Path]) -> None:
 @Run
 @Data
 @with_threads
-def distil(run: Path, roots: Sequence[Path]) -> None:
+def distil(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the distillation stage of RUN alone: the embedder learns to give the embeddings of a larger one.
 
     The teacher is what the recipe of the run names: a run that is fine-tuned, or weights of EAT. The recordings are those of
@@ -243,7 +245,7 @@ def distil(run: Path, roots: Sequence[Path]) -> None:
 @Run
 @Data
 @with_threads
-def finetune(run: Path, roots: Sequence[Path]) -> None:
+def finetune(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the fine-tuning stage of RUN alone, with the recipe in it.
 
     The recordings are those of `asd-train run` unless --data names them.
@@ -256,7 +258,7 @@ def finetune(run: Path, roots: Sequence[Path]) -> None:
     say(f"trained: {run}")
 
 
-def _do_stage(stage: str, run: Path, roots: Sequence[Path]) -> None:
+def _do_stage(stage: str, run: Path, roots: Sequence[DataRoot]) -> None:
     from asd_trainer.run.stages import run_stage
     from asd_trainer.training.run_folder import read_run_recipe
 

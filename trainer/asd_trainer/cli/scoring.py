@@ -17,6 +17,7 @@ from asd_trainer.cli.options import read_table, remembered_data
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
+    from asd_trainer.data.storage import DataRoot
     from asd_trainer.evaluate.back_ends import BackEnds
     from asd_trainer.evaluate.backend import RunScores, Scoring
     from asd_trainer.evaluate.residual import TwoMicrophones
@@ -97,7 +98,7 @@ def two_microphones(scoring: Scoring, channels: str | None, far_weight: float | 
     return TwoMicrophones(far_weight, near_far)
 
 
-def labelled_table(runs: Sequence[Path], roots: Sequence[Path], labels: Sequence[Path]) -> ClipTable:
+def labelled_table(runs: Sequence[Path], roots: Sequence[DataRoot], labels: Sequence[Path]) -> ClipTable:
     """The recordings that are named; else those of the first run among these, of the years that its recipe learns from.
 
     Raises:

@@ -25,6 +25,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, read_both
 from asd_trainer.data.clip import Clip, MachineSection, Problem
 from asd_trainer.data.dataset import ClipTable, read_dataset
 from asd_trainer.data.listing import year_of
+from asd_trainer.data.shard_index import holds_shards
 from asd_trainer.training.whole_file import write_whole
 
 F32 = NDArray[np.float32]
@@ -68,6 +69,8 @@ def cancel_hall(
         raise DataSetError(f"channels {near},{far}: the far microphone must be another channel than the near one")
     if out.resolve().is_relative_to(root.resolve()):
         raise DataSetError(f"{out}: lies in {root}, where it would be read as a part of it; give another folder")
+    if holds_shards(root):
+        raise DataSetError(f"{root}: holds shards; take the hall out of the recordings, then write shards of them")
     table = read_dataset([root])
     units = _units(table, near, far)
     for year in sorted({unit.year for unit in units if unit.year} - {year_of(out / "raw")}):

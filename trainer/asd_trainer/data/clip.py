@@ -6,7 +6,7 @@ Owns the words that the rest of the trainer uses for clips. It finds none and re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,24 @@ class MachineSection(NamedTuple):
     section: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A Parquet file that holds the sound of many clips."""
+
+    url: str
+    """A path, or an address that fsspec opens."""
+    size_bytes: int
+    sha256: str
+    simulated: bool = False
+    """Its clips are of simulated machines."""
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording."""
 
     path: Path
+    """Its file; of a clip in a shard its own path below the shard's, where there is no file: `sound.py` opens both."""
     machine: str
     section: str
     """Number as in the name ("00"); the machine's id in 2020."""
@@ -40,11 +53,19 @@ class Clip:
     supplement: Supplement | None
     """What a supplemental clip holds alone."""
     year: int | None
+    shard: Shard | None = None
+    """Where its sound is, if it has no file of its own."""
+    row: int = 0
+    """Of the shard."""
 
     @property
     def unit(self) -> MachineSection:
         """What its scores are compared within."""
         return MachineSection(self.machine, self.year or 0, self.section)
+
+    def at(self, path: Path) -> Clip:
+        """What is said of it, of another file, which is no part of a shard."""
+        return replace(self, path=path, shard=None, row=0)
 
 
 @dataclass(frozen=True)

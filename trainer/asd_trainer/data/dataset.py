@@ -1,6 +1,7 @@
 """The clips of a data set: folders of recordings → one table.
 
-Owns which files are clips, of what machine, split and condition, and their loading; `naming` reads the names. Two layouts are known:
+Owns which files are clips, of what machine, split and condition; `naming` reads the names, `shards` what was written as shards. Two
+layouts of folders are known:
 
     DCASE Task 2, 2020 to 2026   …/<machine>/{train,test,source_test,target_test,test_rename,supplemental}/*.wav, attributes_00.csv
     plain recordings             …/<machine>/*.wav                   normal sound to train on
@@ -29,10 +30,13 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.manifest import MACHINE_NAME
 from asd_daemon.sound_file import printable
-from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.data.clip import Clip, MachineSection, Problem
 from asd_trainer.data.listing import Listing
 from asd_trainer.data.naming import Domain, Label, Split, Supplement
+from asd_trainer.data.shard_index import holds_shards
+from asd_trainer.data.shards import read_shards
+from asd_trainer.data.sound import load_clip
+from asd_trainer.data.storage import DataRoot
 
 __all__ = [
     "Clip",
@@ -96,31 +100,26 @@ class ClipTable:
         return "\n".join(lines)
 
 
-def read_dataset(roots: Sequence[Path]) -> ClipTable:
+def read_dataset(roots: Sequence[DataRoot]) -> ClipTable:
     """List the clips below folders, each at any level: a collection, a year, dev_data, raw, a machine or one of its splits.
 
-    What can't be used (unreadable, misnamed, too short or unfit files, folders that can't be opened) is in `ClipTable.problems`.
+    Of shards (a folder that holds their index, or an address) the table is read, and nothing is listed. What can't be used (unreadable,
+    misnamed, too short or unfit files, folders that can't be opened) is in `ClipTable.problems`.
 
     Raises:
-        DataSetError: a root is missing, is no folder, or has no sound file below it.
+        DataSetError: a root is missing, is no folder, or has no sound file below it; shards are damaged or can't be reached.
     """
     listing = Listing()
     for root in roots:
-        listing.add_root(Path(root))
-    sound = listing.checked_clips()
-    sound.sort(key=lambda clip: (clip.machine, clip.split, str(clip.path)))
-    return ClipTable(tuple(sound), tuple(sorted(listing.problems, key=lambda problem: str(problem.path))))
-
-
-def load_clip(clip: Clip, channel: int = 0) -> NDArray[np.float32]:
-    """One channel of a clip at 16 kHz, repeated or truncated to 10 s; float32 (160 000,).
-
-    Of several channels the first is taken unless another is asked for: in 2026 it is the microphone near the machine.
-
-    Raises:
-        RecordingError: names the file and what is wrong with it.
-    """
-    return fit_length(read_waveform(clip.path, channel))
+        if not holds_shards(root):
+            listing.add_root(Path(root))
+    parts = [(listing.checked_clips(), listing.problems)]
+    parts += [read_shards(root) for root in dict.fromkeys(roots) if holds_shards(root)]
+    sound = [clip for clips, _ in parts for clip in clips]
+    problems = [problem for _, told in parts for problem in told]
+    if len(parts) != 2 or parts[0][0]:  # shards are sorted, and the words to sort by would take much memory
+        sound.sort(key=lambda clip: (clip.machine, clip.split, str(clip.path)))
+    return ClipTable(tuple(sound), tuple(sorted(problems, key=lambda problem: str(problem.path))))
 
 
 def class_labels(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], tuple[str, ...]]:

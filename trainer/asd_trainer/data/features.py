@@ -168,11 +168,16 @@ def _claimed(lock: Path) -> Iterator[None]:
 def clips_digest(clips: Sequence[Clip]) -> str:
     """16 hexadecimal digits that change when a clip, a file behind it, or the feature's definition changes.
 
+    Of clips in shards they follow from what the shards hold, not from where they lie.
+
     Raises:
         RecordingError: a file has gone.
     """
     digest = hashlib.sha256(f"{FEATURE.model_dump_json()} {COMMON_BAND_HZ}".encode())
     for clip in clips:
+        if clip.shard is not None:
+            digest.update(f"\n{clip.shard.sha256}\t{clip.row}".encode())
+            continue
         try:
             status = clip.path.stat()
         except OSError as e:

@@ -28,6 +28,7 @@ from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_sc
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 from asd_trainer.data.simulation_plan import (
     CLEAN_MACHINES,
+    SIMULATION_NOTE,
     SMOKE,
     PlannedClip,
     SimulationPlan,
@@ -98,7 +99,7 @@ def _write(out: Path, plan: SimulationPlan, clips: Sequence[PlannedClip], jobs: 
     for done, _ in enumerate(_made(raw, plan, todo, jobs), start=kept + 1):
         _tell(progress, done, len(clips))
     truth = {clip.relative: _truth(plan, clip) for clip in clips if clip.split == "test"}
-    _replace(out / "simulation.json", _report(plan, truth))
+    _replace(out / SIMULATION_NOTE, _report(plan, truth))
     return len(todo)
 
 
@@ -180,7 +181,7 @@ _SIZES = ("source_train", "target_train", "test", "supplemental", "sections")
 
 def _claim(out: Path, plan: SimulationPlan) -> None:
     """Mark a new folder as this plan's. A folder of another plan is refused; the same plan may have grown."""
-    path = out / "simulation.json"
+    path = out / SIMULATION_NOTE
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         _replace(path, _report(plan, {}))

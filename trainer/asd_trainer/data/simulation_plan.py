@@ -27,6 +27,7 @@ CLEAN_MACHINES = (
     "ToyCar",
 )  # supplemental clips of the machine alone; the others: of the noise alone
 SEVERITY = (0.4, 1.0)
+SIMULATION_NOTE = "simulation.json"  # beside the machines; figures of such clips are not set beside published ones
 
 Split = Literal["train", "test", "supplemental"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asd_trainer.data.simulation_plan import SIMULATION_NOTE
 from asd_trainer.evaluate.evaluation import MachineResult
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _TABLE_1 = {
     "slider": ((70.10, 48.77, 52.32), (73.79, 50.27, 53.61), (78.50, 62.94, 54.05)),
     "valve": ((63.53, 67.18, 57.35), (56.22, 61.00, 52.53), (78.62, 86.70, 67.94)),
 }
-SIMULATION_NOTE = "simulation.json"
 _TOTALS = (("baseline (MSE)", 0.5626), ("baseline (Mahalanobis)", 0.5533), ("the paper", 0.6441))
 
 
@@ -51,6 +51,8 @@ def references_for(clips: Iterable[Clip], machines: Iterable[str]) -> tuple[Refe
     """The columns for figures of these test clips; none where they are simulated or of another year: those share machines' names only."""
     clips = tuple(clips)
     folders = {parent for folder in {clip.path.parent for clip in clips} for parent in folder.parents}
+    if any(clip.shard is not None and clip.shard.simulated for clip in clips):
+        return ()
     if {clip.year for clip in clips} - {None, 2025} or any((folder / SIMULATION_NOTE).exists() for folder in folders):
         return ()
     return references(machines)

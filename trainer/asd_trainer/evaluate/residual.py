@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, SettingsError
-from asd_daemon.sound_file import header_objection
 from asd_trainer.data.clip import Clip
+from asd_trainer.data.sound import clip_objection
 from asd_trainer.evaluate.embeddings import run_embeddings
 from asd_trainer.training.run_folder import read_run_recipe
 
@@ -58,7 +58,7 @@ def run_residual(
     near_channel, far_channel = two.channels or recipe.channels
     for clip in clips:
         for channel in (near_channel, far_channel):
-            objection = header_objection(clip.path, channel)
+            objection = clip_objection(clip, channel)
             if objection is not None:
                 raise DataSetError(
                     f"--score residual, evaluate.channels {near_channel},{far_channel}: {_named(objection, clip.path)}; "

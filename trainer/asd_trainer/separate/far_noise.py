@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_daemon.judge.hall.crosstalk import learn_crosstalk
 from asd_daemon.judge.hall.short_time_spectra import sound_of, spectra_of
-from asd_daemon.sound_file import header_objection
 from asd_trainer.data.clip import Clip, MachineSection
-from asd_trainer.data.dataset import load_clip
+from asd_trainer.data.sound import clip_objection, load_clip
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def refuse_without_far(clips: Sequence[Clip], far: int) -> None:
         DataSetError: a clip has none; names the key and the file.
     """
     for clip in clips:
-        objection = header_objection(clip.path, far)
+        objection = clip_objection(clip, far)
         if objection is not None:
             named = objection if str(clip.path) in objection else f"{clip.path}: {objection}"
             raise DataSetError(

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class SeparatedClip:
 
 def twin(clip: Clip, folder: Path) -> Clip:
     """The clip that holds the separated machine of a recording; folder/<machine>/<split>/<name>.flac."""
-    return replace(clip, path=folder / clip.machine / clip.split / f"{clip.path.stem}.flac")
+    return clip.at(folder / clip.machine / clip.split / f"{clip.path.stem}.flac")
 
 
 def separate_clips(

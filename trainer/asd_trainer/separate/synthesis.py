@@ -10,7 +10,7 @@ domain, so that the synthetic set is distributed as the data set is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ def _one(recordings: Sequence[SeparatedClip], number: int, rng: np.random.Genera
     name = f"section_{clip.section}_{clip.domain}_train_normal_{number:06d}{words}.flac"
     level_dbfs = 10.0 * np.log10(10.0 ** (model.machine_dbfs / 10.0) + 10.0 ** (model.noise_dbfs / 10.0))
     return SyntheticClip(
-        clip=replace(clip, path=folder / clip.machine / "train" / name),
+        clip=clip.at(folder / clip.machine / "train" / name),
         machine=machine,
         noise=noise,
         snr_db=model.snr_db,
