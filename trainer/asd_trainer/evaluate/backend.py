@@ -28,6 +28,7 @@ from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
 from asd_trainer.networks.embedder import load_embedder
+from asd_trainer.networks.encoders.registry import token_shape
 from asd_trainer.networks.frozen import FrozenEmbedder
 from asd_trainer.separate.stage import separated_twins
 from asd_trainer.training.run_folder import RUN_RECIPE, read_run_recipe
@@ -246,7 +247,7 @@ def recipe_back_ends(run: Path) -> BackEnds:
     if settings.frozen.enabled and settings.frozen.bands == "separate":
         embedder = load_embedder(run)
         if isinstance(embedder, FrozenEmbedder):
-            bands = embedder.encoder.token_shape(embedder.shape.layers)[0]
+            bands = token_shape(embedder.shape.encoder, embedder.shape.layers)[0]
     return BackEnds(settings.evaluate.back_ends, settings.evaluate.neighbours, bands)
 
 

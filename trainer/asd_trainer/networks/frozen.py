@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from asd_daemon.errors import StageError
 from asd_trainer.networks.encoders.interface import EncoderShape, Hears, TokenEncoder
-from asd_trainer.networks.encoders.registry import build_encoder
+from asd_trainer.networks.encoders.registry import build_encoder, token_shape
 
 FrozenPooling = Literal["mean", "statistics", "gem", "rdp", "rdp-gem", "quantiles"]
 QUANTILES = (0.0, 0.1, 0.5)
@@ -51,7 +51,7 @@ class FrozenEmbedder(nn.Module):
         wrong = [layer for layer in shape.layers if not 1 <= layer <= self.encoder.depth]
         if wrong:
             raise StageError(f"frozen.layers: {wrong[0]} is none of the encoder's layers, 1 to {self.encoder.depth}")
-        self.dimensions = pooled_size(self.encoder, shape)
+        self.dimensions = pooled_size(shape)
         self.register_buffer("centre", torch.zeros(self.dimensions))
         self.register_buffer("spread", torch.ones(self.dimensions))
 
@@ -75,10 +75,10 @@ class FrozenEmbedder(nn.Module):
         return pool_over_time(tokens, self.shape.pooling, self.shape.power, self.shape.gamma).flatten(1)
 
 
-def pooled_size(encoder: TokenEncoder, shape: FrozenShape) -> int:
+def pooled_size(shape: FrozenShape) -> int:
     """D of an encoder's pooled tokens; found on shapes alone."""
     try:
-        bands, channels = encoder.token_shape(shape.layers)
+        bands, channels = token_shape(shape.encoder, shape.layers)
     except RuntimeError as e:
         raise StageError(f"frozen.layers: {list(shape.layers)}: their tokens lie on different grids; name one") from e
     several = {"statistics": 2, "quantiles": len(QUANTILES)}.get(shape.pooling, 1)

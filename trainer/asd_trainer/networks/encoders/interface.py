@@ -5,7 +5,6 @@ Owns the face and how fresh weights are drawn. It knows no architecture, no pool
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -67,15 +66,14 @@ class TokenEncoder(nn.Module, ABC):
         return torch.cat([every[layer - 1] for layer in chosen or (self.depth,)], dim=3)
 
     def token_shape(self, chosen: Sequence[int] = ()) -> tuple[int, int]:
-        """F and C of the tokens of the chosen layers; found on shapes alone.
+        """F and C of the tokens of the chosen layers, found by encoding a window; of an encoder on the meta device it costs nothing.
 
         Raises:
             RuntimeError: their grids do not fit on each other.
         """
-        silent = copy.deepcopy(self).to("meta").eval()
         heard = (1, EAT_FRAMES, MEL_BINS) if self.hears == "features" else (1, WINDOW_SAMPLES)
         with torch.no_grad():
-            tokens = silent(torch.empty(heard, device="meta"), chosen)
+            tokens = self(torch.empty(heard, device=next(self.parameters()).device), chosen)
         return int(tokens.shape[2]), int(tokens.shape[3])
 
     def train(self, mode: bool = True) -> Self:

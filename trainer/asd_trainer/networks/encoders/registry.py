@@ -5,9 +5,11 @@ Owns the table. Figures of published models are of 10 s of sound, from the paper
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
 
 from asd_daemon.errors import StageError
 from asd_trainer.networks.eat import SIZES, EatSize
@@ -93,3 +95,15 @@ def build_encoder(shape: EncoderShape) -> TokenEncoder:
         return _FAMILIES[shape.family](shape.size)
     except (TypeError, ValueError, KeyError) as e:
         raise StageError(f"an encoder of family {shape.family} can't have the size {shape.size}: {e}") from e
+
+
+def token_shape(shape: EncoderShape, chosen: Sequence[int] = ()) -> tuple[int, int]:
+    """F and C of the tokens of an encoder's chosen layers; found on shapes alone.
+
+    Raises:
+        StageError: as `build_encoder`.
+        RuntimeError: the layers' grids do not fit on each other.
+    """
+    with torch.device("meta"):
+        encoder = build_encoder(shape)
+    return encoder.eval().token_shape(chosen)
