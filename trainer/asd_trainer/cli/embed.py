@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asd_trainer.cli.options import Data, with_threads
+from asd_trainer.cli.options import Data, with_threads, with_workers
 from asd_trainer.cli.scoring import Labels, Score, Separation, labelled_table
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 )
 @Score
 @Separation
+@with_workers
 @with_threads
 def embed(
     run: Path,

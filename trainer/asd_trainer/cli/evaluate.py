@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asd_daemon.errors import UsageError
-from asd_trainer.cli.options import Data, Json, with_threads
+from asd_trainer.cli.options import Data, Json, with_threads, with_workers
 from asd_trainer.cli.scoring import (
     SEED,
     BackEnd,
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="One RUN by every back end, by what its normal clips choose, and by the least of all: a row each beside the nearest neighbour.",
 )
+@with_workers
 @with_threads
 def evaluate(
     runs: Sequence[Path],

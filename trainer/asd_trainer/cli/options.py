@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,32 @@ def with_threads(command: Callable[..., None]) -> Callable[..., None]:
         command(**arguments)
 
     return threaded
+
+
+Workers = click.option(
+    "--workers",
+    "worker_words",
+    metavar="WHO",
+    help="Who reads clips and computes their log-mels: a number of processes, or a cluster: dask://HOST:PORT, ray://HOST:PORT. "
+    "[default: threads of this process]",
+)
+
+
+def with_workers(command: Callable[..., None]) -> Callable[..., None]:
+    """Let those of --workers compute features while the command runs; of several processes the first sees at once that they are there."""
+
+    @Workers
+    @functools.wraps(command)
+    def worked(worker_words: str | None, **arguments: Any) -> None:
+        from asd_trainer.data.worker_choice import chosen_workers
+        from asd_trainer.data.workers import at_work
+
+        with at_work(chosen_workers(worker_words)) as chosen:
+            if os.environ.get("RANK", "0") == "0" and not arguments.get("dry_run"):
+                chosen.start()
+            command(**arguments)
+
+    return worked
 
 
 def read_table(roots: Sequence[DataRoot], labels: Sequence[Path] = ()) -> ClipTable:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asd_trainer.cli.options import Data, Json, Run, with_threads
+from asd_trainer.cli.options import Data, Json, Run, with_threads, with_workers
 from asd_trainer.cli.scoring import SEED, Labels, Score, Separation, labelled_table, scores_of_run, sheet_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @Labels
 @Score
 @Separation
+@with_workers
 @with_threads
 def report(
     run: Path, roots: Sequence[DataRoot], labels: Sequence[Path], scoring: Scoring, separating: Separating | None

@@ -13,7 +13,16 @@ import click
 
 from asd_daemon.redaction import redact
 from asd_trainer.cli.data import BaseUrl
-from asd_trainer.cli.options import Data, Json, Run, read_table, remember_data, remembered_data, with_threads
+from asd_trainer.cli.options import (
+    Data,
+    Json,
+    Run,
+    read_table,
+    remember_data,
+    remembered_data,
+    with_threads,
+    with_workers,
+)
 from asd_trainer.cli.planning import (
     DeviceName,
     Measure,
@@ -76,6 +85,7 @@ Overrides = click.option(
 @DeviceName
 @Measure
 @Json
+@with_workers
 @with_threads
 def run(
     recipe: str,
@@ -163,6 +173,7 @@ def _stage_times(recipe: Recipe, run: Path) -> str:
 @Data
 @click.option("--recipe", "name", metavar="RECIPE", help="Make RUN with this recipe, for a run that only pre-trains.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --recipe: change a key of it.")
+@with_workers
 @with_threads
 def pretrain(run: Path, roots: Sequence[DataRoot], name: str | None, overrides: Sequence[str]) -> None:
     """Do the pre-training stage of RUN alone: the encoder learns from recordings without labels.
@@ -225,6 +236,7 @@ def synthesize(run: Path, roots: Sequence[DataRoot]) -> None:
 @click.command()
 @Run
 @Data
+@with_workers
 @with_threads
 def distil(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the distillation stage of RUN alone: the embedder learns to give the embeddings of a larger one.
@@ -244,6 +256,7 @@ def distil(run: Path, roots: Sequence[DataRoot]) -> None:
 @click.command()
 @Run
 @Data
+@with_workers
 @with_threads
 def finetune(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the fine-tuning stage of RUN alone, with the recipe in it.

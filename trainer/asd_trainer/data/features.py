@@ -12,9 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -27,21 +25,21 @@ from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, e
 from asd_daemon.judge.features.power_spectrum import frame_count
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.data.dataset import Clip, load_clip
+from asd_trainer.data.workers import workers
 from asd_trainer.training.progress import counted_steps
 
 log = logging.getLogger(__name__)
 
 CLIP_FRAMES = frame_count(WINDOW_SAMPLES)  # 998
-AHEAD = 32  # clips read ahead by the workers
 
 
 def clip_log_mels(clips: Sequence[Clip], channel: int = 0) -> Iterator[NDArray[np.float32]]:
-    """The log-mel (998, 128) of the common band of one channel of each clip in order, read by as many threads as there are cores.
+    """The log-mel (998, 128) of the common band of one channel of each clip in order, computed by whoever is at work (`workers`).
 
     Raises:
         RecordingError: a clip can't be read; names the file.
     """
-    return _ahead(_clip_log_mel, clips, channel)
+    return workers().each(_clip_log_mel, clips, channel)
 
 
 def clip_inputs(
@@ -53,21 +51,8 @@ def clip_inputs(
         RecordingError: a clip can't be read; names the file.
     """
     if hears == "waveform":
-        return _ahead(load_clip, clips, channel)
+        return workers().each(load_clip, clips, channel)
     return (eat_input(features) for features in clip_log_mels(clips, channel))
-
-
-def _ahead(
-    work: Callable[[Clip, int], NDArray[np.float32]], clips: Sequence[Clip], channel: int
-) -> Iterator[NDArray[np.float32]]:
-    """Work on clips in order, some of them ahead, in as many threads as there are cores."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="clips") as workers:
-        pending = iter(clips)
-        running = [workers.submit(work, clip, channel) for clip in islice(pending, AHEAD)]
-        while running:
-            result = running.pop(0).result()
-            running.extend(workers.submit(work, clip, channel) for clip in islice(pending, 1))
-            yield result
 
 
 def _clip_log_mel(clip: Clip, channel: int) -> NDArray[np.float32]:
