@@ -36,6 +36,7 @@ from asd_daemon.learn.enrolment_record import (
     nearest_objection,
     objection,
     read_enrolment,
+    views_left_out,
     write_record,
 )
 from asd_daemon.learn.kept_sound import SOUND_FOLDER, carry_over, kept_places
@@ -77,7 +78,24 @@ def with_enrolled_machine(bundle: Bundle, root: Path, machine: str, scoring: Sco
         raise EnrolmentError(f"{root / machine}: {why}; {what}")
     for name in record.judged_files("paper" if by_paper else "auto"):
         verify_enrolled(root, record, name)
-    return replace(bundle, enrolled={**bundle.enrolled, machine: (root / machine, record.judged_entry)})
+    left_out = frozenset() if by_paper else views_left_out(record, bundle)
+    if left_out:
+        lost = sum(weight for view, weight in record.weights if view in left_out)
+        _LOG.warning(
+            "%s: judged without %s, %.0f %% of its score: the models that it was learned with are not in %s %s; `asd-daemon enroll"
+            " --machine %s --relearn` brings today's views",
+            machine,
+            ", ".join(sorted(left_out)),
+            100 * lost,
+            bundle.name,
+            bundle.version,
+            machine,
+        )
+    return replace(
+        bundle,
+        enrolled={**bundle.enrolled, machine: (root / machine, record.judged_entry)},
+        left_out={**bundle.left_out, machine: left_out},
+    )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ MAX_RECORD_BYTES = 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+MOST_LEFT_OUT = 0.5
+"""Weight of the views that a machine may lose with their models and still be judged."""
+
+
 class EnrolmentRecord(BaseModel):
     """`enrolled.json`."""
 
@@ -154,7 +158,7 @@ def write_record(home: Path, record: EnrolmentRecord) -> None:
 def objection(record: EnrolmentRecord, bundle: Bundle) -> str | None:
     """Why a learned state can't be judged by with a bundle and this program, in words; None where it can."""
     invalid = {view: why for view in sorted(record.views_used) if (why := view_objection(record, view, bundle))}
-    if not invalid:
+    if not invalid or invalid.keys() == views_left_out(record, bundle):
         return None
     return f"{record.machine} was learned with {record.bundle}: " + "; ".join(
         f"view {view} {why}" for view, why in invalid.items()
@@ -170,6 +174,23 @@ def nearest_objection(record: EnrolmentRecord, bundle: Bundle) -> str | None:
     if record.embedded_by != models_hash(bundle):
         return f"{record.machine}: its embeddings are of other models than those of {bundle.name} {bundle.version}"
     return None
+
+
+def views_left_out(record: EnrolmentRecord, bundle: Bundle) -> frozenset[str]:
+    """Views that a machine may be judged without: those of models that are gone, where most of its weight lies on others that hold.
+
+    A machine of version 0.1 or 0.2 is judged by views of its sound and with a small part by an embedding: without that it is judged
+    almost as well, and not at all it must never be.
+    """
+    if record.entry.views is None or record.states is not None or record.hall is not None:
+        return frozenset()
+    of_models = {
+        view for view in (HEARD, SEPARATED) if view in record.views_used and view_objection(record, view, bundle)
+    }
+    others = record.views_used - {HEARD, SEPARATED}
+    holds = bool(others) and not any(view_objection(record, view, bundle) for view in others)
+    weight = sum(weight for view, weight in record.weights if view in of_models)
+    return frozenset(of_models) if holds and weight <= MOST_LEFT_OUT else frozenset()
 
 
 def view_objection(record: EnrolmentRecord, view: str, bundle: Bundle) -> str | None:

@@ -156,6 +156,28 @@ def test_machine_that_the_embedder_of_another_bundle_judged_must_be_heard_again_
     assert tells(old, root, "heard")
 
 
+def test_earlier_machine_is_judged_without_a_small_view_whose_models_are_gone(
+    old: Bundle, new: Bundle, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_earlier_enrolment(old, root, "mostly", ("moments", "quiet", HEARD))
+    none = replace(new, manifest=new.manifest.model_copy(update={"embedder": None}))
+    whole = Scorer(with_enrolled_machine(old, root, "mostly"), "mostly")
+    assert not caplog.records
+    rng = np.random.default_rng(12)
+    for bundle in (new, none):
+        assert objection(record_of(root, "mostly"), bundle) is None
+        assert not relearning_needs(bundle, root, ["mostly"])
+        assert tells(bundle, root, "mostly")
+        scorer = Scorer(with_enrolled_machine(bundle, root, "mostly"), "mostly")
+        assert scorer.views == ("moments", "quiet")
+        assert scorer.models == (None, None)
+        window = healthy_noise(rng, TILT)
+        of_all = dict(whole.score(window).views)
+        expected = (of_all["moments"] + of_all["quiet"]) / 2
+        assert scorer.score(window).score == pytest.approx(expected, rel=1e-5)
+    assert "mostly: judged without heard, 33 % of its score" in caplog.text
+
+
 @pytest.mark.parametrize("machine", ["heard", "early"])
 def test_earlier_machine_is_not_extended_by_windows_of_other_views(old: Bundle, root: Path, machine: str) -> None:
     before = record_of(root, machine)

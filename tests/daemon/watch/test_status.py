@@ -292,6 +292,7 @@ def test_status_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
 
 def test_status_folder_is_the_first_that_the_environment_knows() -> None:
     state = Path("/s")
+    assert status_folder(state, {"ASD_RUNTIME_DIR": "/m", "ASD_STATE_DIR": "/a"}) == Path("/m")
     assert status_folder(state, {"ASD_STATE_DIR": "/a", "RUNTIME_DIRECTORY": "/r"}) == Path("/a/status")
     assert status_folder(state, {"RUNTIME_DIRECTORY": "/r:/q", "XDG_RUNTIME_DIR": "/x"}) == Path("/r")
     assert status_folder(state, {"XDG_RUNTIME_DIR": "/x"}) == Path("/x/asd-daemon")

@@ -88,6 +88,8 @@ class Bundle:
     manifest: Manifest
     enrolled: Mapping[str, tuple[Path, MachineEntry]] = field(default_factory=dict)
     """Machines learned on this box: where their folders lie, and what is in them. They go before the bundle's own."""
+    left_out: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Views of a machine that it is judged without, as the models that they need are gone."""
 
     @property
     def name(self) -> str:
@@ -159,7 +161,10 @@ class Bundle:
             BundleError: the file is not a fusion of the views that the manifest names.
         """
         views = self.machine(machine).views
-        return None if views is None else read_fusion(self.folder(machine) / FUSION, views, MAX_FUSION_BYTES)
+        if views is None:
+            return None
+        fusion = read_fusion(self.folder(machine) / FUSION, views, MAX_FUSION_BYTES)
+        return fusion.without(self.left_out[machine]) if self.left_out.get(machine) else fusion
 
     def calibration(self, machine: str) -> Calibration:
         """The tail of the machine's normal scores.

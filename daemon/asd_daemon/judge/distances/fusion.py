@@ -8,7 +8,7 @@ here. NumPy only.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -190,6 +190,26 @@ class Fusion:
         shares = np.array(self.shares) / sum(self.shares)
         joined = np.logaddexp.reduce([np.log(q) + SPREADS * (m - 1) for q, m in zip(shares, means, strict=True)])
         return np.asarray(np.maximum(1 + joined / SPREADS, 0), np.float32)
+
+    def without(self, left_out: Collection[str]) -> Fusion:
+        """The same without some of its views; those of a family that stay share its weight, a family that loses all is gone.
+
+        Raises:
+            ValueError: nothing would be left.
+        """
+        kept = [row for row, view in enumerate(self.views) if view.view not in left_out]
+        if not kept:
+            raise ValueError(
+                f"a fusion of {', '.join(self.names())} has nothing left without {', '.join(sorted(left_out))}"
+            )
+        numbers = sorted({self.families[row] for row in kept})
+        totals = {number: sum(self.weights[row] for row in kept if self.families[row] == number) for number in numbers}
+        return Fusion(
+            tuple(self.views[row] for row in kept),
+            tuple(self.weights[row] / totals[self.families[row]] for row in kept),
+            tuple(numbers.index(self.families[row]) for row in kept),
+            tuple(self.shares[number] for number in numbers),
+        )
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Everything but names, as plain arrays: <position>/<name>."""

@@ -172,3 +172,17 @@ def test_families_with_a_number_missing_are_refused(rng: np.random.Generator) ->
         constants[4] = number
         with pytest.raises(BundleError, match=says):
             Fusion.from_arrays(["a"], arrays | {"0/constants": constants})
+
+
+def test_fusion_without_a_view_is_that_of_the_others_and_never_of_none(rng: np.random.Generator) -> None:
+    vectors = {name: rng.normal(size=(12, 1, 4)).astype(np.float32) for name in ("a", "b", "c")}
+    families = [Family({Candidate("a"): 0.3, Candidate("b"): 0.7}, 0.6), Family({Candidate("c"): 1.0}, 0.4)]
+    domains = np.zeros(12, np.int64)
+    fusion = Fusion.fit(families, vectors, domains)
+    heard = {name: rng.normal(size=(5, 4)).astype(np.float32) for name in ("a", "b", "c")}
+    alone = Fusion.fit([Family({Candidate("a"): 1.0}, 0.6), Family({Candidate("c"): 1.0}, 0.4)], vectors, domains)
+    np.testing.assert_allclose(fusion.without({"b"}).score(heard), alone.score(heard), rtol=1e-6)
+    one = Fusion.fit([Family({Candidate("c"): 1.0})], vectors, domains)
+    np.testing.assert_allclose(fusion.without({"a", "b"}).score(heard), one.score(heard), rtol=1e-6)
+    with pytest.raises(ValueError, match="nothing left"):
+        fusion.without({"a", "b", "c"})
