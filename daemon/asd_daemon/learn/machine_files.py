@@ -14,7 +14,7 @@ from asd_daemon.errors import DataSetError
 from asd_daemon.judge.bundle.bundle import BANK, CALIBRATION, FUSION, INDEX, SEPARATED, MachineEntry
 from asd_daemon.judge.bundle.manifest import MachineStates, NearestEntry, StateEntry
 from asd_daemon.judge.bundle.nearest_files import widened
-from asd_daemon.judge.distances.fusion import write_fusion
+from asd_daemon.judge.distances.fusion_file import write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, leave_one_out
 from asd_daemon.judge.scoring.nearest_neighbour import HEARD
 from asd_daemon.judge.scoring.nearest_neighbour import SEPARATED as SEPARATED_SOUND

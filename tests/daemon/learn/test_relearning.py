@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from asd_daemon.errors import AsdError, BundleError, CannotJudgeError, Enrolment
 from asd_daemon.hear.source import Block, ScriptedSource
 from asd_daemon.judge.bundle.bundle import Bundle, file_entry, load_bundle
 from asd_daemon.judge.features import steady_views, views
-from asd_daemon.judge.scoring.scorer import Scorer, WindowScore
+from asd_daemon.judge.scoring.scorer import HEARD, Scorer, WindowScore
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.learn import enrolment, relearning, view_probes
 from asd_daemon.learn.enrolled_machines import enrolled_names, locked, sweep, with_enrolled_machine

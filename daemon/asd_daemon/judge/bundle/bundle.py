@@ -47,7 +47,8 @@ from asd_daemon.judge.bundle.manifest import (
 )
 from asd_daemon.judge.bundle.nearest_files import NearestFiles, read_calibration
 from asd_daemon.judge.bundle.signature import check_signature
-from asd_daemon.judge.distances.fusion import Fusion, read_fusion
+from asd_daemon.judge.distances.fusion import Fusion
+from asd_daemon.judge.distances.fusion_file import read_fusion
 from asd_daemon.judge.features.log_mel import FEATURE
 from asd_daemon.judge.thresholds.calibration import Calibration
 from asd_daemon.waveform import WINDOW_SAMPLES

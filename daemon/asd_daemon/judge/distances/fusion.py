@@ -1,24 +1,21 @@
 """Several views of a window → one score.
 
-Owns fitted views (metric, references, density), their fusion, each view scaled by what held-out normal windows score, and its file. A view
-is any vector of a window; where it comes from, and which views a machine is judged by (learn/view_families.py), is not known
-here. NumPy only.
+Owns fitted views (metric, references, density) and their fusion, each view scaled by what held-out normal windows score. A view is any
+vector of a window; where it comes from, and which views a machine is judged by (learn/view_families.py), is not known here; its file is
+fusion_file.py's. NumPy only.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import UNREADABLE_ARRAY, BundleError
+from asd_daemon.errors import BundleError
 from asd_daemon.judge.distances.local_density import TINY, LocalDensity, Normalisation
-from asd_daemon.judge.distances.packing import compact, packed_arrays, unpacked_arrays
 from asd_daemon.judge.distances.whitening import F32, Whitening, euclidean
 
 I64 = NDArray[np.int64]
@@ -270,38 +267,6 @@ def _fitted_view(name: str, own: Mapping[str, NDArray[np.floating]]) -> tuple[Fi
     scale: Scale = "log" if is_log else "ratio"
     fitted = FittedView(name, whitening, np.asarray(bank, np.float32), density, centre, unit, scale)
     return fitted, (weight, family, share)
-
-
-def write_fusion(fusion: Fusion, file: Path, *, packed: bool = False) -> None:
-    """Write a fusion's arrays in an uncompressed .npz; its names are kept elsewhere.
-
-    Args:
-        fusion: what a machine is judged by.
-        file: where to.
-        packed: in a byte a number where that changes a score by less than 1 % (packing.py), which programs before bundles of schema 3
-            do not read; else matrices in half precision.
-    """
-    arrays = packed_arrays(fusion.arrays()) if packed else fusion.arrays()
-    with file.open("wb") as f:
-        np.savez(f, **{name: compact(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-
-
-def read_fusion(file: Path, names: Sequence[str], most_bytes: int) -> Fusion:
-    """Read what `write_fusion` wrote, with the names it had.
-
-    Raises:
-        BundleError: the file is no such archive, unpacks to more than `most_bytes`, or holds other views.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > most_bytes or any(entry.compress_type for entry in entries):
-            raise BundleError(f"{file}: is compressed, or larger than {most_bytes} bytes; make the bundle again")
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as saved:
-            arrays = {key: np.asarray(saved[key]) for key in saved.files}
-        return Fusion.from_arrays(names, unpacked_arrays(arrays, file))
-    except UNREADABLE_ARRAY as e:
-        raise BundleError(f"{file}: is no readable fusion: {e}") from e
 
 
 def _metric(whitening: Whitening | None, vectors: F32) -> F32:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.bundle.bundle import MAX_FUSION_BYTES, Bundle
 from asd_daemon.judge.bundle.manifest import FUSION, OffLevel
-from asd_daemon.judge.distances.fusion import Fusion, read_fusion
+from asd_daemon.judge.distances.fusion import Fusion
+from asd_daemon.judge.distances.fusion_file import read_fusion
 from asd_daemon.judge.distances.taught_references import with_references
 from asd_daemon.waveform import rms_level_dbfs
 

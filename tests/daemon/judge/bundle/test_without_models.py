@@ -13,7 +13,8 @@ import pytest
 from asd_daemon.errors import BundleError, SettingsError
 from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder
-from asd_daemon.judge.distances.fusion import Candidate, Family, Fusion, read_fusion, write_fusion
+from asd_daemon.judge.distances.fusion import Candidate, Family, Fusion
+from asd_daemon.judge.distances.fusion_file import read_fusion, write_fusion
 from asd_daemon.judge.scoring.bounded_self_test import ResourceBounds, step_seconds
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.self_test import self_test

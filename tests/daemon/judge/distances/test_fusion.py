@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.distances.fusion import SPREADS, Candidate, Family, FittedView, Fusion, read_fusion, write_fusion
+from asd_daemon.judge.distances.fusion import SPREADS, Candidate, Family, FittedView, Fusion
+from asd_daemon.judge.distances.fusion_file import read_fusion, write_fusion
 from asd_daemon.judge.distances.nearest_neighbours import ExactIndex
 from asd_daemon.judge.distances.whitening import F32
 

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.distances.fusion import Candidate, Family, Fusion, read_fusion, write_fusion
+from asd_daemon.judge.distances.fusion import Candidate, Family, Fusion
+from asd_daemon.judge.distances.fusion_file import read_fusion, write_fusion
 
 F32 = NDArray[np.float32]
 NAMES = ("a", "b")
