@@ -198,7 +198,7 @@ def _machine(node: str, name: str, report: MachineReport) -> dict[str, Any]:
 
 
 def status_folder(state_folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the file lies: where ASD_RUNTIME_DIR says, beside the state where that is chosen, else in systemd's or the user's runtime folder."""
+    """Where the file lies: as ASD_RUNTIME_DIR says, beside a state that was chosen, else in systemd's or the user's runtime folder."""
     if environment.get("ASD_RUNTIME_DIR"):
         return Path(environment["ASD_RUNTIME_DIR"])
     if environment.get("ASD_STATE_DIR"):

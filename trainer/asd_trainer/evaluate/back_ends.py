@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import KFold
 
 from asd_daemon.judge.distances.local_density import NEIGHBOURS, LocalDensity, Normalisation
+
+if TYPE_CHECKING:  # 100 MB that a plan and most commands do without
+    from sklearn.covariance import LedoitWolf
+    from sklearn.decomposition import PCA
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -118,6 +118,9 @@ def fit(kind: BackEnd, bank: Bank, neighbours: int = NEIGHBOURS) -> Judge:
         distances = cosine_distances(bank.vectors, bank.vectors)
         return _References(bank.vectors, LocalDensity.fit(_OF_REFERENCES[kind], distances, bank.domains, neighbours))
     wide = bank.vectors.astype(np.float64)
+    from sklearn.covariance import LedoitWolf
+    from sklearn.decomposition import PCA
+
     if kind == "mahalanobis":
         return _Distribution(LedoitWolf().fit(wide))
     return _Residual(PCA(n_components=KEPT_VARIANCE, svd_solver="full").fit(wide))
@@ -186,6 +189,8 @@ def choose(bank: Bank, foreign: F32, neighbours: int = NEIGHBOURS) -> BackEnd:
 
 
 def _auc(normal: F64, anomalous: F64) -> float:
+    from sklearn.metrics import roc_auc_score
+
     labels = np.repeat([0, 1], [normal.shape[0], anomalous.shape[0]])
     return float(roc_auc_score(labels, np.concatenate([normal, anomalous])))
 
@@ -206,6 +211,8 @@ def _unit(vectors: NDArray[np.floating]) -> F32:
 
 
 def _folds(bank: Bank) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    from sklearn.model_selection import KFold
+
     cut = KFold(FOLDS, shuffle=True, random_state=SEED)
     return cast("list[tuple[NDArray[np.intp], NDArray[np.intp]]]", list(cut.split(bank.vectors)))
 
