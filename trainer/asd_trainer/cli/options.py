@@ -17,6 +17,7 @@ import click
 from asd_daemon.errors import DataSetError, StageError
 from asd_daemon.redaction import redact
 from asd_trainer.data.storage import DataRoot, data_root
+from asd_trainer.training.whole_file import write_whole
 
 if TYPE_CHECKING:
     from asd_trainer.data.dataset import ClipTable
@@ -115,7 +116,7 @@ def read_table(roots: Sequence[DataRoot], labels: Sequence[Path] = ()) -> ClipTa
 def remember_data(run: Path, roots: Sequence[DataRoot]) -> None:
     """Remember where the recordings are, for the commands that name the run alone."""
     noted = {"roots": [root if isinstance(root, str) else str(root.resolve()) for root in roots]}
-    (run / DATA_NOTE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+    write_whole(run / DATA_NOTE, json.dumps(noted, indent=2) + "\n")
 
 
 def remembered_data(run: Path) -> list[DataRoot]:

@@ -33,7 +33,7 @@ from asd_trainer.run.stage_clips import pretraining_clips, stage_table
 from asd_trainer.separate.stage import separate, synthesize
 from asd_trainer.training.loop import train
 from asd_trainer.training.prefetch import PrefetchedTask
-from asd_trainer.training.processes import processes
+from asd_trainer.training.processes import lost_processes_told, processes, refuse_separate_folders
 from asd_trainer.training.progress import time_in_words
 from asd_trainer.training.stage_mark import read_mark, timed, write_mark
 from asd_trainer.training.whole_file import write_whole
@@ -190,13 +190,15 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(name for name in STAGES if not left_out.get(name, False))
 
 
+@lost_processes_told()
 def run_stage(name: str, recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do one stage of a run unless its done mark is there, in a way that fits the device's memory; raises what the stage raises.
 
     Raises:
-        StageError: a step does not fit the memory of the device.
+        StageError: a step does not fit the memory of the device, or the run folder is not the same one for all processes.
     """
     together = processes()
+    refuse_separate_folders(run)
     folder = run / "stages" / name
     if read_mark(folder) is not None:
         log.info("%s: done already", name)
@@ -225,6 +227,7 @@ def _tidy(folder: Path) -> None:
             shutil.rmtree(checkpoints)
 
 
+@lost_processes_told()
 def run_stages(recipe: Recipe, table: ClipTable, run: Path) -> None:
     """Do every stage of a run that is not done yet, in order.
 

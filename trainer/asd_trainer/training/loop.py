@@ -23,7 +23,7 @@ from asd_daemon.errors import SettingsError, StageError
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.training.checkpoint import Checkpoints
 from asd_trainer.training.interruption import Interrupted, recorded_signals
-from asd_trainer.training.processes import processes
+from asd_trainer.training.processes import processes, refuse_different_steps
 from asd_trainer.training.progress import counted_steps
 from asd_trainer.training.recomputation import recomputed
 
@@ -65,7 +65,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path, *, at_once: int =
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
-        StageError: the loss is no longer finite, or the checkpoint belongs to other data.
+        StageError: the loss is no longer finite, the checkpoint belongs to other data, or other processes found another one.
     """
     torch.manual_seed(task.seed)
     processes()
@@ -75,6 +75,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path, *, at_once: int =
     optimiser = build_optimiser(task.model, settings)
     checkpoints = Checkpoints(folder, task.fingerprint, writes=accelerator.is_main_process)
     first = checkpoints.resume(task.model, optimiser)
+    refuse_different_steps(task.name, first)
     if first:
         log.info("%s: going on after step %d of %d", task.name, first, task.steps)
     model, prepared = accelerator.prepare(task.model, optimiser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,9 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: it can't be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
+    partial = path.with_name(
+        f"{path.name}.{secrets.token_hex(4)}.partial"
+    )  # processes of several hosts may write the same
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
@@ -26,7 +29,7 @@ def fill_whole(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         OSError: it can't be written.
         whatever `fill` raises; nothing is left then.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("wb") as file:
             fill(file)
