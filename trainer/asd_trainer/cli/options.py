@@ -92,6 +92,30 @@ def with_workers(command: Callable[..., None]) -> Callable[..., None]:
     return worked
 
 
+LogTo = click.option(
+    "--log-to",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow"]),
+    help="Also tell the figures of each step to TensorBoard (files in RUN/tensorboard) or MLflow (RUN/mlflow, or where MLFLOW_TRACKING_URI "
+    "says). May be given several times.",
+)
+
+
+def with_trackers(command: Callable[..., None]) -> Callable[..., None]:
+    """Let the stages of RUN tell their figures to those of --log-to."""
+
+    @LogTo
+    @functools.wraps(command)
+    def followed(trackers: Sequence[str], run: Path, **arguments: Any) -> None:
+        from asd_trainer.training.tracking import tracked
+
+        with tracked(run, trackers):
+            command(run=run, **arguments)
+
+    return followed
+
+
 def read_table(roots: Sequence[DataRoot], labels: Sequence[Path] = ()) -> ClipTable:
     """The clips of the folders; what can't be used is listed on stderr in one report.
 

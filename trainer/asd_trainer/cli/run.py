@@ -21,6 +21,7 @@ from asd_trainer.cli.options import (
     remember_data,
     remembered_data,
     with_threads,
+    with_trackers,
     with_workers,
 )
 from asd_trainer.cli.planning import (
@@ -85,6 +86,7 @@ Overrides = click.option(
 @DeviceName
 @Measure
 @Json
+@with_trackers
 @with_workers
 @with_threads
 def run(
@@ -173,6 +175,7 @@ def _stage_times(recipe: Recipe, run: Path) -> str:
 @Data
 @click.option("--recipe", "name", metavar="RECIPE", help="Make RUN with this recipe, for a run that only pre-trains.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --recipe: change a key of it.")
+@with_trackers
 @with_workers
 @with_threads
 def pretrain(run: Path, roots: Sequence[DataRoot], name: str | None, overrides: Sequence[str]) -> None:
@@ -202,6 +205,7 @@ def pretrain(run: Path, roots: Sequence[DataRoot], name: str | None, overrides: 
 @click.command()
 @Run
 @Data
+@with_trackers
 @with_threads
 def separate(run: Path, roots: Sequence[DataRoot]) -> None:
     """Do the separation stage of RUN alone: train the separator, then separate the training clips.
@@ -236,6 +240,7 @@ def synthesize(run: Path, roots: Sequence[DataRoot]) -> None:
 @click.command()
 @Run
 @Data
+@with_trackers
 @with_workers
 @with_threads
 def distil(run: Path, roots: Sequence[DataRoot]) -> None:
@@ -256,6 +261,7 @@ def distil(run: Path, roots: Sequence[DataRoot]) -> None:
 @click.command()
 @Run
 @Data
+@with_trackers
 @with_workers
 @with_threads
 def finetune(run: Path, roots: Sequence[DataRoot]) -> None:

@@ -26,6 +26,7 @@ from asd_trainer.training.interruption import Interrupted, recorded_signals
 from asd_trainer.training.processes import processes, refuse_different_steps
 from asd_trainer.training.progress import counted_steps
 from asd_trainer.training.recomputation import recomputed
+from asd_trainer.training.tracking import followed
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path, *, at_once: int =
     with (
         recorded_signals() as signals,
         recomputed(task.model, wanted=settings.recompute),
+        followed(folder, first) as follow,
         counted_steps(task.name, task.steps, first, shown=accelerator.is_main_process) as advance,
     ):
         for step in range(first, task.steps):
@@ -98,6 +100,7 @@ def train(task: Task, settings: OptimiserRecipe, folder: Path, *, at_once: int =
                     f"lower optimiser.learning_rate ({settings.learning_rate}) or raise warmup_ratio ({settings.warmup_ratio})"
                 )
             checkpoints.note(step + 1, figures)
+            follow(step + 1, figures)
             advance(step + 1, figures)
             last = step + 1 == task.steps
             noted = _told(accelerator, signals)
