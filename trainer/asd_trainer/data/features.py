@@ -25,6 +25,7 @@ from asd_daemon.judge.features.log_mel import ENERGY_FLOOR, FEATURE, MEL_BINS, e
 from asd_daemon.judge.features.power_spectrum import frame_count
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_trainer.data.dataset import Clip, load_clip
+from asd_trainer.data.feature_rows import ComputedRows
 from asd_trainer.data.workers import workers
 from asd_trainer.training.progress import counted_steps
 
@@ -78,6 +79,16 @@ def cached_log_mels(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
 def cached_waveforms(clips: Sequence[Clip], folder: Path) -> NDArray[np.float32]:
     """Waveforms (N, 160 000) of clips, likewise."""
     return _cached("waveform", clips, folder, (WINDOW_SAMPLES,), lambda each: clip_inputs(each, "waveform"))
+
+
+def computed_log_mels(clips: Sequence[Clip]) -> ComputedRows:
+    """Log-mels (N, 998, 128) that no disk has to hold: computed whenever they are asked for."""
+    return ComputedRows(clips, clip_log_mels, (CLIP_FRAMES, MEL_BINS))
+
+
+def computed_waveforms(clips: Sequence[Clip]) -> ComputedRows:
+    """Waveforms (N, 160 000), likewise."""
+    return ComputedRows(clips, lambda each: clip_inputs(each, "waveform"), (WINDOW_SAMPLES,))
 
 
 Rows = Callable[[Sequence[Clip]], Iterator[NDArray[np.float32]]]
@@ -138,7 +149,8 @@ def _make_room(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise StageError(
-            f"{folder}: the cache of log-mels needs {needed_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room there"
+            f"{folder}: the cache of log-mels needs {needed_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room there, "
+            "or give --set features=compute"
         )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, ENERGY_FLOOR, MEL_BINS, eat_input
+from asd_trainer.data.feature_rows import FeatureRows
 from asd_trainer.data.features import LOG_FLOOR, NEPERS_PER_DB
 from asd_trainer.finetune.background import Background
 from asd_trainer.networks.eat import MEL_PATCHES, TIME_PATCHES
@@ -120,7 +121,7 @@ def _spans(masked: NDArray[np.bool_], size: int, widest: int, rng: np.random.Gen
     return np.stack([first, first + width], axis=1)
 
 
-def render(plan: BatchPlan, log_mels: F32, noises: F32 | None = None) -> Tensor:
+def render(plan: BatchPlan, log_mels: FeatureRows, noises: FeatureRows | None = None) -> Tensor:
     """Apply a plan to the clips of a cache (N, T, 128) → EAT's normalised input, float32 (B, 1024, 128).
 
     `noises` are the log-mels of the background that the plan was drawn with, (M, T, 128).

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from asd_daemon.errors import DataSetError
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable
+from asd_trainer.data.feature_rows import FeatureRows
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Background:
 
     noises: tuple[Clip, ...]
     """The recordings that serve as noise."""
-    log_mels: NDArray[np.float32]
+    log_mels: FeatureRows
     """Their features in the same order, (M, T, 128); more may follow."""
     choices: tuple[NDArray[np.int64], ...]
     """For each training clip the rows of `log_mels` that may be its noise, never empty; clips may share an array."""

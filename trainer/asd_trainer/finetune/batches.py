@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from asd_trainer.data.feature_rows import FeatureRows, at_hand
 from asd_trainer.finetune.augmentation import BatchPlan, draw_plan, render
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.waveform_augmentation import render_waveforms
@@ -45,7 +45,7 @@ class AugmentedClips:
 
     def __init__(
         self,
-        log_mels: NDArray[np.float32],
+        log_mels: FeatureRows,
         settings: BatchSettings,
         seed: int,
         stream: tuple[int, ...] = (),
@@ -73,9 +73,12 @@ class AugmentedClips:
 
     def tensors(self, plan: BatchPlan) -> dict[str, Tensor]:
         """`features`, float32 (B, 1024, 128) or waveforms (B, 160 000), and `kept`, int64 (B, K), where not all patches are encoded."""
-        noises = None if self._background is None else self._background.log_mels
-        rendered = render if self._log_mels.ndim == 3 else render_waveforms
-        batch = {"features": rendered(plan, self._log_mels, noises)}
+        heard = at_hand(self._log_mels, [*plan.clips, *plan.partners[plan.mix < 1]])
+        noises = None
+        if self._background is not None:
+            noises = at_hand(self._background.log_mels, plan.noises[plan.snr_db < np.inf])
+        rendered = render if heard.ndim == 3 else render_waveforms
+        batch = {"features": rendered(plan, heard, noises)}
         if plan.kept is not None:
             batch["kept"] = torch.from_numpy(plan.kept)
         return batch

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_daemon.errors import DataSetError
 from asd_trainer.data.dataset import Clip, class_labels
+from asd_trainer.data.feature_rows import FeatureRows
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.batches import AugmentedClips, BatchSettings
@@ -105,7 +104,7 @@ class ClassificationTask:
         self,
         recipe: Recipe,
         clips: Sequence[Clip],
-        log_mels: NDArray[np.float32],
+        log_mels: FeatureRows,
         background: Background | None = None,
     ) -> None:
         self._labels, self.classes = class_labels(clips)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from asd_daemon.errors import StageError
 from asd_daemon.judge.features.log_mel import eat_input
 from asd_trainer.data.clip import Clip
+from asd_trainer.data.feature_rows import FeatureRows
 from asd_trainer.data.features import clips_digest
 from asd_trainer.finetune.background import Background
 from asd_trainer.finetune.batches import AugmentedClips, BatchSettings
@@ -93,7 +93,7 @@ class Teacher:
             embeddings: Tensor = self.network(features)
         return embeddings.float()
 
-    def standardise(self, log_mels: NDArray[np.float32], folder: Path) -> None:
+    def standardise(self, log_mels: FeatureRows, folder: Path) -> None:
         """Find centre and spread of an encoder's channels on clips (N, T, 128), or read what was found before in the folder.
 
         Does nothing for an embedder, which is trained to be centred.
@@ -112,7 +112,7 @@ class Teacher:
             raise StageError(f"{path}: can't be written or read back ({e}); remove it to compute it anew") from e
 
 
-def _write_standard(network: PatchMean, log_mels: NDArray[np.float32], path: Path) -> None:
+def _write_standard(network: PatchMean, log_mels: FeatureRows, path: Path) -> None:
     rows = np.unique(np.linspace(0, len(log_mels) - 1, min(STANDARD_CLIPS, len(log_mels))).round().astype(np.int64))
     device = network.centre.device
     means = []
@@ -260,7 +260,7 @@ class DistillationTask:
         student: Embedder,
         teacher: Teacher,
         clips: Sequence[Clip],
-        log_mels: NDArray[np.float32],
+        log_mels: FeatureRows,
         background: Background | None = None,
     ) -> None:
         chosen = recipe.distil

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_trainer.data.clip import Clip, MachineSection
+from asd_trainer.data.feature_rows import FeatureRows
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ SEED = 0
 
 
 def with_pseudo_attributes(
-    clips: Sequence[Clip], log_mels: F32, originals: int, clusters: Clusters
+    clips: Sequence[Clip], log_mels: FeatureRows, originals: int, clusters: Clusters
 ) -> tuple[Clip, ...]:
     """The clips, those of a unit and domain without any attributes with the attribute `cluster` in their place.
 
@@ -110,7 +111,7 @@ def _nearest(features: F32, means: F32) -> I64:
 
 
 def _spread(
-    clips: Sequence[Clip], log_mels: F32, rows: Sequence[int], own: Sequence[int], labels: I64
+    clips: Sequence[Clip], log_mels: FeatureRows, rows: Sequence[int], own: Sequence[int], labels: I64
 ) -> dict[int, int]:
     """Labels of recordings carried over to what was made of them."""
     found = dict(zip(own, labels.tolist(), strict=True))

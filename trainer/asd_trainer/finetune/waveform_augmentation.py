@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asd_trainer.data.feature_rows import FeatureRows
 from asd_trainer.finetune.augmentation import BatchPlan
 
 F32 = NDArray[np.float32]
 SILENCE = 1e-10  # power
 
 
-def render_waveforms(plan: BatchPlan, waveforms: F32, noises: F32 | None = None) -> Tensor:
+def render_waveforms(plan: BatchPlan, waveforms: FeatureRows, noises: FeatureRows | None = None) -> Tensor:
     """Apply a plan to the clips of a cache (N, S) → float32 (B, S); `noises` (M, S) are the background that it was drawn with."""
     batch = np.empty((plan.clips.shape[0], waveforms.shape[1]), np.float32)
     rows = zip(plan.clips, plan.partners, plan.rolls, plan.gains_db, plan.mix, strict=True)

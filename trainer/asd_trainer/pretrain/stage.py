@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.features.log_mel import EAT_MEAN, EAT_STD
+from asd_trainer.data.feature_rows import FeatureRows, at_hand
 from asd_trainer.data.features import LOG_FLOOR, NEPERS_PER_DB
 from asd_trainer.networks.decoder import Decoder
 from asd_trainer.networks.eat import PATCH, Eat
@@ -174,7 +175,7 @@ class PretrainingTask:
     def __init__(
         self,
         model: Pretrainer,
-        log_mels: NDArray[np.float32],
+        log_mels: FeatureRows,
         settings: PretrainRecipe,
         *,
         seed: int,
@@ -200,8 +201,9 @@ class PretrainingTask:
         noise_seeds = rng.integers(0, 2**63, B)
         masks = draw_masks(B * clones, self._settings.crop_frames // PATCH, self._settings.mask, rng)
         part = even_share(B, rank, world, "pretrain.batch_clips")
+        heard = at_hand(self._log_mels, rows[part])
         pieces = [
-            cut_piece(self._log_mels[row], self._settings.crop_frames, start, gain_db)
+            cut_piece(heard[row], self._settings.crop_frames, start, gain_db)
             for row, start, gain_db in zip(rows[part], starts[part], gains_db[part], strict=True)
         ]
         return {
@@ -231,7 +233,7 @@ def cut_piece(log_mel: NDArray[np.float32], frames: int, start: float, gain_db: 
 
 def pretrain_encoder(
     encoder: Eat,
-    log_mels: NDArray[np.float32],
+    log_mels: FeatureRows,
     settings: PretrainRecipe,
     folder: Path,
     *,

@@ -27,6 +27,9 @@ BASE = "based_on"
 """Key of a recipe's file that names another recipe."""
 
 
+Features = Literal["cache", "compute"]
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -45,6 +48,13 @@ class Recipe(Section):
         "Memory of the device that a stage may take: auto for all that is free. What does not fit is done in a way that needs less and "
         "gives the same result, or refused.",
         title="Memory",
+    )
+    features: Features = setting(
+        "cache",
+        "",
+        "Log-mels of clips to learn from: cache keeps them in the run, computed once, 511 kB each; compute does it whenever one is needed, "
+        "with the same result, for data sets whose log-mels fit on no disk.",
+        title="Features",
     )
     encoder: EncoderRecipe = setting(EncoderRecipe(), "", "The encoder.", title="Encoder")
     frozen: FrozenRecipe = setting(FrozenRecipe(), "", "The encoder as it is.", title="Frozen encoder")

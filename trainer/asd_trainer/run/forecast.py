@@ -134,8 +134,12 @@ def _learning(name: str, recipe: Recipe, table: ClipTable, folder: Path, device:
         words = f"{_counted(work.clips, 'clip')}, {cost.parameters / 1e6:.1f} M parameters, {_steps(work.steps, done)}"
         distilled = name == "finetune" and recipe.distil.teacher  # which leaves the features that it made
         features = 0 if done or distilled else work.clips + work.noises
-        more_s = features * FEATURES_S
         step_s += 0.0 if name == "pretrain" else work.batch * AUGMENTING_S
+        if recipe.features == "compute":
+            heard = work.batch * _heard_a_clip(name, recipe)
+            words += f", needs {heard / step_s:.0f} log-mels a second"
+            features = 0
+        more_s = features * FEATURES_S
         disk = _checkpoint_bytes(cost) + features * LOG_MEL_BYTES
     return StageForecast(
         name,
@@ -149,6 +153,12 @@ def _learning(name: str, recipe: Recipe, table: ClipTable, folder: Path, device:
         cost.macs,
         remark,
     )
+
+
+def _heard_a_clip(name: str, recipe: Recipe) -> float:
+    """Clips whose features go into one clip of a batch, on average: itself, a partner, a noise."""
+    augment = recipe.finetune.augment
+    return 1.0 if name == "pretrain" else 1.0 + augment.mixup_probability + augment.noise_probability
 
 
 def _fitting(name: str, recipe: Recipe, table: ClipTable, device: Device) -> tuple[Fitting, str]:

@@ -78,7 +78,7 @@ def pretrain(recipe: Recipe, table: ClipTable, folder: Path) -> None:
     )
     pretrain_encoder(
         encoder,
-        run_log_mels(clips, folder),
+        run_log_mels(clips, folder, recipe.features),
         recipe.pretrain,
         folder,
         seed=recipe.seed,
