@@ -45,7 +45,7 @@ def made_up_clip(number: int) -> Clip:
     machine, domain = f"machine{number % 100:02d}", "target" if number % 100 == 99 else "source"
     attributes = (("vel", str(number % 12)), ("loc", "ABCD"[number % 4]), ("load", str(number % 7)))
     words = "_".join(f"{name}_{value}" for name, value in attributes)
-    if number % 50 == 7:
+    if number // 100 % 50 == 7:
         path = Path(f"raw/{machine}/supplemental/section_00_noise_{number:08d}.wav")
         return Clip(path, machine, "00", "supplemental", "source", "normal", (), "noise", 2025)
     path = Path(f"raw/{machine}/train/section_00_{domain}_train_normal_{number:08d}_{words}.wav")

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from asd_daemon.errors import RecordingError
 from asd_trainer.cli.program import main
-from asd_trainer.data import features
+from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, read_dataset, training_clips
 from asd_trainer.data.feature_rows import at_hand
 from asd_trainer.data.features import cached_log_mels, computed_log_mels, computed_waveforms
@@ -45,9 +46,13 @@ def test_rows_are_those_of_the_cache_and_only_what_is_needed_is_computed(
     clips = training_clips(table)
     cached, computed = cached_log_mels(clips, tmp_path), computed_log_mels(clips)
     assert (computed.shape, computed.ndim, len(computed)) == (cached.shape, cached.ndim, len(cached))
-    asked: list[int] = []
-    original = features.load_clip
-    monkeypatch.setattr(features, "load_clip", lambda clip, channel: asked.append(clip) or original(clip, channel))
+    asked: list[Clip] = []
+
+    def noting(clip: Clip, channel: int) -> NDArray[np.float32]:
+        asked.append(clip)
+        return load_clip(clip, channel)
+
+    monkeypatch.setattr("asd_trainer.data.features.load_clip", noting)
     some = at_hand(computed, np.array([5, 2, 5, 7]))
     assert len(asked) == 3
     for row in (5, 2, 7):
