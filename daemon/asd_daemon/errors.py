@@ -9,7 +9,8 @@
     ├── FetchError              exit 3   the archive of the public data sets can't be reached, or sends something else
     ├── CannotStartError        exit 3
     │   ├── BundleError                  missing, broken, too new or tampered bundle
-    │   │   └── EnrolmentError           what was learned on this box can't be read, or can't be judged by
+    │   │   ├── EnrolmentError           what was learned on this box can't be read, or can't be judged by
+    │   │   └── RolloutError             what a server offers of bundles must not be used, or can't be had
     │   ├── UnknownMachineError          the bundle does not know the machine
     │   ├── SourceError                  microphone, command or other source of sound
     │   └── BrokerError                  MQTT broker refuses (rights, certificate)
@@ -82,6 +83,10 @@ class BundleError(CannotStartError):
 
 class UnknownMachineError(CannotStartError):
     """A machine that the bundle does not know."""
+
+
+class RolloutError(BundleError):
+    """What a server offers of bundles must not be used, or can't be had."""
 
 
 class EnrolmentError(BundleError):

@@ -118,10 +118,10 @@ def rollback(root: Path | None, key: Path | None, force: bool, as_json: bool) ->
     """
     from asd_daemon.judge.scoring.installed_bundles import bundle_before, roll_back
 
-    root, key = root or _default_root(), key or _configured_key()
-    before = bundle_before(root, key)
+    root, key, trusts_own = root or _default_root(), key or _configured_key(), _trusts_own()
+    before = bundle_before(root, key, trusts_own=trusts_own)
     needs = [] if before is None else _needs(before, root.parent, force=force)
-    done = roll_back(root, key)
+    done = roll_back(root, key, trusts_own=trusts_own)
     well = _relearn(done.bundle, needs)
     _print_result(
         done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
@@ -211,6 +211,14 @@ def _configured_key() -> Path | None:
 
     file = settings_file(None)
     return load_settings(file).bundle_key if file else None
+
+
+def _trusts_own() -> bool:
+    """Whether the program's own bundle needs no signature: where bundles are fetched, it is what a new box begins with."""
+    from asd_daemon.settings.file import load_settings, settings_file
+
+    file = settings_file(None)
+    return file is not None and load_settings(file).bundle.url is not None
 
 
 def _default_root() -> Path:

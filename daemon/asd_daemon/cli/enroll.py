@@ -125,7 +125,7 @@ def enroll(
         state=state,
         scoring=plan.scoring_of(name),
     )
-    bundle = load_bundle(plan.bundle, plan.settings.bundle_key)
+    bundle = load_bundle(plan.bundle, plan.bundle_key)
     if request.scoring == "paper":
         bounded_self_test(bundle, extent="models")
     with _ProgressDisplay(model) as shown:

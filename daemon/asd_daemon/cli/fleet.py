@@ -1,6 +1,6 @@
 """`asd-fleet`: what a broker knows of all boxes.
 
-Reads the words and prints; tell/mqtt/inventory.py asks the broker.
+Reads the words and prints; tell/mqtt/inventory.py asks the broker. `publish` is in publish.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 
 from asd_daemon.cli.console import CommandGroup
 from asd_daemon.cli.options import broker_option, config_option, json_option
+from asd_daemon.cli.publish import publish
 from asd_daemon.errors import UsageError
 from asd_daemon.wording import counted
 
@@ -30,7 +31,10 @@ _EPILOG = "Exit codes: 0 all are heard and well, 1 some are not, 2 wrong usage o
 @click.group(cls=CommandGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("asd-edge"), prog_name="asd-fleet")
 def fleet() -> None:
-    """See all boxes that publish to a broker."""
+    """See all boxes that publish to a broker; offer bundles to them."""
+
+
+fleet.add_command(publish)
 
 
 @fleet.command()

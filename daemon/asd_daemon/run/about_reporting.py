@@ -38,6 +38,7 @@ class AboutReporting:
         title: what people call a machine.
         scoring: by what a machine is judged, as it is configured.
         say: publishes a machine's payload.
+        rollout: how far a bundle that is offered has come; None: nothing is asked for.
         clock_s: seconds that never go back.
     """
 
@@ -49,10 +50,11 @@ class AboutReporting:
         title: Callable[[str], str | None],
         scoring: Callable[[str], Scoring],
         say: Say,
+        rollout: Callable[[], dict[str, Any] | None] = lambda: None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node, self._folder, self._bundle, self._title, self._say = node, folder, bundle, title, say
-        self._scoring = scoring
+        self._scoring, self._rollout = scoring, rollout
         self._clock_s, self._started_at = clock_s, datetime.now(UTC)
         self._reports: Reports | None = None
         self._lock = threading.Lock()
@@ -122,6 +124,7 @@ class AboutReporting:
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "disk_free_bytes": free,
             "disk_bytes": total,
+            "rollout": self._rollout(),
         }
 
 

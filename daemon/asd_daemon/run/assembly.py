@@ -16,10 +16,12 @@ from asd_daemon.run.command_giving import CommandGiving
 from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
+from asd_daemon.run.judge_tap import JudgeTap
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.monitor_assembly import MonitorAssembly
 from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
+from asd_daemon.run.rolling_out import make_rollout
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle, needs_models
 from asd_daemon.run.stores import Stores
@@ -56,7 +58,11 @@ def make_service(
     """
     keeps_sound = plan.settings.keep.keeps_enrolment_sound
     shared_bundle = SharedBundle(
-        plan.bundle, plan.settings.bundle_key, keeps_sound=keeps_sound, uses_models=needs_models(plan)
+        plan.bundle,
+        plan.settings.bundle_key,
+        keeps_sound=keeps_sound,
+        uses_models=needs_models(plan),
+        trusts_own=plan.trusts_own,
     )
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
     stores.lock()
@@ -72,7 +78,8 @@ def make_service(
     def trouble_words() -> tuple[str, ...]:
         return (*troubles.words(), *notifier.troubles)
 
-    assembly = MonitorAssembly(shared_bundle, telling, stores, trouble_words, live_sound)
+    tap = JudgeTap()
+    assembly = MonitorAssembly(shared_bundle, telling, stores, trouble_words, live_sound, tap)
 
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
         return assembly.monitors(plan, assembly.open_sources(plan, plan.machines, waits=wait_for_device), callbacks)
@@ -106,6 +113,7 @@ def make_service(
         lambda machine: reloading.plan.machines[machine].title if machine in reloading.plan.machines else None,
         lambda machine: reloading.plan.scoring_of(machine) if machine in reloading.plan.machines else "auto",
         publisher.publish_about,
+        lambda: rollout.report(),  # noqa: PLW0108  # which is made below
     )
     reporters = [*health.reporters, live_socket, about]
     service = Service(telling, SystemdNotifier(), make_monitors, reporters, stores, shared_bundle.abandon)
@@ -113,6 +121,8 @@ def make_service(
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
     known = options or CommandLineOptions(machines=tuple(plan.machines))
     reloading = Reloading(plan, known, service, assembly, publisher, notifier, stores, health, troubles)
+    rollout = make_rollout(lambda: reloading.plan, known, service, assembly, shared_bundle, tap)
+    reporters.append(rollout)
     choosing = Choosing(reloading, known, state_folder(), trials.release)
     upkeep = Upkeep(state_folder(), service, reloading, choosing, assembly, stores)
     giving = CommandGiving(

@@ -61,7 +61,8 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
         yield Finding("chosen", True, line)
     for trouble in plan.laid.troubles:
         yield Finding("chosen", False, trouble)
-    shared_bundle = SharedBundle(plan.bundle, plan.settings.bundle_key, uses_models=needs_models(plan))
+    key, own = plan.settings.bundle_key, plan.trusts_own
+    shared_bundle = SharedBundle(plan.bundle, key, uses_models=needs_models(plan), trusts_own=own)
     yield _finding("bundle", lambda: _bundle(shared_bundle))
     yield _finding("state folder", _state_folder)
     for name, machine in plan.machines.items():

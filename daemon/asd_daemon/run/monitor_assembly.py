@@ -16,6 +16,7 @@ from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.alert_teaching import AlertTeaching
+from asd_daemon.run.judge_tap import JudgeTap
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
@@ -40,6 +41,7 @@ def judge_opener(
     teaching: AlertTeaching,
     *,
     is_taught: bool = False,
+    tap: JudgeTap | None = None,
 ) -> Callable[[], Judge]:
     """What opens the scorer of a machine, or learns it anew from what was kept, or tries again.
 
@@ -50,6 +52,7 @@ def judge_opener(
         callbacks: who is told of a machine that can't be judged.
         teaching: what people have said of its alerts.
         is_taught: whether the machine can be learned while it is listened to: then there is hope as long as the daemon runs.
+        tap: hears what is judged; None: nobody does.
     """
     from asd_daemon.learn.recovering_judge import RecoveringJudge
     from asd_daemon.run.taught_judge import TaughtJudge
@@ -60,9 +63,13 @@ def judge_opener(
         if not is_taught or error is None or isinstance(error, SettingsError):
             callbacks.unjudged(name, error)
 
+    def open_judge() -> Judge:
+        scorer = shared_bundle.scorer(model, machine.alarm, machine.hop_s, scoring)
+        return TaughtJudge(name, scorer, teaching)
+
     judge = RecoveringJudge(
         name,
-        lambda: TaughtJudge(name, shared_bundle.scorer(model, machine.alarm, machine.hop_s, scoring), teaching),
+        open_judge if tap is None else tap.beside(name, open_judge),
         lambda told: shared_bundle.relearn(model, told, scoring),
         unjudged,
         waits_for_lesson=is_taught,
@@ -109,6 +116,7 @@ class MonitorAssembly:
         stores: what is kept.
         troubles: what is wrong with the daemon as a whole, in words.
         live_sound: where sound is left for who looks at a machine just now.
+        tap: hears what is judged.
     """
 
     def __init__(
@@ -118,8 +126,9 @@ class MonitorAssembly:
         stores: Stores,
         troubles: Callable[[], tuple[str, ...]],
         live_sound: LiveSound | None = None,
+        tap: JudgeTap | None = None,
     ) -> None:
-        self._live_sound = live_sound
+        self._live_sound, self._tap = live_sound, tap
         self._shared_bundle, self._publisher, self._stores, self._troubles = shared_bundle, publisher, stores, troubles
         self._turns = JudgingTurns()
         self._teaching: dict[str, AlertTeaching] = {}
@@ -149,7 +158,8 @@ class MonitorAssembly:
     def judge_opener(self, plan: Plan, name: str, callbacks: MonitorCallbacks) -> Callable[[], Judge]:
         """What opens a machine's judge; one that can be taught waits for its lesson."""
         teaching = self._teaching[name]
-        return judge_opener(plan, name, self._shared_bundle, callbacks, teaching, is_taught=_waits(plan, name))
+        is_taught = _waits(plan, name)
+        return judge_opener(plan, name, self._shared_bundle, callbacks, teaching, is_taught=is_taught, tap=self._tap)
 
     def _monitor(self, plan: Plan, name: str, opened: OpenedSource, callbacks: MonitorCallbacks) -> MachineMonitor:
         machine, learner = plan.machines[name], None

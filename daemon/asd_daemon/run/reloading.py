@@ -4,7 +4,8 @@
     alarm, quality, title    taken on between two windows of the machine
     health                   metrics and dead-man ping are exchanged
     notify                   whoever is told from now on; the file of addresses is read again
-    node, mqtt, keep, bundle, log   hold from the next start on, and are named until then
+    bundle.url and the like  asked and installed by from now on
+    node, mqtt, keep, bundle.folder, log   hold from the next start on, and are named until then
 
 A configuration that can't be used is refused as a whole: what runs goes on. A choice of people (`choosing.py`) comes the same way.
 """
@@ -163,7 +164,8 @@ class Reloading:
 
 def _with_what_needs_a_restart(wanted: Plan, running: Plan) -> Plan:
     """The new plan with what holds from the next start on only as it is now."""
-    stays = {key: getattr(running.settings, key) for key in NEED_A_RESTART}
+    stays: dict[str, object] = {key: getattr(running.settings, key) for key in NEED_A_RESTART}
+    stays["bundle"] = wanted.settings.bundle.model_copy(update={"folder": running.settings.bundle.folder})
     return replace(wanted, settings=wanted.settings.model_copy(update=stays), bundle=running.bundle)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from asd_daemon.errors import AsdError
 from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.file import state_folder
 from asd_daemon.settings.keys import AlarmSettings
@@ -28,7 +30,13 @@ class SharedBundle:
     """The bundle, loaded and verified once, and its embedder, shared by all machines; asked from several threads."""
 
     def __init__(
-        self, path: Path, key: Path | None = None, *, keeps_sound: bool = True, uses_models: bool = False
+        self,
+        path: Path,
+        key: Path | None = None,
+        *,
+        keeps_sound: bool = True,
+        uses_models: bool = False,
+        trusts_own: bool = False,
     ) -> None:
         """Load nothing yet.
 
@@ -37,12 +45,14 @@ class SharedBundle:
             key: the public key that must have signed it.
             keeps_sound: whether machines that are learned anew keep their windows as sound.
             uses_models: whether models are needed that the bundle itself judges no machine by: they are tried at once, not when they are.
+            trusts_own: whether the program's own bundle needs no signature.
         """
-        self._uses_models = uses_models
+        self._uses_models, self._trusts_own = uses_models, trusts_own
         self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
         self._one_learns = threading.Lock()
         self._is_over = threading.Event()
+        self._kept: object = None
         self._bundle: Bundle | None = None
         self._embedder: EmbedderSession | None = None
         self._separator: SeparatorSession | None = None
@@ -59,12 +69,49 @@ class SharedBundle:
 
         with self._lock:
             if self._bundle is None:
-                self._bundle, reason = load_or_roll_back(
-                    self._path, self._key, self._is_over.is_set, extent="models" if self._uses_models else "judged"
+                found, reason = load_or_roll_back(
+                    self._path,
+                    self._key,
+                    self._is_over.is_set,
+                    extent="models" if self._uses_models else "judged",
+                    trusts_own=self._trusts_own,
                 )
+                self._bundle = replace(found, path=found.path.resolve())  # `current` may lead elsewhere tomorrow
                 if reason is not None:
                     _LOG.error("the installed bundle can't be used, back to the one before it: %s", reason)
             return self._bundle
+
+    def exchange(self, path: Path, opens: Callable[[], object]) -> None:
+        """Judge with another bundle from now on; it is loaded, tested and its models opened in the caller's thread.
+
+        Args:
+            path: its folder.
+            opens: opens with it what must be openable; its scorers are asked for anew afterwards, and are these.
+
+        Raises:
+            AsdError: it can't be used; the bundle before is used on.
+        """
+        from asd_daemon.judge.bundle.bundle import default_bundle, load_bundle
+        from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
+
+        is_own = self._trusts_own and path == default_bundle()
+        fresh = load_bundle(path.resolve(), None if is_own else self._key)
+        bounded_self_test(fresh, extent="models" if self._uses_models else "judged", is_over=self._is_over.is_set)
+        with self._lock:
+            before = (self._bundle, self._embedder, self._separator, self._scorers)
+            self._bundle, self._embedder, self._separator = fresh, None, None
+            self._scorers = WeakValueDictionary()
+        try:
+            self._kept = opens()  # as long as nobody else holds them
+        except AsdError:
+            with self._lock:
+                self._bundle, self._embedder, self._separator, self._scorers = before
+            raise
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the bundle lies, links resolved; None until it is loaded. From any thread, without waiting."""
+        return None if self._bundle is None else self._bundle.path
 
     @property
     def words(self) -> str | None:
@@ -93,11 +140,14 @@ class SharedBundle:
         exceedance = exceedance_of(
             false_alarms_per_week=alarm.false_alarms_per_week, open_after=alarm.open_after, of=alarm.of, hop_s=hop_s
         )
-        bundle = with_enrolled_machine(self.bundle(), enrolled_folder(), model, scoring)
+        base = self.bundle()
+        bundle = with_enrolled_machine(base, enrolled_folder(), model, scoring)
         check_scoring(bundle, model, scoring)
         if scoring == "paper" or (model in bundle.enrolled and HEARD in views_judged_by(bundle.machine(model))):
             self._try_models()
         with self._lock:
+            if base is not self._bundle:  # exchanged a moment ago; whoever judges by it is told to open anew
+                return Scorer(bundle, model, exceedance=exceedance, scoring=scoring)
             key = (bundle.folder(model), exceedance, scoring)
             known = self._scorers.get(key)
             if known is not None:

@@ -117,8 +117,10 @@ class Upkeep:
     def _roll_back(self) -> str:
         plan = self._plan
         root = plan.bundle.parent if plan.bundle.name == CURRENT else self._folder / "bundles"
-        done = roll_back(root, plan.settings.bundle_key)
+        done = roll_back(root, plan.settings.bundle_key, trusts_own=plan.trusts_own)
         restart = "it is used from the next start on: sudo systemctl restart 'asd-daemon*'"
+        if plan.trusts_own:
+            restart = "it is taken on within seconds"  # by the rollout, which sees it
         return f"{done.bundle.name} {done.bundle.version} is current again; {restart}"
 
     @property

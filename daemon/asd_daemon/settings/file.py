@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from asd_daemon.errors import SettingsError
+from asd_daemon.settings.bundle import BundleSettings
 from asd_daemon.settings.keys import (
     AlarmSettings,
     HealthSettings,
@@ -220,6 +221,7 @@ def explain(error: ValidationError, name: str, root: yaml.Node | None = None) ->
 def _keys_at(location: list[Any]) -> list[str]:
     """The keys that a section may have, found by walking the models along a path of keys."""
     models: dict[str, type[BaseModel]] = {
+        "bundle": BundleSettings,
         "mqtt": MqttSettings,
         "source": SourceSettings,
         "alarm": AlarmSettings,

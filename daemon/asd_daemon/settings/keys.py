@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.settings.broker_words import parse_broker, spread_host
+from asd_daemon.settings.bundle import BundleSettings
 from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import Section, SourceSettings
 from asd_daemon.settings.text_formats import Credential, Name, Topic, Url, Words
@@ -273,8 +274,9 @@ class Settings(Section):
         "auto",
         description="auto: by what evidence has chosen for the machine; paper: by the nearest neighbour of its embeddings alone",
     )
-    bundle: Path | None = Field(
-        None, description="folder with the models; unset: the bundle that was installed, else the program's own"
+    bundle: BundleSettings = Field(
+        default_factory=BundleSettings,
+        description="which bundle judges: a folder, what was installed, or what a server offers",
     )
     bundle_key: Path | None = Field(
         None, description="Ed25519 public key (PEM) that must have signed the bundle; unset: no signature is asked for"
@@ -287,6 +289,12 @@ class Settings(Section):
     health: HealthSettings = Field(default_factory=HealthSettings, description="how the daemon itself is watched")
     web: WebSettings = Field(default_factory=WebSettings, description="the page for people, `asd-daemon web`")
     log: Literal["text", "json"] = Field("text", description="form of the log on standard error")
+
+    @model_validator(mode="after")
+    def _what_is_fetched_is_signed(self) -> Self:
+        if self.bundle.url is not None and self.bundle_key is None:
+            raise ValueError("bundle.url needs bundle_key: what comes over a network must be signed")
+        return self
 
     def machine(self, name: str, where: str = "the configuration") -> MachineSettings:
         """One machine's settings.

@@ -55,6 +55,18 @@ class Plan:
     laid: LaidOver = field(default_factory=lambda: LaidOver(Settings(), {}))
     """The one over the other."""
 
+    @property
+    def trusts_own(self) -> bool:
+        """Whether the program's own bundle is used without a signature: until what is offered has been fetched there is no other."""
+        return self.settings.bundle.url is not None
+
+    @property
+    def bundle_key(self) -> Path | None:
+        """The public key that must have signed the bundle."""
+        from asd_daemon.judge.bundle.bundle import default_bundle
+
+        return None if self.trusts_own and self.bundle == default_bundle() else self.settings.bundle_key
+
     def model_of(self, machine: str) -> str:
         """The machine's name in the bundle."""
         return self.machines[machine].model or machine
@@ -119,7 +131,7 @@ def installed_or_default_bundle() -> Path:
 
 def configured_bundle(settings: Settings) -> Path | None:
     """The bundle that is configured; where that is where bundles are installed and none is current any more, the program's own is meant."""
-    bundle = settings.bundle
+    bundle = settings.bundle.folder
     if bundle is None or bundle.name != "current" or bundle.is_symlink() or bundle.exists():
         return bundle
     is_usual = bundle == state_folder() / "bundles" / "current"

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from asd_daemon.settings.keys import MachineSettings
 from asd_daemon.settings.plan import Plan
 
-NEED_A_RESTART = ("node", "bundle", "bundle_key", "mqtt", "keep", "log")
-"""Keys whose change a running daemon does not take on."""
+NEED_A_RESTART = ("node", "bundle_key", "mqtt", "keep", "log")
+"""Keys whose change a running daemon does not take on; nor that of bundle.folder."""
 _IN_PLACE = ("alarm", "quality", "title", "notify", "scoring")
+_FOLDER = "bundle.folder"
 _OF_THE_JUDGE = ("open_after", "of", "false_alarms_per_week")
 """What a machine's provisional threshold depends on."""
 
@@ -66,14 +67,20 @@ def plan_changes(before: Plan, after: Plan) -> PlanChanges:
     replaced = tuple(name for name in after.machines if name in {*anew, *sharing} and name not in added)
     health = _changed_keys(before.settings.health, after.settings.health, "health")
     notify = _changed_keys(before.settings.notify, after.settings.notify, "notify")
+    rollout = [key for key in _bundle_keys(before, after) if key != _FOLDER]
     return PlanChanges(
         added,
         removed,
         replaced,
         tuple(name for name in adjusted if name not in replaced),
-        (*keys, *health, *notify),
+        (*keys, *health, *notify, *rollout),
         tuple(_restart_keys(before, after)),
     )
+
+
+def _bundle_keys(before: Plan, after: Plan) -> list[str]:
+    """The keys of `bundle` that are different."""
+    return list(_changed_keys(before.settings.bundle, after.settings.bundle, "bundle"))
 
 
 def needs_another_judge(before: MachineSettings, after: MachineSettings) -> bool:
@@ -86,7 +93,8 @@ def needs_another_judge(before: MachineSettings, after: MachineSettings) -> bool
 def _restart_keys(before: Plan, after: Plan) -> Iterator[str]:
     for key in NEED_A_RESTART:
         yield from _changed_keys(getattr(before.settings, key), getattr(after.settings, key), key)
-    if before.bundle != after.bundle and before.settings.bundle == after.settings.bundle:
+    is_moved = before.bundle != after.bundle and after.settings.bundle.url is None
+    if _FOLDER in _bundle_keys(before, after) or is_moved:
         yield "bundle"
     was_alone, is_alone = (set(plan.machines) >= set(plan.settings.machines) for plan in (before, after))
     if was_alone != is_alone:

@@ -28,7 +28,12 @@ _ACTIVE: dict[str, Any] = {"machines.fan.source.device": "default", "mqtt.host":
 # What is shown where a key has no default
 _EXAMPLES: dict[str, Any] = {
     "node": "line-3",
-    "bundle": "/var/lib/asd-daemon/bundles/current",
+    "bundle.folder": "/var/lib/asd-daemon/bundles/current",
+    "bundle.url": "https://bundles.example/asd",
+    "bundle.ring": "plant",
+    "bundle.window": "02:00-04:00",
+    "bundle.timezone": "Europe/Berlin",
+    "bundle.ca_file": "/etc/asd-daemon/ca.crt",
     "bundle_key": "/etc/asd-daemon/bundle-key.pem",
     "machines.fan.title": "Fan of line 3",
     "machines.fan.model": "fan",

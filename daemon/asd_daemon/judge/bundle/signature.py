@@ -44,7 +44,7 @@ def check_signature(manifest: bytes, folder: Path, key: Path) -> None:
     """
     from cryptography.exceptions import InvalidSignature
 
-    public = _read_public_key(key)
+    public = read_public_key(key)
     file = folder / SIGNATURE
     if not file.is_file():
         raise BundleError(f"{file}: is missing, but {key} must have signed; export with `asd-export --sign KEY`")
@@ -75,7 +75,12 @@ def read_private_key(file: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read_public_key(file: Path) -> Ed25519PublicKey:
+def read_public_key(file: Path) -> Ed25519PublicKey:
+    """The key to check with.
+
+    Raises:
+        BundleError: it can't be read or is no Ed25519 public key.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

@@ -183,7 +183,7 @@ def main(words: list[str]) -> None:
         _say({"error": str(e)})
         return
     bounds = ResourceBounds.of(manifest)
-    _limit_memory(bounds)
+    limit_memory(bounds)
     try:
         compared = self_test(Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), extent=extent)
     except BundleError as e:
@@ -212,7 +212,7 @@ def _begin(manifest: Manifest, entry: ModelEntry | SeparatorEntry | None, what: 
         resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _limit_memory(bounds: ResourceBounds) -> None:
+def limit_memory(bounds: ResourceBounds) -> None:
     """No more address space than there is in use now and the bounds together; no core files."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + bounds.memory_bytes

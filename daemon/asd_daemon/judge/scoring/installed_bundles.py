@@ -71,10 +71,15 @@ def install_bundle(source: Path, root: Path, key: Path | None = None) -> Install
     return InstalledBundle(load_bundle(folder, key), compared, before.name if before else None)
 
 
-def roll_back(root: Path, key: Path | None = None) -> InstalledBundle:
+def roll_back(root: Path, key: Path | None = None, *, trusts_own: bool = False) -> InstalledBundle:
     """Make the bundle before the current one current again; the one that was current becomes the previous one.
 
     Before the first one that was installed there was the program's own, which needs no link: none is current then.
+
+    Args:
+        root: where the box keeps its bundles.
+        key: the public key that must have signed it.
+        trusts_own: whether the program's own is used without a signature, as it came with the program.
 
     Raises:
         BundleError: nothing was installed, or the bundle before fails its self-test or is not signed: the current one stays.
@@ -87,7 +92,7 @@ def roll_back(root: Path, key: Path | None = None) -> InstalledBundle:
             previous = None
         if previous is None and not (root / CURRENT).is_symlink():
             raise BundleError(f"{root}: no bundle was installed here: the program's own is in use")
-        bundle = load_bundle(previous or default_bundle(), key)
+        bundle = _load_own(key, trusts_own=trusts_own) if previous is None else load_bundle(previous, key)
         compared = bounded_self_test(bundle)
         if previous is None:
             (root / CURRENT).unlink()
@@ -101,8 +106,8 @@ def roll_back(root: Path, key: Path | None = None) -> InstalledBundle:
     return InstalledBundle(bundle, compared, before.name if before else None)
 
 
-def bundle_before(root: Path, key: Path | None = None) -> Bundle | None:
-    """The bundle that `roll_back` would make current; None where it would refuse.
+def bundle_before(root: Path, key: Path | None = None, *, trusts_own: bool = False) -> Bundle | None:
+    """The bundle that `roll_back`, which takes the same, would make current; None where it would refuse.
 
     Raises:
         BundleError: it can't be used.
@@ -110,7 +115,11 @@ def bundle_before(root: Path, key: Path | None = None) -> Bundle | None:
     before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
     if previous is not None and previous != before:
         return load_bundle(previous, key)
-    return load_bundle(default_bundle(), key) if (root / CURRENT).is_symlink() else None
+    return _load_own(key, trusts_own=trusts_own) if (root / CURRENT).is_symlink() else None
+
+
+def _load_own(key: Path | None, *, trusts_own: bool) -> Bundle:
+    return load_bundle(default_bundle(), None if trusts_own else key)
 
 
 def load_or_roll_back(
@@ -119,6 +128,7 @@ def load_or_roll_back(
     is_over: Callable[[], bool] = lambda: False,
     *,
     extent: Extent = "judged",
+    trusts_own: bool = False,
 ) -> tuple[Bundle, str | None]:
     """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before, or the program's own.
 
@@ -127,6 +137,7 @@ def load_or_roll_back(
         key: the public key that must have signed it.
         is_over: asked now and then whether nobody waits for it any more.
         extent: what of it is tried.
+        trusts_own: as `roll_back`.
 
     Returns:
         the bundle, and why an earlier one had to be taken, where it had.
@@ -136,28 +147,28 @@ def load_or_roll_back(
         CannotStartError: nobody waits for it any more.
     """
     try:
-        bundle = load_bundle(path, key)
+        bundle = load_bundle(path, None if trusts_own and path == default_bundle() else key)
         bounded_self_test(bundle, extent=extent, is_over=is_over)
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise
         reason = str(e)
         try:
-            return _taken_back(path.parent, key, extent), reason
+            return _taken_back(path.parent, key, extent, trusts_own=trusts_own), reason
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
     return bundle, None
 
 
-def _taken_back(root: Path, key: Path | None, extent: Extent) -> Bundle:
+def _taken_back(root: Path, key: Path | None, extent: Extent, *, trusts_own: bool) -> Bundle:
     """The bundle before, made current; where another user has installed them it is used, and the link stays.
 
     Raises:
         BundleError, OSError: there is none that can be used.
     """
     if os.access(root, os.W_OK):
-        return roll_back(root, key).bundle
-    before = bundle_before(root, key)
+        return roll_back(root, key, trusts_own=trusts_own).bundle
+    before = bundle_before(root, key, trusts_own=trusts_own)
     if before is None:
         raise BundleError("there is none")
     bounded_self_test(before, extent=extent)

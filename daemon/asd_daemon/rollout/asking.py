@@ -1,0 +1,111 @@
+"""Asks the server now and then, by chance a little sooner or later, after failures less and less often, and hears what was fetched."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from asd_daemon.rollout.box import RolloutRules
+from asd_daemon.rollout.candidate import Candidate
+from asd_daemon.rollout.fetcher import Fetcher
+from asd_daemon.rollout.ledger import Ledger
+from asd_daemon.rollout.rollout_state import Named, Phase
+
+_LOG = logging.getLogger(__name__)
+_FIRST_S = 600.0  # 200 boxes that have power again do not ask at once
+_SOONEST_S = 60.0
+
+
+class Asking:
+    """Of one box; from the rollout's thread.
+
+    Args:
+        ledger: what is known.
+        candidate: what was fetched.
+        clock_s: seconds that never go back.
+        chance: from 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        candidate: Candidate,
+        clock_s: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._ledger, self._candidate, self._clock_s, self._chance = ledger, candidate, clock_s, chance
+        self._fetcher = Fetcher()
+        self._next_s: float | None = None
+        self._failures = 0
+        self._has_progress = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a process fetches."""
+        return self._fetcher.is_busy
+
+    def close(self) -> None:
+        """End what runs; it goes on at the next start."""
+        self._fetcher.close()
+
+    def ask(self, rules: RolloutRules) -> None:
+        """Ask when it is time."""
+        if self._next_s is None:
+            self._next_s = self._clock_s() + self._chance() * min(rules.check_s, _FIRST_S)
+        if self._fetcher.is_busy or self._clock_s() < self._next_s:
+            return
+        state = self._ledger.state
+        skip = (*state.refused, *([state.candidate.id] if state.candidate else []))
+        self._has_progress = False
+        self._fetcher.start(rules.job.model_copy(update={"skip": skip, "highest": state.serial}), self._hear)
+
+    def _hear(self, words: dict[str, Any]) -> None:
+        """What the process says while it is at it, from another thread."""
+        self._has_progress = self._has_progress or "progress" in words
+
+    def hear(self, rules: RolloutRules) -> None:
+        """Take up what was fetched, if a process has ended."""
+        state = self._ledger.state
+        result = self._fetcher.result()
+        if result is None:
+            if self._has_progress and self._fetcher.is_busy and state.candidate is None:
+                self._ledger.tell(Phase.FETCHING)
+            return
+        if result["state"] == "failed":
+            self._failures += 1
+            pause_s = min(rules.check_s, min(_SOONEST_S, rules.check_s) * 2.0 ** min(self._failures - 1, 20))
+            self._next_s = self._clock_s() + pause_s * (0.5 + self._chance())
+            _LOG.warning("rollout: %s", result["reason"])
+            if state.phase in (Phase.IDLE, Phase.FETCHING):
+                self._ledger.tell(Phase.IDLE, result["reason"])
+            return
+        self._failures = 0
+        self._next_s = self._clock_s() + rules.check_s * (0.8 + 0.4 * self._chance())
+        state.serial = max(state.serial, result["serial"])
+        named = Named(id=result["id"], name=result["name"], version=result["version"])
+        if state.candidate is not None and state.candidate.id == named.id:
+            return
+        if state.candidate is not None:  # something else is offered by now
+            self._candidate.drop()
+        self._take_up(rules, result, named)
+
+    def _take_up(self, rules: RolloutRules, result: dict[str, Any], named: Named) -> None:
+        state, found = self._ledger.state, result["state"]
+        was_offered = state.offered is not None and state.offered.id == named.id
+        state.offered = named
+        if found == "ready":
+            state.candidate, state.is_tried, state.trial = named, rules.trial_s == 0, None
+            fetched, reused = (result[key] / 1e6 for key in ("fetched_bytes", "reused_bytes"))
+            _LOG.info("rollout: %s is fetched, %.1f MB; %.1f MB were here", named.words, fetched, reused)
+        elif found == "refused":
+            self._candidate.refuse(named, result["reason"])
+        elif found == "current":
+            self._ledger.tell(Phase.INSTALLED if state.switch else Phase.IDLE)
+        elif found == "waits":
+            self._ledger.tell(Phase.IDLE, result["reason"])
+        elif not was_offered or state.phase is Phase.FETCHING:
+            self._ledger.tell(Phase.REFUSED, state.refused.get(named.id))
+        self._ledger.save()
