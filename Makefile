@@ -58,9 +58,9 @@ dist: $(VENV)/.all             ## wheel, source distribution and bill of materia
 audit: $(VENV)/.all            ## what is known against the libraries that an edge box gets, asked of the package index
 	$(BIN)/python deploy/release/audit.py
 
-soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, the page, systemd; about an hour
+soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, rollouts, the page, systemd; about an hour
 	@deploy/system-packages.sh broker nats rabbitmq microphone box
-	for proof in microphone day alerts brokers configuration home_assistant page units package ray_cluster; do \
+	for proof in microphone day alerts brokers configuration rollout home_assistant page units package ray_cluster; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (a night; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)

@@ -11,6 +11,7 @@ from rig.microphone import missing
 from soak.configuration import fuzz
 from soak.day import listen
 from soak.microphone import suffer
+from soak.rollout import torment
 
 
 def test_configurations_that_are_broken_at_random_are_accepted_or_refused_with_file_key_and_reason(
@@ -28,6 +29,16 @@ def test_ten_minutes_of_sound_are_accounted_for_window_by_window(tmp_path: Path)
     assert report.heard == report.scored + report.unusable + report.dropped == 60
     assert report.told_scores == report.scored
     assert report.descriptors[1] <= report.descriptors[0]
+
+
+def test_box_that_is_killed_while_bundles_are_rolled_out_is_never_without_one_and_has_the_last_in_the_end(
+    tmp_path: Path,
+) -> None:
+    count = torment(20, tmp_path, seed=5, pause_s=0.5, tried=0.0)
+    assert sum(count.kills.values()) == 20
+    assert (count.dropped_bundles, count.judged) == (0, count.waited_for)
+    assert count.updates > 0
+    assert count.windows > 0
 
 
 @pytest.mark.microphone

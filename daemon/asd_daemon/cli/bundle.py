@@ -1,4 +1,4 @@
-"""`asd-daemon bundle`: verify, install, roll back."""
+"""`asd-daemon bundle`: verify, install, roll back, how far a rollout is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _force = click.option(
 
 @click.group()
 def bundle() -> None:
-    """Look after bundles of models: verify, install, roll back."""
+    """Look after bundles of models: verify, install, roll back, see what is offered."""
 
 
 @bundle.command()
@@ -127,6 +127,44 @@ def rollback(root: Path | None, key: Path | None, force: bool, as_json: bool) ->
         done.bundle.path, done.bundle.name, done.bundle.version, done.reference_scores, done.replaced, as_json
     )
     return 0 if well else 1
+
+
+@bundle.command()
+@_root
+@json_option
+def status(root: Path | None, as_json: bool) -> int:
+    """Say which bundle is current and how far one is that a server offers; exit code 1 where what is offered stays out.
+
+    From what lies in the state folder; it asks nobody.
+    """
+    from asd_daemon.judge.bundle.bundle import MANIFEST, default_bundle
+    from asd_daemon.judge.bundle.manifest import Manifest
+    from asd_daemon.rollout.current import current_folder
+    from asd_daemon.rollout.rollout_state import Phase, read_state, report_of, state_file
+
+    root = root or _default_root()
+    folder = current_folder(root)
+    try:
+        manifest = Manifest.parse((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    except OSError as e:
+        raise BundleError(f"{folder / MANIFEST}: can't be read: {e.strerror}") from e
+    state = read_state(state_file(root))
+    facts = report_of(state, f"{manifest.name} {manifest.version}")
+    trial = state.trial
+    seen = (
+        None if trial is None else {"seconds": round(trial.seconds), "windows": trial.windows, "dropped": trial.dropped}
+    )
+    if as_json:
+        click.echo(json.dumps({"path": str(folder), **facts, "trial": seen}, ensure_ascii=False))
+    else:
+        own = ", which came with the program" if folder == default_bundle().resolve() else ""
+        click.echo(f"current: {facts['version']} ({folder}{own})")
+        reason = f": {facts['reason']}" if facts["reason"] else ""
+        click.echo(f"offered: {facts['offered'] or 'nothing'}, {facts['phase']}{reason}")
+        if trial is not None:
+            hours = trial.seconds / 3600
+            click.echo(f"trial: {hours:.1f} h, {trial.windows} windows judged by both, {trial.dropped} left out")
+    return 1 if state.phase in (Phase.REFUSED, Phase.RETURNED) else 0
 
 
 def _needs(found: Bundle, state: Path, *, force: bool) -> list[tuple[Path, str]]:

@@ -44,7 +44,7 @@ fleet.add_command(publish)
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for spreadsheets.")
 def status(broker: str | None, config: Path | None, prefix: str | None, as_json: bool, as_csv: bool) -> int:
-    """List every machine of every box: heard or not, state, drift, version, bundle, when it was learned, free disk.
+    """List every machine of every box: heard or not, state, drift, version, bundle, how far a rollout is, when it was learned, free disk.
 
     From what the broker keeps, so it takes a second however many there are. Where the broker wants a password, --config names a
     configuration that knows it.
@@ -92,6 +92,9 @@ _COLUMNS = (
     "drift",
     "version",
     "bundle",
+    "offered",
+    "rollout",
+    "rollout_reason",
     "learned",
     "started_at",
     "about_at",
@@ -117,6 +120,9 @@ def _row(machine: FleetMachine) -> dict[str, Any]:
         "drift": (state.get("drift") or {}).get("fraction"),
         "version": about.get("version"),
         "bundle": about.get("bundle"),
+        "offered": (about.get("rollout") or {}).get("offered"),
+        "rollout": (about.get("rollout") or {}).get("phase"),
+        "rollout_reason": (about.get("rollout") or {}).get("reason"),
         "learned": about.get("learned"),
         "started_at": about.get("started_at"),
         "about_at": about.get("at"),
@@ -127,7 +133,19 @@ def _row(machine: FleetMachine) -> dict[str, Any]:
 
 
 def _print_table(machines: Sequence[FleetMachine]) -> None:
-    head = ("BOX", "MACHINE", "STATE", "SINCE", "DRIFT", "VERSION", "BUNDLE", "LEARNED", "DISK FREE", "TROUBLE")
+    head = (
+        "BOX",
+        "MACHINE",
+        "STATE",
+        "SINCE",
+        "DRIFT",
+        "VERSION",
+        "BUNDLE",
+        "ROLLOUT",
+        "LEARNED",
+        "DISK FREE",
+        "TROUBLE",
+    )
     lines = [head, *(_line(machine) for machine in machines)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     for line in lines:
@@ -148,6 +166,7 @@ def _line(machine: FleetMachine) -> tuple[str, ...]:
         "-" if drift is None else f"{100 * drift:.0f} %",
         str(row["version"] or "-"),
         str(row["bundle"] or "-"),
+        str(row["rollout"] or "-"),
         str(row["learned"] or "-")[:10],
         "-" if not free or not total else f"{free / 1e9:.0f} GB {100 * free / total:.0f} %",
         str(row["trouble"] or ""),

@@ -89,7 +89,7 @@ class Asking:
         if state.candidate is not None and state.candidate.id == named.id:
             return
         if state.candidate is not None:  # something else is offered by now
-            self._candidate.drop()
+            self._candidate.drop(keeps_files=result["state"] == "ready")
         self._take_up(rules, result, named)
 
     def _take_up(self, rules: RolloutRules, result: dict[str, Any], named: Named) -> None:

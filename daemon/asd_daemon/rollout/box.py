@@ -20,6 +20,7 @@ class RolloutRules:
     job: FetchJob
     check_s: float
     trial_s: float
+    trial_words: str
     window: QuietHours
     """When one may be installed; without times: always."""
     window_words: str | None
@@ -44,8 +45,8 @@ class Box(Protocol):
     def objection(self, new: Bundle) -> str | None:
         """Why a bundle can't take the present one's place."""
 
-    def judged(self) -> list[JudgedMachine]:
-        """The machines that the present bundle judges."""
+    def judged(self, new: Bundle | None = None) -> list[JudgedMachine]:
+        """The machines that the present bundle judges; those alone that a new one could judge without learning them anew."""
 
     def busy(self) -> str | None:
         """Why no bundle may be exchanged just now: an alert is open, a machine is being learned."""

@@ -47,14 +47,19 @@ class Candidate:
         """End what runs; it goes on at the next start."""
         self._trial.stop()
 
-    def drop(self) -> None:
-        """Want it no more."""
+    def drop(self, *, keeps_files: bool = False) -> None:
+        """Want it no more.
+
+        Args:
+            keeps_files: whether another has taken its place on the disk already.
+        """
         self._trial.stop()
         state = self._ledger.state
         state.candidate = state.trial = None
         state.is_tried = False
         self._ledger.save()
-        drop_candidate(self._root)
+        if not keeps_files:
+            drop_candidate(self._root)
 
     def refuse(self, named: Named, why: str) -> None:
         """Want it no more, and say why."""
@@ -91,7 +96,7 @@ class Candidate:
         record = state.trial
         if record is None:
             return
-        self._ledger.tell(Phase.TRIAL, f"beside the present one for {rules.trial_s / 86_400:g} d")
+        self._ledger.tell(Phase.TRIAL, f"beside the present one for {rules.trial_words}")
         record.seconds += passed_s
         self._trial.collect(record)
         if record.failures >= _MOST_FAILURES:
@@ -116,9 +121,9 @@ class Candidate:
         if objection is not None:
             self.refuse(candidate, objection)
             return False
-        machines = self._box.judged()
+        machines = self._box.judged(bundle)
         if not machines:
-            _LOG.info("rollout: no machine here is judged by the bundle, so there is nothing to try")
+            _LOG.info("rollout: no machine here is judged by the bundle, or each is learned anew with it: there is nothing to try")
             state.is_tried = True
             self._ledger.save()
             return False

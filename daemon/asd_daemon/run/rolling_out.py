@@ -12,7 +12,7 @@ from asd_daemon.errors import AsdError, EnrolmentError
 from asd_daemon.judge.scoring.installed_bundles import CURRENT
 from asd_daemon.rollout.box import RolloutRules
 from asd_daemon.rollout.fetching import FetchJob
-from asd_daemon.rollout.installing import depends, objection_to
+from asd_daemon.rollout.installing import depends, learned_anew, objection_to
 from asd_daemon.rollout.returning import JudgedMachine, PastAlert, past_alerts
 from asd_daemon.rollout.rollout import Rollout
 from asd_daemon.rollout.trial import Trial
@@ -75,7 +75,7 @@ def rules_of(plan: Plan, root: Path) -> RolloutRules | None:
         ca_file=wanted.ca_file,
         insecure=wanted.insecure,
     )
-    return RolloutRules(job, wanted.check_s, wanted.trial_s, QuietHours(times, zone), wanted.window)
+    return RolloutRules(job, wanted.check_s, wanted.trial_s, wanted.trial, QuietHours(times, zone), wanted.window)
 
 
 class DaemonBox:
@@ -121,7 +121,8 @@ class DaemonBox:
         for name in names:
             machine = plan.machines[name]
             try:
-                found.append(self._shared.scorer(plan.model_of(name), machine.alarm, machine.hop_s))
+                scoring = plan.scoring_of(name)
+                found.append(self._shared.scorer(plan.model_of(name), machine.alarm, machine.hop_s, scoring))
             except EnrolmentError:
                 continue
         return found
@@ -138,22 +139,23 @@ class DaemonBox:
     def objection(self, new: Bundle) -> str | None:
         """Why a bundle can't take the present one's place."""
         plan = self._plan()
-        models = [plan.model_of(name) for name in plan.machines]
+        models = {plan.model_of(name): plan.scoring_of(name) for name in plan.machines}
         try:
             return objection_to(new, self._shared.bundle(), enrolled_folder(), models)
         except AsdError as e:
             return str(e)
 
     def _depends(self, plan: Plan, name: str) -> bool:
-        return depends(self._shared.bundle(), enrolled_folder(), plan.model_of(name))
+        return depends(self._shared.bundle(), enrolled_folder(), plan.model_of(name), plan.scoring_of(name))
 
-    def judged(self) -> list[JudgedMachine]:
-        """The machines that the present bundle judges."""
+    def judged(self, new: Bundle | None = None) -> list[JudgedMachine]:
+        """The machines that the present bundle judges; those alone that a new one could judge without learning them anew."""
         plan = self._plan()
         return [
             JudgedMachine(name, machine.alarm.false_alarms_per_week, machine.hop_s)
             for name, machine in plan.machines.items()
             if self._depends(plan, name)
+            and (new is None or not learned_anew(new, enrolled_folder(), plan.model_of(name), plan.scoring_of(name)))
         ]
 
     def busy(self) -> str | None:

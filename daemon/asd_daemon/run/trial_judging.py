@@ -44,6 +44,7 @@ def job_of(plan: Plan, folder: Path, key: Path, machines: Sequence[JudgedMachine
             "model": plan.model_of(machine.name),
             "alarm": plan.machines[machine.name].alarm.model_dump(mode="json"),
             "hop_s": plan.machines[machine.name].hop_s,
+            "scoring": plan.scoring_of(machine.name),
         }
         for machine in machines
         if machine.name in plan.machines
@@ -74,7 +75,7 @@ def _judges(job: dict[str, Any]) -> dict[str, Judge]:
     return {
         name: TaughtJudge(
             name,
-            shared.scorer(asked["model"], AlarmSettings.model_validate(asked["alarm"]), asked["hop_s"]),
+            shared.scorer(asked["model"], AlarmSettings.model_validate(asked["alarm"]), asked["hop_s"], asked["scoring"]),
             AlertTeaching(name, AlertArchive(alerts_folder(state_folder()), name)),
         )
         for name, asked in job["machines"].items()

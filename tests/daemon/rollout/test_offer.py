@@ -53,7 +53,19 @@ def test_signature_is_over_the_canonical_bytes_and_found_by_another_program(tmp_
     )
     (tmp_path / "words").write_bytes(by_hand)
     (tmp_path / "sig").write_bytes(bytes.fromhex(envelope["signature"]))
-    words = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", "words", "-sigfile", "sig"]
+    words = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        str(public),
+        "-rawin",
+        "-in",
+        "words",
+        "-sigfile",
+        "sig",
+    ]
     said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Verified Successfully" in said.stdout, said.stderr
     load_pem_public_key(public.read_bytes())

@@ -362,3 +362,31 @@ def test_section_that_is_none_is_refused_in_words(text: str, words: str) -> None
         parse_settings(text, "c.yaml")
     assert f"must hold keys and values, {words}" in str(refused.value)
     assert "dictionary" not in str(refused.value)
+
+
+def test_bundle_is_a_folder_or_what_a_server_offers(tmp_path: Path) -> None:
+    alone = parse_settings("bundle: /opt/bundle\n", "a.yaml").bundle
+    assert (alone.folder, alone.url) == (Path("/opt/bundle"), None)
+    text = "bundle_key: /k.pem\nbundle: {url: 'https://b/x', check: 90m, trial: 0s, window: 'sat-sun 02:00-04:00'}\n"
+    offered = parse_settings(text, "a.yaml").bundle
+    assert (offered.check_s, offered.trial_s, offered.channel) == (5400.0, 0.0, "stable")
+    assert parse_settings("bundle:\n  # all commented out\n", "a.yaml").bundle.folder is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bundle: {url: 'https://b/x'}", "bundle.url needs bundle_key"),
+        ("bundle_key: /k\nbundle: {url: 'http://b/x'}", "insecure: true"),
+        ("bundle_key: /k\nbundle: {url: 'https://b', folder: /opt/b}", "folder or url, not both"),
+        ("bundle: {check: soon}", "bundle.check: must be a time up to 90 days"),
+        ("bundle: {check: 0s}", "bundle.check: must be at least 1s"),
+        ("bundle: {trial: 91d}", "bundle.trial"),
+        ("bundle: {window: night}", "bundle.window"),
+        ("bundle: {timezone: Europe/Nowhere}", "no time zone"),
+        ("bundle: {urll: x}", "did you mean url"),
+    ],
+)
+def test_wrong_words_of_a_rollout_are_named(text: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        parse_settings(text, "a.yaml")
