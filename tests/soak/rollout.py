@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m soak.rollout [--kills 200] [--seed 0]
 
 A real daemon hears a simulated fan and asks a server of which a third of all answers is wrong. It, or the process that fetches, is killed
-(SIGKILL) at random moments: while it starts, fetches, tries, installs. After every kill what is current must be a whole, signed bundle.
+(SIGKILL) at random moments: at any time after its start, some answers of the server later, soon after a bundle is fetched, while one is copied, and when it is installed. After every kill what is current must be a whole, signed bundle.
 Whenever an update is complete the next version is offered. Prints one JSON object; ends with 0 only if each daemon that was left alone
 judged windows, and the last version is installed in the end. The short form is tests/end_to_end/test_soak.py.
 """
@@ -18,7 +18,9 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ from rig.waiting import wait_until
 _WAIT = threading.Event()  # never set: a pause that is no sleep of the machine
 BLOB_BYTES = 400_000
 FAULTY = 0.33
+_LONGEST_S = 20.0  # that a moment is waited for, which may not come
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Count:
     """What was done and seen."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    """By what was killed, and in which phase it was."""
+    """By what was killed, and when."""
     updates: int = 0
     """That were complete."""
     daemons: int = 0
@@ -129,8 +132,8 @@ class Torment:
                     self._wait_judged(running)
                 is_over = False
                 while not is_over and done < kills:
-                    _WAIT.wait(self.dice.expovariate(1 / self._pause_s))
-                    is_over = self._kill(running)
+                    moment = self._wait(running, server)
+                    is_over = self._kill(running, moment)
                     done += 1
                     self.current()
                     if self.is_complete:
@@ -145,20 +148,36 @@ class Torment:
         assert running.process.poll() is None, "\n".join(running.log)
         self.count.judged += 1
 
-    def _kill(self, running: RunningDaemon) -> bool:
+    def _wait(self, running: RunningDaemon, server: BundleServer) -> str:
+        """Wait for a random moment; which."""
+        asked, answers = len(server.asked), self.dice.randint(1, 5)
+        moments: dict[str, Callable[[], bool]] = {
+            "any time": lambda: True,
+            "some answers later": lambda: len(server.asked) >= asked + answers,
+            "fetched": lambda: read_state(state_file(self.root)).candidate is not None,
+            "being copied": lambda: any((self.root / "versions").glob(".incoming-*")),
+            "installed": lambda: self.is_complete,
+        }
+        moment = self.dice.choice(list(moments))
+        deadline_s = time.monotonic() + _LONGEST_S
+        while not moments[moment]() and time.monotonic() < deadline_s and running.process.poll() is None:
+            _WAIT.wait(0.002)
+        _WAIT.wait(self.dice.expovariate(1 / (self._pause_s if moment == "any time" else 0.2)))
+        return moment
+
+    def _kill(self, running: RunningDaemon, moment: str) -> bool:
         """Kill the fetcher where there is one and chance says so, else the daemon; whether it was that."""
         assert running.process.poll() is None, "it ended by itself: " + "\n".join(running.log)
-        phase = read_state(state_file(self.root)).phase.value
         fetchers = [] if self.dice.random() < 0.4 else fetchers_of(running.process.pid)
         for process in fetchers:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         if fetchers:
-            self.count.kills[f"fetcher, {phase}"] += 1
+            self.count.kills[f"fetcher, {moment}"] += 1
             return False
         running.process.send_signal(signal.SIGKILL)
         running.wait()
-        self.count.kills[f"daemon, {phase}"] += 1
+        self.count.kills[f"daemon, {moment}"] += 1
         return True
 
     def end_well(self, server: BundleServer) -> None:

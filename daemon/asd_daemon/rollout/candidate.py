@@ -123,7 +123,9 @@ class Candidate:
             return False
         machines = self._box.judged(bundle)
         if not machines:
-            _LOG.info("rollout: no machine here is judged by the bundle, or each is learned anew with it: there is nothing to try")
+            _LOG.info(
+                "rollout: no machine here is judged by the bundle, or each is learned anew with it: there is nothing to try"
+            )
             state.is_tried = True
             self._ledger.save()
             return False

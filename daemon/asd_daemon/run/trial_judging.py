@@ -75,7 +75,9 @@ def _judges(job: dict[str, Any]) -> dict[str, Judge]:
     return {
         name: TaughtJudge(
             name,
-            shared.scorer(asked["model"], AlarmSettings.model_validate(asked["alarm"]), asked["hop_s"], asked["scoring"]),
+            shared.scorer(
+                asked["model"], AlarmSettings.model_validate(asked["alarm"]), asked["hop_s"], asked["scoring"]
+            ),
             AlertTeaching(name, AlertArchive(alerts_folder(state_folder()), name)),
         )
         for name, asked in job["machines"].items()

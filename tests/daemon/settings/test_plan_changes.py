@@ -128,10 +128,7 @@ def test_health_is_taken_on(tmp_path: Path, path: str, value: Any) -> None:
 
 
 def test_every_key_of_the_top_is_decided() -> None:
-<<<<<<< HEAD
-    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "scoring", "health", "web", "notify"}
-=======
-    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "health", "web", "notify", "bundle"}
+    assert set(Settings.model_fields) == {*NEED_A_RESTART, "machines", "scoring", "health", "web", "notify", "bundle"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +139,6 @@ def test_how_bundles_are_fetched_is_taken_on_while_machines_are_heard(tmp_path: 
     before = {**BEFORE, "bundle_key": "/k.pem", "bundle": {"url": "https://b/x"}}
     found = plan_changes(plan_of(tmp_path, before), plan_of(tmp_path, changed(before, f"bundle.{key}", value)))
     assert found == PlanChanges(keys=(f"bundle.{key}",))
->>>>>>> 1e8747a (Rollouts are told in about and by asd-fleet status, bundle status; killed at random in the soak; how-to, decision 32)
 
 
 def test_nothing_that_changed_is_nothing_to_do(tmp_path: Path) -> None:
