@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m soak.rollout [--kills 200] [--seed 0]
 
 A real daemon hears a simulated fan and asks a server of which a third of all answers is wrong. It, or the process that fetches, is killed
-(SIGKILL) at random moments: at any time after its start, some answers of the server later, soon after a bundle is fetched, while one is copied, and when it is installed. After every kill what is current must be a whole, signed bundle.
+(SIGKILL) at random moments: at any time after its start, some answers of the server later, soon after a bundle is fetched, while one is
+copied, and when it is installed. After every kill what is current must be a whole, signed bundle.
 Whenever an update is complete the next version is offered. Prints one JSON object; ends with 0 only if each daemon that was left alone
 judged windows, and the last version is installed in the end. The short form is tests/end_to_end/test_soak.py.
 """
