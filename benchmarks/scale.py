@@ -31,6 +31,7 @@ from asd_trainer.cli.program import main as asd_train
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import read_dataset
 from asd_trainer.data.features import clip_log_mels
+from asd_trainer.data.naming import Supplement
 from asd_trainer.data.shard_index import INDEX, TABLE, ShardIndex, arrow_schema, entry_of, row_of
 from asd_trainer.data.shard_sound import FOLDER_VARIABLE
 from asd_trainer.data.shard_writing import _columns, _options, _table, write_shards
@@ -46,8 +47,9 @@ def made_up_clip(number: int) -> Clip:
     attributes = (("vel", str(number % 12)), ("loc", "ABCD"[number % 4]), ("load", str(number % 7)))
     words = "_".join(f"{name}_{value}" for name, value in attributes)
     if number // 100 % 50 == 7:
-        path = Path(f"raw/{machine}/supplemental/section_00_noise_{number:08d}.wav")
-        return Clip(path, machine, "00", "supplemental", "source", "normal", (), "noise", 2025)
+        kind: Supplement = "machine" if number % 2 else "noise"
+        path = Path(f"raw/{machine}/supplemental/section_00_{kind}_{number:08d}.wav")
+        return Clip(path, machine, "00", "supplemental", "source", "normal", (), kind, 2025)
     path = Path(f"raw/{machine}/train/section_00_{domain}_train_normal_{number:08d}_{words}.wav")
     return Clip(path, machine, "00", "train", domain, "normal", attributes, None, 2025)
 
@@ -94,8 +96,8 @@ def resident_mb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def child(work: Callable[[], None]) -> None:
-    """Do it in a process of its own, which began with nothing."""
+def child(work: Callable[[], object]) -> float:
+    """Do it in a process of its own, which began with nothing; its largest resident memory in MB."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -103,7 +105,7 @@ def child(work: Callable[[], None]) -> None:
         finally:
             sys.stdout.flush()
             os._exit(0)
-    os.waitpid(pid, 0)
+    return os.wait4(pid, 0)[2].ru_maxrss / 1024
 
 
 def table(clips: int) -> None:
@@ -178,8 +180,8 @@ def plan(clips: int) -> None:
         call = ["run", "paper", "--data", str(folder), "--out", str(folder / "run"), "--dry-run", "--device", "h100"]
         for more in ((), ("--set", "features=compute")):
             begun = time.perf_counter()
-            child(lambda more=more: asd_train([*call, *more], standalone_mode=False))
-            print(f"in {time.perf_counter() - begun:.0f} s\n")
+            peak = child(lambda more=more: asd_train([*call, *more], standalone_mode=False))
+            print(f"in {time.perf_counter() - begun:.0f} s, at most {peak:.0f} MB\n")
 
 
 def write_recordings(root: Path, clips: int) -> None:

@@ -23,11 +23,12 @@ from asd_trainer.run.step_cost import StepCost
 sys.modules["asd_trainer.cli.run"].show_forecast = lambda *_, **__: None  # seconds, at every call
 stages.fitted = lambda name, recipe, *_: Fitting(recipe, (), StepCost(()))
 for line in sys.stdin:
-    words, log = json.loads(line)
+    words, log, environment = json.loads(line)
     child = os.fork()
     if child == 0:
         for file, mode, number in ((os.devnull, os.O_RDONLY, 0), (os.devnull, os.O_WRONLY, 1), (log, os.O_WRONLY | os.O_CREAT, 2)):
             os.dup2(os.open(file, mode, 0o600), number)
+        os.environ.update(environment)
         sys.argv = ["asd-train", *words]
         program.main()
     print(child, flush=True)
@@ -77,12 +78,12 @@ class ForkingTrainer:
                 end.close()
         self._process.wait(PATIENT_S)
 
-    def start(self, *words: object) -> TrainerCall:
-        """Begin a call."""
+    def start(self, *words: object, **environment: str) -> TrainerCall:
+        """Begin a call, with more in its environment."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._calls += 1
         log = self._folder / f"asd-train-{self._calls}.log"
-        self._process.stdin.write(json.dumps([[str(word) for word in words], str(log)]) + "\n")
+        self._process.stdin.write(json.dumps([[str(word) for word in words], str(log), environment]) + "\n")
         self._process.stdin.flush()
         return TrainerCall(int(self._process.stdout.readline()), log, self._process.stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ import soundfile
 from click.testing import CliRunner
 
 from asd_daemon.errors import DataSetError, RecordingError, SettingsError
+from asd_daemon.judge.bundle.bundle import default_bundle
 from asd_daemon.waveform import read_waveform
+from asd_export.cli import main as export_main
 from asd_trainer.cli.program import main
 from asd_trainer.data import shard_sound, shard_writing
 from asd_trainer.data.clip import Clip
@@ -317,3 +320,44 @@ def test_command_writes_and_others_take_the_address(data: Path, tmp_path: Path) 
     missing = CliRunner().invoke(main, ["run", "smoke", "--data", "s3://bucket/x", "--out", str(out), "--dry-run"])
     assert missing.exit_code == 2
     assert "pip install s3fs" in missing.output
+
+
+def test_bundle_scores_and_embeds_shards_as_it_does_files(data: Path, tmp_path: Path) -> None:
+    table = written(data, "memory://far")
+    vectors = []
+    for number, root in enumerate((str(data), "memory://far")):
+        call = [
+            "embed",
+            str(default_bundle()),
+            "--data",
+            root,
+            "--view",
+            "steady-quiet",
+            "--to",
+            str(tmp_path / f"{number}.npz"),
+        ]
+        done = CliRunner().invoke(main, call)
+        assert done.exit_code == 0, done.output
+        vectors.append(np.load(tmp_path / f"{number}.npz"))
+    assert vectors[0]["vector_steady-quiet"].shape[0] == len(table)
+    for column in ("vector_steady-quiet", "machine", "label", "attributes", "year"):
+        np.testing.assert_array_equal(vectors[1][column], vectors[0][column])
+
+
+def test_machines_are_exported_and_scored_by_shards_as_by_files(tmp_path: Path) -> None:
+    data = write_tones(tmp_path / "data", train=8, test=1)
+    shutil.rmtree(data / "singer")
+    written(data, "memory://far", 20)
+    places = {"files": str(data), "shards": "memory://far"}
+    told = []
+    for name, root in places.items():
+        call = ["-", str(tmp_path / name), "--data", root, "--score", "views", "--no-test"]
+        made = CliRunner().invoke(export_main, call)
+        assert made.exit_code == 0, made.output
+        scored = CliRunner().invoke(main, ["evaluate", str(tmp_path / name), "--data", root, "--json"])
+        told.append((scored.exit_code, scored.output.replace(name, "").replace(root, "")))
+    assert told[0] == told[1]
+    assert told[0][0] == 0, told[0][1]
+    banks = [sorted(path.read_bytes() for path in (tmp_path / name).rglob("*.npz")) for name in places]
+    assert banks[0]
+    assert banks[0] == banks[1]

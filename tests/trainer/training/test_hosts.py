@@ -7,20 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from asd_trainer.cli.program import main
 from asd_trainer.data.dataset import read_dataset
 from asd_trainer.data.shard_writing import write_shards
 from asd_trainer.training.checkpoint import steps_done
 from asd_trainer.training.stage_mark import read_mark
 from rig.tones import write_tones
-from rig.waiting import PATIENT_S, wait_until
+from rig.trainer import ForkingTrainer, TrainerCall
+from rig.waiting import PATIENT_S, is_over, wait_until
 
 pytestmark = pytest.mark.torch
 
@@ -35,26 +34,23 @@ TINY = (
 
 def call(data: Path | str, run: Path | str, *more: str) -> list[str]:
     keys = [word for key in (*TINY, *more) for word in ("--set", key)]
-    return ["-m", "asd_trainer", "run", "smoke", "--data", str(data), "--out", str(run), "--threads", "1", *keys]
+    return ["run", "smoke", "--data", str(data), "--out", str(run), "--threads", "1", *keys]
 
 
-class Host:
-    """One of two processes, each the only one of its host, as a launcher would start them there."""
+def environment(rank: int, port: int, folder: Path) -> dict[str, str]:
+    """Of the only process of a host, as a launcher would start it there, with a home and a cache of its own."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(rank)}
+    return {**meeting, **alone, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder)}
 
-    def __init__(self, rank: int, port: int, folder: Path, words: Sequence[str]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-        alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        own = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder)}
-        offered = {**os.environ, **meeting, **alone, **own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        offered.pop("ASD_SHARD_CACHE", None)
-        self.log = folder / "log"
-        with self.log.open("w") as log:
-            command = [sys.executable, *words]
-            self.process = subprocess.Popen(command, env=offered, cwd=folder, stdout=log, stderr=log)
 
-    def ended(self) -> int:
-        return self.process.wait(PATIENT_S)
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ForkingTrainer, ForkingTrainer]]:
+    with (
+        ForkingTrainer(tmp_path_factory.mktemp("host0")) as first,
+        ForkingTrainer(tmp_path_factory.mktemp("host1")) as second,
+    ):
+        yield first, second
 
 
 @pytest.fixture(scope="module")
@@ -71,37 +67,41 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_two_hosts_learn_like_one_and_go_on_after_one_has_died(tmp_path: Path, shards: Path) -> None:
+def test_two_hosts_learn_like_one_and_go_on_after_one_has_died(
+    tmp_path: Path, shards: Path, hosts: tuple[ForkingTrainer, ForkingTrainer]
+) -> None:
     together, address = tmp_path / "shared" / "run", f"local://{shards}"
-    together.parent.mkdir()
+    for name in ("shared", "home0", "home1"):
+        (tmp_path / name).mkdir()
 
-    def started(*more: str) -> list[Host]:
+    def started() -> list[TrainerCall]:
         port = free_port()
-        return [Host(rank, port, tmp_path / f"host{rank}", call(address, together, *more)) for rank in (0, 1)]
+        homes = enumerate((tmp_path / "home0", tmp_path / "home1"))
+        return [hosts[rank].start(*call(address, together), **environment(rank, port, home)) for rank, home in homes]
 
-    hosts = started()
+    first, second = started()
     stage = together / "stages" / "finetune"
-    wait_until(lambda: steps_done(stage) >= 2 or hosts[0].process.poll() is not None, "a checkpoint")
-    hosts[1].process.send_signal(signal.SIGKILL)
-    assert hosts[1].ended() == -signal.SIGKILL, hosts[1].log.read_text()
-    assert hosts[0].ended() == 2, hosts[0].log.read_text()
-    assert "another one has ended, or can't be reached" in hosts[0].log.read_text()
+    wait_until(lambda: steps_done(stage) >= 2 or is_over(first.pid), "a checkpoint")
+    second.send(signal.SIGKILL)
+    assert second.wait() == -signal.SIGKILL, second.log.read_text()
+    assert first.wait() == 2, first.log.read_text()
+    assert "another one has ended, or can't be reached" in first.log.read_text()
     done = steps_done(stage)
     assert 2 <= done < 12
     assert read_mark(stage) is None
 
-    hosts = started()
-    assert [host.ended() for host in hosts] == [0, 0], "".join(host.log.read_text() for host in hosts)
-    assert f"going on after step {done} of 12" in hosts[0].log.read_text()
+    first, second = started()
+    assert [first.wait(), second.wait()] == [0, 0], first.log.read_text() + second.log.read_text()
+    assert f"going on after step {done} of 12" in first.log.read_text()
     mark = read_mark(stage)
     assert mark is not None
     assert mark.processes == 2
-    fetched = [list((tmp_path / f"host{rank}").rglob("shards/*.parquet")) for rank in (0, 1)]
+    fetched = [list((tmp_path / home).rglob("shards/*.parquet")) for home in ("home0", "home1")]
     assert fetched[0]  # into a folder of its own; the other one reads the features that lie in the run
     assert not fetched[1]
 
-    alone = CliRunner().invoke(main, call(shards, tmp_path / "alone")[2:])
-    assert alone.exit_code == 0, alone.output
+    alone = hosts[0].start(*call(shards, tmp_path / "alone"))
+    assert alone.wait() == 0, alone.log.read_text()
     found, expected = (
         load_file(run / "stages" / "finetune" / "embedder.safetensors") for run in (together, tmp_path / "alone")
     )
@@ -127,12 +127,20 @@ for look in (lambda: refuse_separate_folders(Path("run")), lambda: refuse_differ
 
 
 def test_what_hosts_do_not_share_is_refused_by_all(tmp_path: Path) -> None:
-    port = free_port()
-    hosts = [Host(rank, port, tmp_path / f"host{rank}", ["-c", _LOOK, str(tmp_path), "x" * rank]) for rank in (0, 1)]
-    for host in hosts:
-        assert host.ended() == 0, host.log.read_text()
-        assert (
-            "run: is not the same folder for all 2 processes (not for 1): give --out on a disk" in host.log.read_text()
-        )
-        assert "finetune: processes found checkpoints of different steps (0, 1)" in host.log.read_text()
+    port, looking = free_port(), []
+    for rank in (0, 1):
+        folder = tmp_path / f"host{rank}"
+        folder.mkdir()
+        offered = {
+            **os.environ,
+            **environment(rank, port, folder),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        command = [sys.executable, "-c", _LOOK, str(tmp_path), "x" * rank]
+        looking.append(subprocess.Popen(command, env=offered, cwd=folder, stdout=subprocess.PIPE, text=True))
+    for one in looking:
+        told = one.communicate(timeout=PATIENT_S)[0]
+        assert one.returncode == 0
+        assert "run: is not the same folder for all 2 processes (not for 1): give --out on a disk" in told
+        assert "finetune: processes found checkpoints of different steps (0, 1)" in told
     assert not list(tmp_path.glob("host*/run/.*"))
