@@ -25,7 +25,7 @@ screenshots: $(VENV)/.all           ## the pictures of the README, anew
 	PYTHONPATH=tests $(BIN)/python -m rig.screenshots docs/pictures
 
 test: $(VENV)/.all                  ## everything; ends with pytest's summary line
-	@deploy/system-packages.sh broker nats microphone units browser fleet
+	@deploy/system-packages.sh broker nats network microphone units browser fleet
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint test-oldest test-newest
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
@@ -58,9 +58,9 @@ dist: $(VENV)/.all             ## wheel, source distribution and bill of materia
 audit: $(VENV)/.all            ## what is known against the libraries that an edge box gets, asked of the package index
 	$(BIN)/python deploy/release/audit.py
 
-soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, configurations, rollouts, the page, systemd; about an hour
-	@deploy/system-packages.sh broker nats rabbitmq microphone box
-	for proof in microphone day alerts brokers configuration rollout home_assistant page units package ray_cluster; do \
+soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, clusters of them, configurations, rollouts, the page, systemd; about an hour and a half
+	@deploy/system-packages.sh broker nats rabbitmq network microphone box
+	for proof in microphone day alerts brokers cluster configuration rollout home_assistant page units package ray_cluster; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (a night; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)

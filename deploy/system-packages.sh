@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [microphone] [units] [box] [fleet] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [fleet] [compiler] [browser]
 set -eu
 
 missing=""
@@ -23,6 +23,7 @@ for part in "$@"; do
         ;;
     nats) need nats-server has_file /usr/sbin/nats-server ;;
     rabbitmq) need rabbitmq-server has_file /usr/sbin/rabbitmq-server ;;
+    network) need iproute2 command -v ip ;;
     microphone)
         need pulseaudio command -v pulseaudio
         need pulseaudio-utils command -v pactl

@@ -43,7 +43,8 @@ def broker_address(settings: Settings, machines: Sequence[str], purpose: str = "
     if mqtt is None:
         raise SettingsError("mqtt: no broker is configured")
     return BrokerAddress(
-        host=mqtt.host,
+        host=mqtt.hosts[0],
+        other_hosts=mqtt.hosts[1:],
         port=mqtt.effective_port,
         client_id=client_id(settings.node, machines, purpose),
         tls=mqtt.tls,

@@ -9,7 +9,9 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 _SCHEMES = {"mqtt": False, "tcp": False, "mqtts": True, "ssl": True, "tls": True}
 _NAME = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$")
@@ -62,17 +64,50 @@ def spread_host(content: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: those keys say something else.
     """
-    if not isinstance(content.get("host"), str):
+    host = content.get("host")
+    given = host if isinstance(host, list | tuple) else [host]
+    words = [word for word in given if isinstance(word, str)]
+    if not words or len(words) < len(given):
         return content
     try:
-        said = parse_broker(content["host"])
+        said = [parse_broker(word) for word in words]
     except ValueError:  # the key's own check says why
         return content
-    for key, value in (("port", said.port), ("tls", said.tls)):
-        if value is not None and content.get(key, value) != value:
-            raise ValueError(f"host says {key} {str(value).lower()}, {key} says {content[key]}; keep one of them")
-    told = {"port": said.port, "tls": said.tls}
-    return {**content, **{key: value for key, value in told.items() if value is not None}, "host": said.host}
+    told: dict[str, Any] = {}
+    for key, values in (("port", [one.port for one in said]), ("tls", [one.tls for one in said])):
+        found = {value for value in values if value is not None}
+        if len(found) > 1:
+            raise ValueError(f"host says {key} {' and '.join(sorted(map(_lower, found)))}; all nodes have the same")
+        for value in found:
+            if content.get(key, value) != value:
+                raise ValueError(f"host says {key} {_lower(value)}, {key} says {content[key]}; keep one of them")
+            told[key] = value
+    names = [one.host for one in said]
+    return {**content, **told, "host": names if isinstance(host, list | tuple) else names[0]}
+
+
+def _lower(value: object) -> str:
+    return str(value).lower()
+
+
+def _checked_hosts(content: Any) -> str | tuple[str, ...]:
+    """A name, or several.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(content, str):
+        return parse_broker(content).host
+    if not isinstance(content, list | tuple) or not content or not all(isinstance(one, str) for one in content):
+        raise ValueError("must be a name, or a list of names such as [broker-1, broker-2, broker-3]")
+    names = tuple(parse_broker(one).host for one in content)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is there twice; name each node once")
+    return names
+
+
+Hosts = Annotated[str | tuple[str, ...], BeforeValidator(_checked_hosts)]
 
 
 def _split(text: str) -> tuple[str, int | None]:

@@ -9,11 +9,11 @@ import socket
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.scoring.scoring_choice import Scoring
-from asd_daemon.settings.broker_words import parse_broker, spread_host
+from asd_daemon.settings.broker_words import Hosts, spread_host
 from asd_daemon.settings.bundle import BundleSettings
 from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import Section, SourceSettings
@@ -193,7 +193,7 @@ class WebSettings(Section):
 class MqttSettings(Section):
     """The MQTT broker."""
 
-    host: str = Field(min_length=1, description="name or address of the broker; mqtt://NAME:PORT is understood too")
+    host: Hosts = Field(description="name or address of the broker, or mqtt://NAME:PORT; a list of a cluster's nodes")
     port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: 8883 with TLS, 1883 without")
     tls: bool = Field(False, description="encrypt, and check the broker's certificate")
     ca_file: Path | None = Field(None, description="certificates to trust; unset: those of the system")
@@ -233,11 +233,6 @@ class MqttSettings(Section):
         """What a host says of port and TLS goes to those keys, where they are not given."""
         return spread_host(content) if isinstance(content, dict) else content
 
-    @field_validator("host")
-    @classmethod
-    def _host_is_one(cls, host: str) -> str:
-        return parse_broker(host).host
-
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         if not self.tls and (self.ca_file or self.cert_file or self.key_file):
@@ -256,6 +251,11 @@ class MqttSettings(Section):
         if self.password_credential is not None and self.username is None:
             raise ValueError("password_credential needs username")
         return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All names."""
+        return (self.host,) if isinstance(self.host, str) else self.host
 
     @property
     def effective_port(self) -> int:

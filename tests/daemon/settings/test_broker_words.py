@@ -82,6 +82,39 @@ def test_host_that_says_something_else_than_its_keys_is_refused(more: str) -> No
     assert same.effective_port == 8883
 
 
+@pytest.mark.parametrize(
+    ("hosts", "names", "port", "tls"),
+    [
+        ("[broker-1, broker-2]", ("broker-1", "broker-2"), 1883, False),
+        ("[10.0.0.1]", ("10.0.0.1",), 1883, False),
+        ("['mqtts://a', b]", ("a", "b"), 8883, True),
+        ("['a:1884', 'b:1884', c]", ("a", "b", "c"), 1884, False),
+    ],
+)
+def test_nodes_of_a_cluster_are_a_list(hosts: str, names: tuple[str, ...], port: int, tls: bool) -> None:
+    mqtt = parse_settings(f"mqtt: {{host: {hosts}}}", "F").mqtt
+    assert mqtt is not None
+    assert (mqtt.hosts, mqtt.effective_port, mqtt.tls) == (names, port, tls)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reason"),
+    [
+        ("[]", "mqtt.host: must be a name, or a list of names"),
+        ("[a, 5]", "mqtt.host: must be a name, or a list of names"),
+        ("{a: b}", "mqtt.host: must be a name, or a list of names"),
+        ("[a, b, a]", "mqtt.host: a is there twice"),
+        ("[a, 'b c']", "mqtt.host: is no name or address"),
+        ("['a:1', 'b:2']", "host says port 1 and 2; all nodes have the same"),
+        ("['mqtt://a', 'mqtts://b']", "host says tls false and true"),
+    ],
+)
+def test_list_of_nodes_that_is_none_is_refused(hosts: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=r"F:1: mqtt") as refused:
+        parse_settings(f"mqtt: {{host: {hosts}}}", "F")
+    assert reason in str(refused.value)
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_taken_or_refused_in_words(text: str) -> None:
     try:

@@ -103,6 +103,7 @@ def test_machine_that_leaves_a_shared_device_leaves_the_other_alone(tmp_path: Pa
         ("bundle", "/opt/bundle"),
         ("bundle_key", "/opt/key.pem"),
         ("mqtt.host", "elsewhere"),
+        ("mqtt.host", ["broker-1", "broker-2"]),
         ("mqtt.port", 8884),
         ("mqtt.tls", True),
         ("mqtt.commands", True),

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -41,9 +43,16 @@ class BrokerAddress:
     password: str | None = None
     keepalive_s: int = 15
     """A broker that falls silent is noticed after about one and a half times this."""
+    other_hosts: tuple[str, ...] = ()
+    """Names of other nodes of the same cluster."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All names."""
+        return (self.host, *self.other_hosts)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"{','.join(self.hosts)}:{self.port}"
 
 
 class _TidySocket(ssl.SSLSocket):
@@ -56,6 +65,18 @@ class _TidySocket(ssl.SSLSocket):
         except OSError:
             self.close()
             raise
+
+
+class _NamedContext(ssl.SSLContext):
+    """Checks certificates against the name by which a node is configured, whichever of its addresses is connected to."""
+
+    server_name: str | None = None
+
+    def wrap_socket(self, *args: Any, **more: Any) -> ssl.SSLSocket:
+        """Wrap a socket."""
+        if self.server_name is not None:
+            more["server_hostname"] = self.server_name
+        return super().wrap_socket(*args, **more)
 
 
 def client_id(node: str, machines: Sequence[str], purpose: str = "") -> str:
@@ -72,8 +93,13 @@ def client_id(node: str, machines: Sequence[str], purpose: str = "") -> str:
     return f"{readable[:_ID_CHARACTERS]}-{digest}"
 
 
-def make_client(address: BrokerAddress, protocol: MQTTProtocolVersion) -> paho.Client:
+def make_client(address: BrokerAddress, protocol: MQTTProtocolVersion, server_name: str | None = None) -> paho.Client:
     """A client ready to connect once, certificates checked where TLS is on.
+
+    Args:
+        address: the broker.
+        protocol: the version of MQTT to speak.
+        server_name: the name that its certificate must have; None: the one that is connected to.
 
     Raises:
         BrokerError: a certificate file that can't be used.
@@ -86,11 +112,8 @@ def make_client(address: BrokerAddress, protocol: MQTTProtocolVersion) -> paho.C
         client.username_pw_set(address.username, address.password)
     if address.tls:
         try:
-            context = ssl.create_default_context(cafile=str(address.ca_file) if address.ca_file else None)
-            context.sslsocket_class = _TidySocket
-            if address.ca_file is not None:
-                # Python 3.13 refuses private authorities that lack extensions which nothing needs here; the chain is checked all the same
-                context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            context = _context(address.ca_file)
+            context.server_name = server_name
             if address.cert_file is not None:
                 context.load_cert_chain(
                     address.cert_file, address.key_file, password=lambda: b""
@@ -100,6 +123,21 @@ def make_client(address: BrokerAddress, protocol: MQTTProtocolVersion) -> paho.C
             raise BrokerError(f"broker {address}: a certificate file can't be used ({files}): {e}") from e
         client.tls_set_context(context)
     return client
+
+
+def _context(ca_file: Path | None) -> _NamedContext:
+    """As Python's default, but for extensions that 3.13 misses in old private authorities and nothing needs here."""
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _TidySocket
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if ca_file is not None:
+        context.load_verify_locations(cafile=str(ca_file))
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        if sys.version_info >= (3, 13):
+            context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
 
 
 def why_not_connected(error: BaseException | None) -> str:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from asd_daemon.errors import BrokerError
 from asd_daemon.tell.mqtt.connection import BrokerAddress, make_client, why_not_connected
+from asd_daemon.tell.mqtt.nodes import Nodes
 from asd_daemon.tell.mqtt.reconnecting import Attempt, Reconnecting, trouble_of
 from asd_daemon.tell.mqtt.session import MQTT_5, Accepted, Ended, Event, Limits, Session, Will
 
@@ -64,7 +65,7 @@ class Link:
         make_client(address, MQTT_5)  # certificates are looked at now
         self._address, self._will, self._user = address, will, user
         self._failed: Callable[[Exception], None] = lambda _: None
-        self._reconnecting = Reconnecting(str(address), address.client_id)
+        self._reconnecting, self._nodes = Reconnecting(str(address), address.client_id), Nodes(address)
         self._waits_out_refusals = wait_for_broker
         self._connected = threading.Event()
         self._leaving = threading.Event()
@@ -85,6 +86,12 @@ class Link:
     def connected(self) -> bool:
         """Whether the broker has taken us and has not gone since, as far as we know."""
         return self._connected.is_set()
+
+    @property
+    def node(self) -> str | None:
+        """The node of a cluster that was tried last, in words; None where the broker has one address and was given by it."""
+        node = self._nodes.last
+        return None if node is None or node.address == str(self._address.host) else str(node)
 
     @property
     def second_client(self) -> str | None:
@@ -137,8 +144,7 @@ class Link:
     def _attempt(self) -> tuple[Attempt, str, bool]:
         """One connection from its beginning to its end; how it went, in words too, and whether that was a refusal."""
         try:
-            session = Session(self._address, self._reconnecting.protocol, self._will)
-            session.connect()
+            session = self._nodes.connect(self._reconnecting.protocol, self._will)
         except (OSError, ValueError) as e:
             words = f"broker {self._address} can't be reached: {why_not_connected(e)}"
             return Attempt(_UNREACHED, was_accepted=False), words, isinstance(e, ssl.SSLCertVerificationError)

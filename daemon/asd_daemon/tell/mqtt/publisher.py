@@ -216,7 +216,8 @@ class MqttPublisher:
     def accepted(self, session: Session, limits: Limits) -> None:
         """Begin with what waits."""
         waiting = counted(len(self.outbox), "alert")
-        _LOG.info("connected to broker %s by MQTT %s, %s waiting", self._address, self._link.protocol, waiting)
+        node = f", node {self._link.node}" if self._link.node else ""
+        _LOG.info("connected to broker %s%s by MQTT %s, %s waiting", self._address, node, self._link.protocol, waiting)
         self._scores.clear()
         self._subscriptions.ask(session)
         self._tend()

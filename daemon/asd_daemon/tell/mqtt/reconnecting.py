@@ -16,6 +16,7 @@ from asd_daemon.tell.mqtt import reason_codes
 from asd_daemon.tell.mqtt.session import MQTT_3, MQTT_5, Ended
 
 _RETRY_LEAST_S, _RETRY_MOST_S = 1.0, 60.0
+_SPREAD_LEAST_S = 4.0  # over so long the boxes of a node that dies come to the others
 LIVED_S = 30.0  # a connection that lasts so long is a good one
 _OLD_VERSION_S = 3600.0  # so long a broker that knows 3.1.1 only is not asked for MQTT 5
 _CLOSES_BY_A_SECOND_CLIENT = 3  # quick ends in a row, with nothing on the way, that are no chance
@@ -27,7 +28,7 @@ CLOSED_SILENTLY = (
 class Backoff:
     """How long to wait before the next attempt: twice as long each time up to a minute, and each time by chance.
 
-    Boxes that lose a broker together must not all come back in the same second, again and again.
+    Boxes that lose a broker together must not all come back in the same second, not the first time either.
     """
 
     def __init__(self, chance: random.Random | None = None) -> None:
@@ -38,7 +39,7 @@ class Backoff:
         """Seconds to wait after one more failure."""
         full_s = min(_RETRY_MOST_S, _RETRY_LEAST_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        return full_s * self._chance.uniform(0.5, 1.0)
+        return self._chance.uniform(full_s / 2, max(full_s, _SPREAD_LEAST_S))
 
     def succeeded(self) -> None:
         """Begin anew."""

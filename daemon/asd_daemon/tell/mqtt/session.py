@@ -115,16 +115,24 @@ class Session:
         address: the broker.
         protocol: the version of MQTT to speak.
         will: what to leave behind.
+        server_name: the name that its certificate must have; None: the one that is connected to.
 
     Raises:
         BrokerError: a certificate file that can't be used.
     """
 
-    def __init__(self, address: BrokerAddress, protocol: MQTTProtocolVersion, will: Will | None = None) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        protocol: MQTTProtocolVersion,
+        will: Will | None = None,
+        *,
+        server_name: str | None = None,
+    ) -> None:
         self.address, self.protocol = address, protocol
         self._events: list[Event] = []
         self._accepted = self._ended = False
-        client = make_client(address, protocol)
+        client = make_client(address, protocol, server_name)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -135,13 +143,13 @@ class Session:
         )
         self._client = client
 
-    def connect(self) -> None:
-        """Reach the broker and ask to be taken.
+    def connect(self, host: str | None = None) -> None:
+        """Reach the broker, or that node of it, and ask to be taken.
 
         Raises:
             OSError, ValueError: it can't be reached.
         """
-        self._client.connect(self.address.host, self.address.port, keepalive=self.address.keepalive_s)
+        self._client.connect(host or self.address.host, self.address.port, keepalive=self.address.keepalive_s)
 
     @property
     def is_over(self) -> bool:

@@ -20,6 +20,7 @@ from asd_daemon.judge.alarm.alarm import AlertEvent, AlertKind
 from asd_daemon.tell.mqtt import reason_codes
 from asd_daemon.tell.mqtt.connection import BrokerAddress, why_not_connected
 from asd_daemon.tell.mqtt.discovery import discoveries
+from asd_daemon.tell.mqtt.nodes import Nodes
 from asd_daemon.tell.mqtt.reconnecting import Attempt, trouble_of
 from asd_daemon.tell.mqtt.session import (
     MQTT_3,
@@ -69,11 +70,10 @@ def open_session(address: BrokerAddress, timeout_s: float = _ANSWER_S) -> tuple[
     Raises:
         BrokerError: the broker can't be reached, or refuses.
     """
-    trouble = ""
+    trouble, nodes = "", Nodes(address)
     for protocol in (MQTT_5, MQTT_3):
-        session = Session(address, protocol)
         try:
-            session.connect()
+            session = nodes.connect(protocol)
         except (OSError, ValueError) as e:
             raise BrokerError(f"broker {address} can't be reached: {why_not_connected(e)}") from e
         answer = next((e for e in _events(session, timeout_s) if isinstance(e, Accepted | Ended)), Ended(silent=True))

@@ -6,6 +6,7 @@ import logging
 import queue
 import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -467,7 +468,14 @@ def test_availability_when_processes_share_a_node_is_true_of_each_machine_and_of
 def test_backoff_doubles_up_to_a_minute_and_never_twice_the_same() -> None:
     backoff = Backoff(random.Random(0))
     waits_s = [backoff.wait_s() for _ in range(12)]
-    assert all(0.5 * full <= wait <= full for wait, full in zip(waits_s, [1, 2, 4, 8, 16, 32, *[60] * 6], strict=True))
+    full_s = [1, 2, 4, 8, 16, 32, *[60] * 6]
+    assert all(0.5 * full <= wait <= max(full, 4) for wait, full in zip(waits_s, full_s, strict=True))
     assert len(set(waits_s)) == 12
     backoff.succeeded()
-    assert backoff.wait_s() <= 1
+    assert backoff.wait_s() <= 4
+
+
+def test_a_thousand_boxes_that_lose_a_broker_come_back_over_four_seconds() -> None:
+    firsts = Counter(int(Backoff(random.Random(box)).wait_s()) for box in range(1000))
+    assert set(firsts) == {0, 1, 2, 3}
+    assert max(firsts.values()) < 350
