@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def inside(
             stdout=out,
             stderr=out,
             text=True,
-            env=environment,
+            env=environment or {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     try:
         yield process
@@ -108,14 +109,15 @@ def ordeal(broker: str, course: Course, folder: Path) -> Found:
                 act()
                 _say(f"{broker}: {part:g} of the course")
         for player in players:
-            player.wait(course.ramp_s + course.seconds + course.patience_s + PATIENT_S)
+            code = player.wait(course.ramp_s + course.seconds + course.patience_s + PATIENT_S)
+            assert code == 0, f"a player has failed: see {folder}/players.log"
         for daemon in daemons:
             daemon.terminate()
             daemon.wait(PATIENT_S)
         for node in NODES:
             memory[node].append(cluster.memory_mb(node))
         states = {f"asd/{node_name(number)}/{MACHINE}/state" for number in range(course.boxes)}
-        kept = {node: _retained(plant, folder, node, sorted(states)) for node in NODES}
+        kept = _retained(plant, folder, sorted(states))
         _WAIT.wait(2.0)
         for listener in listeners:
             assert listener.stdin is not None
@@ -209,13 +211,15 @@ def _alerts_of(folder: Path, number: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _retained(plant: Plant, folder: Path, node: str, topics: Sequence[str]) -> dict[str, str]:
-    """What a node gives to whoever asks for these topics, each by its name."""
-    name = f"retained-{node}"
-    plan = listening(folder, name, [node], topics, exact=True)
-    with inside(plant, folder / f"{name}.log", *_module("cluster_listener", folder / f"{name}.plan")) as process:
-        process.wait(PATIENT_S)
-    return dict(json.loads(Path(plan.report).read_text())["retained"])
+def _retained(plant: Plant, folder: Path, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What each node gives to whoever asks for these topics, each by its name."""
+    plans = {node: listening(folder, f"retained-{node}", [node], topics, exact=True) for node in NODES}
+    with ExitStack() as stack:
+        for node in NODES:
+            name = f"retained-{node}"
+            words = _module("cluster_listener", folder / f"{name}.plan")
+            stack.callback(stack.enter_context(inside(plant, folder / f"{name}.log", *words)).wait, PATIENT_S)
+    return {node: dict(json.loads(Path(plan.report).read_text())["retained"]) for node, plan in plans.items()}
 
 
 def _until(at_s: float) -> None:
