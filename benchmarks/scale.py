@@ -5,7 +5,7 @@ usage: python benchmarks/scale.py table [--clips N]      the table alone, of mad
        python benchmarks/scale.py workers [--clips N]    log-mels by threads of this process, and by 1, 2 and 4 processes
        python benchmarks/scale.py plan [--clips N]       `asd-train run paper --dry-run` for an H100 on a table of so many clips
 
-Times are of the clock; figures of one call are to be read against each other.
+Times are of the clock, of `sound` of the processor; figures of one call are to be read against each other.
 """
 
 from __future__ import annotations
@@ -141,16 +141,21 @@ def sound(clips: int) -> None:
         size = sum(entry.bytes for entry in done.index.shards) / len(table)
         print(f"written: {len(table) / took:.0f} clips/s, {size / 1e3:.0f} kB a clip")
         os.environ[FOLDER_VARIABLE] = str(root / "cache")
+        for clip in table.clips:
+            flac = root / "flac" / clip.path.relative_to(root / "raw").with_suffix(".flac")
+            flac.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(flac, *soundfile.read(clip.path, dtype="int16"))
         places = {
-            "files": table.clips,
+            "files (wav)": table.clips,
+            "files (flac)": read_dataset([root / "flac"]).clips,
             "shards here": read_dataset([root / "shards"]).clips,
             "shards through the cache": read_dataset([f"local://{root}/shards"]).clips,
         }
-        told_rates({name: lambda clips=clips: clip_log_mels(clips) for name, clips in places.items()}, len(table))
+        told_costs({name: lambda clips=clips: clip_log_mels(clips) for name, clips in places.items()}, len(table))
         order = np.random.default_rng(0).permutation(len(table))
         mixed = {name: [clips[row] for row in order] for name, clips in places.items()}
         print("in random order:")
-        told_rates({name: lambda clips=clips: clip_log_mels(clips) for name, clips in mixed.items()}, len(table))
+        told_costs({name: lambda clips=clips: clip_log_mels(clips) for name, clips in mixed.items()}, len(table))
 
 
 def workers(clips: int) -> None:
@@ -196,16 +201,18 @@ def write_recordings(root: Path, clips: int) -> None:
         )
 
 
-def told_rates(works: dict[str, Callable[[], object]], clips: int) -> None:
-    """The best of three turns of each."""
-    rates: dict[str, float] = {}
+def told_costs(works: dict[str, Callable[[], object]], clips: int) -> None:
+    """Time of the processor a clip, the least of three turns of each: others who are at work change it little."""
+    costs: dict[str, float] = {}
     for _ in range(3):
         for name, work in works.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             for _ in work():  # type: ignore[attr-defined]
                 pass
-            rates[name] = max(rates.get(name, 0.0), clips / (time.perf_counter() - begun))
-    told(rates)
+            costs[name] = min(costs.get(name, float("inf")), (time.process_time() - begun) / clips)
+    first = next(iter(costs.values()))
+    for name, cost in costs.items():
+        print(f"{name:<28}{cost * 1e3:>8.2f} ms a clip {cost / first:>6.2f}")
 
 
 def told(rates: dict[str, float]) -> None:
