@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import fsspec
 import numpy as np
@@ -29,7 +31,7 @@ from asd_trainer.data.dataset import ClipTable, load_clip, read_dataset
 from asd_trainer.data.features import cached_log_mels, clips_digest
 from asd_trainer.data.shard_sound import clip_content
 from asd_trainer.data.shard_writing import encoded, write_shards
-from asd_trainer.data.storage import DataRoot
+from asd_trainer.data.storage import DataRoot, Storage
 from rig.tones import write_tones
 from rig.waiting import PATIENT_S
 
@@ -267,6 +269,27 @@ def test_cache_is_bounded_checked_and_left_alone_where_it_is_right(
     monkeypatch.setenv("ASD_SHARD_CACHE_GB", "none")
     with pytest.raises(SettingsError, match="ASD_SHARD_CACHE_GB: 'none'"):
         load_clip(read_dataset(["memory://again"]).clips[6])
+
+
+def test_nobody_waits_for_a_shard_that_others_fetch(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(data, "memory://far")
+    clips = read_dataset(["memory://far"]).clips
+    begun, go_on, original = Event(), Event(), Storage.get
+
+    def slow(self: Storage, name: str, to: Path) -> None:
+        if name == "shard-00000.parquet":
+            begun.set()
+            assert go_on.wait(PATIENT_S)
+        original(self, name, to)
+
+    monkeypatch.setattr(Storage, "get", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(load_clip, clips[0])
+        assert begun.wait(PATIENT_S)
+        assert load_clip(clips[-1]).any()
+        assert not first.done()
+        go_on.set()
+        assert first.result().any()
 
 
 _READER = """

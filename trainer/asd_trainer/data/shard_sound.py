@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE, BOUND_VARIABLE = "ASD_SHARD_CACHE", "ASD_SHARD_CACHE_GB"
 BOUND_GB = 20.0
-OPENED = 8
-"""Shards of a process that are open at once."""
+OPENED = 64
+"""Shards of a process that are open at once; each takes about 2 MB of memory."""
 TRIES = 2
 
 
@@ -98,19 +98,28 @@ class _OpenShard:
                 raise DataSetError(f"{self._name}: row {row}: {e}") from e
 
 
-_OPEN: OrderedDict[str, _OpenShard] = OrderedDict()
+class _Place:
+    """Of one shard among those that are open; it may be about to be opened, which nobody but its own readers waits for."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.opened: _OpenShard | None = None
+
+
+_OPEN: OrderedDict[str, _Place] = OrderedDict()
 _OPEN_LOCK = threading.Lock()
 
 
 def _opened(shard: Shard) -> _OpenShard:
     with _OPEN_LOCK:
-        found = _OPEN.get(shard.url)
-        if found is None:
-            found = _OPEN[shard.url] = _open(shard)
-            while len(_OPEN) > OPENED:
-                _OPEN.popitem(last=False)
+        place = _OPEN.setdefault(shard.url, _Place())
         _OPEN.move_to_end(shard.url)
-        return found
+        while len(_OPEN) > OPENED:
+            _OPEN.popitem(last=False)
+    with place.lock:
+        if place.opened is None:
+            place.opened = _open(shard)
+        return place.opened
 
 
 def _open(shard: Shard) -> _OpenShard:
