@@ -123,14 +123,15 @@ class KeepSettings(Section):
         24,
         ge=0,
         le=1000,
-        description="so many normal windows of each machine, one an hour, are kept with the clips to compare an alert with",
+        description="so many normal windows of each machine are kept with the clips to compare an alert with: one an hour until they are"
+        " there, then four a day",
     )
     clips_mb: float = Field(
         500.0, gt=0, le=1e6, description="megabytes of clips, all machines together; the oldest go first"
     )
     clips_days: float = Field(30.0, gt=0, le=36_500, description="days after which a clip is deleted")
     scores_every_s: float = Field(
-        300.0, ge=1, le=86_400, description="seconds from one writing of scores to the next; a power cut costs so many"
+        1800.0, ge=1, le=86_400, description="seconds from one writing of scores to the next; a power cut costs so many"
     )
     scores_days: float = Field(90.0, gt=0, le=36_500, description="days after which a score is deleted")
     alerts_waiting: int = Field(

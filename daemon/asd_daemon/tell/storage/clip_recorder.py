@@ -1,6 +1,6 @@
 """One machine's last seconds in memory, and the clips that are cut from them.
 
-When an alert opens, what is held and the seconds after it become one clip; once an hour a normal window becomes one too, so that people
+When an alert opens, what is held and the seconds after it become one clip; now and then a normal window becomes one too, so that people
 have something to compare with.
 """
 
@@ -21,6 +21,8 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 F32 = NDArray[np.float32]
 I16 = NDArray[np.int16]
 _NORMAL_EVERY_S = 3600.0
+_RENEWED_EVERY_S = 6 * 3600.0
+"""Once all are there; one an hour for ever would be most of what a day writes to a card."""
 
 
 @dataclass
@@ -47,7 +49,7 @@ class ClipRecorder:
     machine: str
     span: ClipSpan
     most_normal: int = 0
-    """So many normal windows are kept, one an hour."""
+    """So many normal windows are kept."""
     clock_s: Callable[[], float] = time.monotonic
     _normal_s: float = float("-inf")
     _ring: I16 = field(init=False, repr=False)
@@ -67,11 +69,16 @@ class ClipRecorder:
         return self._held_samples / SAMPLE_RATE_HZ
 
     def keep_normal(self, samples: F32, at: datetime) -> None:
-        """Write a normal window, float32 (N,) that ended at `at`, if none was written for an hour."""
-        if not self.most_normal or self.clock_s() - self._normal_s < _NORMAL_EVERY_S:
+        """Write a normal window, float32 (N,) that ended at `at`, if none was for an hour, or for six where all are there."""
+        since_s = self.clock_s() - self._normal_s
+        if not self.most_normal or since_s < _NORMAL_EVERY_S:
+            return
+        folder = self.store.folder / self.machine
+        all_there = sum(1 for _ in folder.glob(f"*{NORMAL}{SUFFIX}")) >= self.most_normal
+        if all_there and since_s < _RENEWED_EVERY_S:
             return
         self._normal_s = self.clock_s()
-        path = self.store.folder / self.machine / f"{_stamp(at)}{NORMAL}{SUFFIX}"
+        path = folder / f"{_stamp(at)}{NORMAL}{SUFFIX}"
         self.store.put(path, _int16(samples), self.most_normal)
 
     def feed(self, samples: F32) -> None:

@@ -292,21 +292,23 @@ def test_folder_that_cannot_be_made_is_a_trouble(tmp_path: Path) -> None:
     assert shelf.failed == 1
 
 
-def test_one_normal_window_an_hour_is_kept_and_the_newest_of_them(folder: Path) -> None:
+def test_normal_windows_are_kept_one_an_hour_and_renewed_four_a_day(folder: Path) -> None:
     clock_s = [0.0]
     with Shelf(folder) as shelf:
         recorder = ClipRecorder(shelf, "fan", ClipSpan(30, 10), most_normal=2, clock_s=lambda: clock_s[0])
-        for hour in range(4):
+        for hour in range(14):
             clock_s[0] = hour * 3600.0
             recorder.keep_normal(noise(10), AT + timedelta(hours=hour))
+            due = 1 + sum(hour >= renewed for renewed in (1, 7, 13))
+            wait_until(lambda due=due: shelf.written == due, "the clip is written")  # type: ignore[misc]
             clock_s[0] += 3000.0
             recorder.keep_normal(noise(10), AT + timedelta(hours=hour, minutes=50))
     assert sorted(f.name for f in (folder / "fan").glob("*")) == [
-        "20260131T140000Z-normal.flac",
-        "20260131T150000Z-normal.flac",
+        "20260131T190000Z-normal.flac",
+        "20260201T010000Z-normal.flac",
     ]
     assert shelf.written == 4
-    assert soundfile.info(folder / "fan" / "20260131T150000Z-normal.flac").frames == 10 * RATE
+    assert soundfile.info(folder / "fan" / "20260201T010000Z-normal.flac").frames == 10 * RATE
 
 
 def test_no_normal_window_is_kept_where_none_is_wanted(folder: Path) -> None:
