@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,12 @@ class ClipTable:
         """The clips for which everything that is given holds."""
         given: dict[str, object] = {"split": split, "machine": machine, "section": section, "domain": domain}
         given |= {"label": label, "supplement": supplement, "year": year}
-        wanted = [(name, value) for name, value in given.items() if value is not None]
-        return tuple(clip for clip in self.clips if all(getattr(clip, name) == value for name, value in wanted))
+        clips: Sequence[Clip] = self.clips
+        for name, value in given.items():
+            if value is not None:
+                of = attrgetter(name)
+                clips = [clip for clip in clips if of(clip) == value]
+        return tuple(clips)
 
     def report(self) -> str:
         """Every problem on a line of its own, under headings; empty where there is none."""

@@ -112,7 +112,8 @@ def _completed(guidance: Guidance, noises: Sequence[Clip], halls: tuple[Clip, ..
         return guidance
     if guidance.kind == "none":
         return Guidance(guidance.machine, "none", (), ())
-    others = tuple(clip for clip in table.select(split="train") if clip.machine != guidance.machine)
-    chosen = tuple(noises) or (() if halls else others)
+    chosen = tuple(noises)
+    if not chosen and not halls:
+        chosen = tuple(clip for clip in table.select(split="train") if clip.machine != guidance.machine)
     kind: Kind = "clean" if chosen or halls else "none"
     return Guidance(guidance.machine, kind, guidance.machines if kind == "clean" else (), chosen, halls)
