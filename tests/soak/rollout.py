@@ -39,7 +39,7 @@ from rig.waiting import wait_until
 _WAIT = threading.Event()  # never set: a pause that is no sleep of the machine
 BLOB_BYTES = 400_000
 FAULTY = 0.33
-_LONGEST_S = 20.0  # that a moment is waited for, which may not come
+_LONGEST_S = 60.0  # that a moment is waited for, which may not come
 
 
 @dataclass
@@ -112,10 +112,9 @@ class Torment:
     @property
     def is_complete(self) -> bool:
         """Whether what is offered is current, and the daemon knows."""
-        state = read_state(state_file(self.root))
-        return (
-            self.current() == self.version and state.switch is not None and state.switch.named.version == self.version
-        )
+        switch = read_state(state_file(self.root)).switch
+        is_known = switch is not None and switch.folder is not None and switch.named.version == self.version
+        return is_known and self.current() == self.version
 
     def daemon(self) -> RunningDaemon:
         """Start one."""
@@ -136,6 +135,8 @@ class Torment:
                     moment = self._wait(running, server)
                     is_over = self._kill(running, moment)
                     done += 1
+                    if done % 5 == 0:
+                        sys.stderr.write(f"{done} kills: {json.dumps(vars(self.count))}\n")
                     self.current()
                     if self.is_complete:
                         self.count.updates += 1
@@ -162,7 +163,7 @@ class Torment:
         moment = self.dice.choice(list(moments))
         deadline_s = time.monotonic() + _LONGEST_S
         while not moments[moment]() and time.monotonic() < deadline_s and running.process.poll() is None:
-            _WAIT.wait(0.002)
+            _WAIT.wait(0.005)
         _WAIT.wait(self.dice.expovariate(1 / (self._pause_s if moment == "any time" else 0.2)))
         return moment
 

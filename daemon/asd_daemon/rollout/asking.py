@@ -41,6 +41,7 @@ class Asking:
         self._next_s: float | None = None
         self._failures = 0
         self._has_progress = False
+        self._offering = ""
 
     @property
     def is_busy(self) -> bool:
@@ -65,13 +66,15 @@ class Asking:
     def _hear(self, words: dict[str, Any]) -> None:
         """What the process says while it is at it, from another thread."""
         self._has_progress = self._has_progress or "progress" in words
+        self._offering = words["offered"]["id"] if "offered" in words else self._offering
 
     def hear(self, rules: RolloutRules) -> None:
         """Take up what was fetched, if a process has ended."""
         state = self._ledger.state
         result = self._fetcher.result()
         if result is None:
-            if self._has_progress and self._fetcher.is_busy and state.candidate is None:
+            is_wanted = self._offering not in state.refused  # it may have been given up while the process runs
+            if self._has_progress and is_wanted and self._fetcher.is_busy and state.candidate is None:
                 self._ledger.tell(Phase.FETCHING)
             return
         if result["state"] == "failed":
@@ -93,7 +96,8 @@ class Asking:
         self._take_up(rules, result, named)
 
     def _take_up(self, rules: RolloutRules, result: dict[str, Any], named: Named) -> None:
-        state, found = self._ledger.state, result["state"]
+        state = self._ledger.state
+        found = "skipped" if named.id in state.refused else result["state"]  # it was given up while the process ran
         was_offered = state.offered is not None and state.offered.id == named.id
         state.offered = named
         if found == "ready":

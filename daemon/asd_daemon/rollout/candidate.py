@@ -77,7 +77,8 @@ class Candidate:
         if candidate is None:
             return False
         try:
-            if self._ledger.state.is_tried:
+            if self._ledger.state.is_tried or rules.trial_s == 0:
+                self._trial.stop()
                 return self._install(rules, candidate)
             self._try(rules, candidate, min(passed_s, _MOST_STEP_S))
         except BundleError as e:

@@ -3,11 +3,13 @@
 Pure but for reading past alerts. The rules:
 
 * Trial. Windows count as normal where the present bundle has no alert open, and in alerts of it that people called normal. On these, `a`
-  alerts of the present one and `b` that the new one would have opened. It is worse where b > a and one of two one-sided tests says so at
+  alerts of the present one and `b` that the new one would have opened; one that stays open counts again each hour, else a bundle to
+  which everything is abnormal would have told one alert. It is worse where b > a and one of two one-sided tests says so at
   2.5 % (5 % together, Bonferroni): were both alike, b of a + b would be binomial with ½; were it within the budget of false alarms, b
   would be Poisson with the budget's mean for the windows that were heard.
-* After the switch, for six hours: worse where at least two alerts, on at least half of the machines that the bundle judges, are so many
-  that a Poisson variable with the budget's mean reaches them with less than 0.1 %.
+* After the switch, for six hours: worse where alerts, on at least half of the machines that the bundle judges, are so many that a Poisson
+  variable with the budget's mean until then reaches them with less than 0.1 %: of one machine with an alert a week, one within ten
+  minutes, or two within six hours.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from asd_daemon.rollout.rollout_state import TrialRecord
+from asd_daemon.wording import counted
 
 ALPHA = 0.025
 JUMP_ALPHA = 0.001
@@ -32,6 +35,7 @@ MOST_LOAD = 0.5
 """Of a core, that the new bundle may take for all its machines."""
 _WEEK_S = 7 * 86_400.0
 _AROUND = timedelta(minutes=10)
+ALERT_COUNTS_AGAIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def trial_verdict(record: TrialRecord, machines: Sequence[JudgedMachine], alerts
         for at in seen.opened
         if not any(_is_within(name, at, alert) for alert in alerts if not alert.is_normal)
     ]
-    a, b = len(told), len(would)
+    a, b = sum(_times(alert) for alert in told), len(would)
     seconds = {name: seen.windows * of[name].hop_s for name, seen in record.machines.items() if name in of}
     expected = sum(of[name].false_alarms_per_week * lasted / _WEEK_S for name, lasted in seconds.items())
     by_pairs, by_budget = binomial_tail(b, a + b), poisson_tail(b, expected)
@@ -119,6 +123,11 @@ def trial_verdict(record: TrialRecord, machines: Sequence[JudgedMachine], alerts
     if b > a and min(by_pairs, by_budget) < ALPHA:
         return TrialVerdict(True, f"{figures} (p = {min(by_pairs, by_budget):.2g})")
     return TrialVerdict(False, figures)
+
+
+def _times(alert: PastAlert) -> int:
+    """How often an alert that has ended counts."""
+    return 1 if alert.closed is None else 1 + max(0, (alert.closed - alert.opened) // ALERT_COUNTS_AGAIN)
 
 
 def _is_within(machine: str, at: datetime, alert: PastAlert) -> bool:
@@ -139,9 +148,9 @@ def jump(opened: Mapping[str, int], machines: Sequence[JudgedMachine], hours: fl
     alerts = sum(count for name, count in opened.items() if name in names)
     touched = sum(1 for name, count in opened.items() if name in names and count)
     expected = sum(machine.false_alarms_per_week for machine in machines) * max(hours, 1 / 60) * 3600 / _WEEK_S
-    if alerts < 2 or 2 * touched < len(names) or poisson_tail(alerts, expected) >= JUMP_ALPHA:
+    if not alerts or 2 * touched < len(names) or poisson_tail(alerts, expected) >= JUMP_ALPHA:
         return None
-    return f"{alerts} alerts on {touched} of {len(names)} machines within {hours:.1f} h of it"
+    return f"{counted(alerts, 'alert')} on {touched} of {counted(len(names), 'machine')} within {hours:.1f} h of it"
 
 
 def binomial_tail(k: int, n: int) -> float:

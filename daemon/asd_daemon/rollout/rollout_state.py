@@ -55,7 +55,7 @@ class MachineTrial(BaseModel):
     old_above: int = 0
     new_above: int = 0
     opened: list[datetime] = Field(default_factory=list)
-    """When the new one would have opened an alert, UTC."""
+    """When the new one would have opened an alert, UTC; one that stays open counts again each hour."""
     cpu_s: float = 0.0
     """That the new one took for all windows."""
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.judge.alarm.alarm import Alarm, AlertKind
+from asd_daemon.judge.alarm.alarm import Alarm
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.rollout.fetcher import child_environment
-from asd_daemon.rollout.returning import JudgedMachine
+from asd_daemon.rollout.returning import ALERT_COUNTS_AGAIN, JudgedMachine
 from asd_daemon.rollout.rollout_state import MachineTrial, TrialRecord
 
 _LOG = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Trial:
         self._waiting: queue.Queue[TriedWindow | None] = queue.Queue(_MOST_WAITING)
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._alarms: dict[str, Alarm] = {}
+        self._quiet: set[str] = set()  # machines of which the new one has no alert open
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._dropped = 0
@@ -94,6 +95,7 @@ class Trial:
         self.stop()
         self._waiting, self._said = queue.Queue(_MOST_WAITING), queue.SimpleQueue()
         self._alarms = {machine.name: Alarm(self._rule(machine.name)) for machine in machines}
+        self._quiet = set(self._alarms)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
@@ -129,9 +131,16 @@ class Trial:
             machine.old_above += said["old_above"]
             machine.new_above += said["score"] > said["threshold"]
             record.peak_mb = max(record.peak_mb, said["peak_mb"])
-            event = self._alarms[said["machine"]].update(said["score"], said["threshold"], at)
-            if event is not None and event.kind is AlertKind.OPEN:
+            alarm = self._alarms[said["machine"]]
+            alarm.update(said["score"], said["threshold"], at)
+            is_new = (
+                not machine.opened or at - machine.opened[-1] >= ALERT_COUNTS_AGAIN or said["machine"] in self._quiet
+            )
+            if alarm.open_alert is None:
+                self._quiet.add(said["machine"])
+            elif is_new:
                 machine.opened.append(at)
+                self._quiet.discard(said["machine"])
 
     def stop(self) -> None:
         """End the process, if there is one."""

@@ -66,6 +66,12 @@ def test_within_the_budget_of_a_noisy_machine_the_pairs_decide() -> None:
     assert trial_verdict(record([at(n) for n in range(6)]), [loud], []).is_worse  # 1 / 64
 
 
+def test_alert_that_people_called_normal_counts_for_each_hour_that_it_stayed_open() -> None:
+    hours = [PastAlert("fan", at(5), at(9.5), is_normal=True)]
+    assert not trial_verdict(record([at(5 + n) for n in range(5)]), [FAN], hours).is_worse
+    assert trial_verdict(record([at(5 + n) for n in range(14)]), [FAN], hours).is_worse
+
+
 def test_what_the_present_one_tells_too_is_no_false_alarm() -> None:
     faults = [PastAlert("fan", at(1), at(30), is_normal=False), PastAlert("fan", at(40), None, is_normal=False)]
     both = [at(0.9), at(10), at(30.1), at(60)]
@@ -92,12 +98,14 @@ def test_healthy_bundles_are_rarely_refused_and_bad_ones_nearly_always() -> None
     assert refused(20.0) > 0.95
 
 
-def test_jump_needs_two_alerts_on_half_of_the_machines() -> None:
+def test_jump_is_on_half_of_the_machines_and_more_than_the_budget_makes_likely() -> None:
     four = [JudgedMachine(f"m{n}", 1.0, 10.0) for n in range(4)]
     assert jump({"m0": 1}, four, 2.0) is None
     assert jump({"m0": 5}, four, 2.0) is None  # one machine: that is the machine
     assert jump({"m0": 2, "m1": 2}, four, 2.0) == "4 alerts on 2 of 4 machines within 2.0 h of it"
     assert jump({"other": 9}, four, 2.0) is None
+    assert jump({"fan": 1}, [FAN], 0.16) == "1 alert on 1 of 1 machine within 0.2 h of it"
+    assert jump({"fan": 1}, [FAN], 0.18) is None
     assert jump({"fan": 2}, [JudgedMachine("fan", 50.0, 10.0)], 6.0) is None  # so many are allowed
 
 

@@ -293,6 +293,30 @@ def test_bundle_with_which_judging_fails_is_taken_back_and_not_installed_again(s
     assert site.current() == "tiny-1"
 
 
+def test_answer_from_before_the_return_does_not_call_it_current(site: Site) -> None:
+    installed(site)
+    site.rollout._asking._next_s = site.clock_s
+    site.rollout.look()  # asks: what is offered is current
+    assert site.rollout._asking.is_busy
+    site.box.fails = "fan: broken"
+    assert site.look() == "returned: judging fails: fan: broken"
+
+
+def test_process_that_fetches_again_what_was_given_up_meanwhile_changes_nothing(site: Site) -> None:
+    installed(site)
+    asking = site.rollout._asking
+    asking._next_s = site.clock_s
+    site.rollout.look()
+    offered = site.rollout._ledger.state.offered
+    assert offered is not None
+    site.box.fails = "fan: broken"
+    asking._hear({"offered": offered.model_dump()})
+    asking._hear({"progress": {}})
+    asking._fetcher.result = lambda: None  # type: ignore[method-assign]  # it is still at it
+    said = [site.look() for _ in range(3)]
+    assert set(said) == {"returned: judging fails: fan: broken"}
+
+
 def test_bundle_that_can_not_be_opened_is_taken_back_at_once(site: Site) -> None:
     site.box.refuses = "tiny-2"
     shortened(site)
@@ -303,10 +327,12 @@ def test_bundle_that_can_not_be_opened_is_taken_back_at_once(site: Site) -> None
 
 def test_jump_of_alerts_in_the_first_hours_takes_the_bundle_back_and_one_alert_does_not(site: Site) -> None:
     installed(site)
-    site.box.says = [PastAlert("fan", site.at + timedelta(minutes=1), None, is_normal=False)]
-    assert site.look(600) == "installed"
-    site.box.says.append(PastAlert("fan", site.at + timedelta(minutes=1), None, is_normal=False))
-    assert site.look(600).startswith("returned: 2 alerts on 1 of 1 machines within")
+    for _ in range(11):
+        site.look(60)
+    site.box.says = [PastAlert("fan", site.at, None, is_normal=False)]
+    assert site.look(60) == "installed"
+    site.box.says.append(PastAlert("fan", site.at, None, is_normal=False))
+    assert site.look(60).startswith("returned: 2 alerts on 1 of 1 machine within")
     assert site.current() == "tiny-1"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from asd_daemon.judge.alarm.alarm import Alarm
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.rollout.returning import JudgedMachine
@@ -21,6 +22,7 @@ from rig.bundles import failing_noise, healthy_noise, write_tiny_bundle
 from rig.plant import Plant
 from rig.waiting import wait_until
 
+BEGAN = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 FAN = JudgedMachine("fan", 1.0, 10.0)
 
 
@@ -61,6 +63,18 @@ def test_same_windows_get_the_scores_of_the_new_bundle_and_open_its_alerts(plant
     assert record.peak_mb > 10
     judge.score(healthy_noise(dice))  # nobody listens any more
     assert not trial.is_running
+
+
+def test_alert_that_stays_open_counts_again_each_hour_and_a_new_one_at_once() -> None:
+    trial, record = Trial(MODULE, job, lambda _: AlarmRule(1, 1, close_after=1)), TrialRecord(id="x", began_at=BEGAN)
+    trial._alarms, trial._quiet = {"fan": Alarm(AlarmRule(1, 1, close_after=1))}, {"fan"}
+    for minute in range(0, 180, 10):
+        score = 0.0 if minute in (100, 120) else 2.0
+        at = (BEGAN + timedelta(minutes=minute)).isoformat()
+        said = {"machine": "fan", "at": at, "score": score, "threshold": 1.0, "old_above": False}
+        trial._said.put({**said, "cpu_s": 0.0, "peak_mb": 1.0})
+    trial.collect(record)
+    assert [(at - BEGAN).seconds // 60 for at in record.machines["fan"].opened] == [0, 60, 110, 130]
 
 
 def test_slow_process_costs_windows_of_the_trial_and_no_time_of_the_judge(plant: Plant) -> None:
