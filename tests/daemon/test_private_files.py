@@ -10,7 +10,7 @@ import pytest
 
 from asd_daemon.private_files import make_private_folder, tighten, write_private
 from asd_daemon.run.stores import Stores
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from rig.waiting import PATIENT_S
 
 

@@ -21,7 +21,7 @@ from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.service import Service
 from asd_daemon.run.stores import Stores
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.tell.mqtt.connection import BrokerAddress
 from asd_daemon.tell.mqtt.publisher import MqttPublisher
 from asd_daemon.tell.mqtt.topics import Topics

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asd_daemon.private_files import tighten
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.tell.storage.alert_archive import AlertArchive
 from asd_daemon.tell.storage.alert_history import AlertHistory
 from asd_daemon.tell.storage.alert_pictures import AlertPictures

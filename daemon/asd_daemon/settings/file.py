@@ -17,10 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.settings.bundle import BundleSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.settings.keys import (
     AlarmSettings,
     HealthSettings,
-    KeepSettings,
     MachineSettings,
     MqttSettings,
     QualitySettings,

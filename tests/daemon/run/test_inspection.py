@@ -14,7 +14,7 @@ from asd_daemon.run.machine_threshold import MachineThreshold
 from asd_daemon.run.rules import threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.run.stores import Stores
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.settings.plan import CommandLineOptions, make_plan
 from asd_daemon.tell.storage.alert_rows import read_kept_memory
 from asd_daemon.tell.storage.machine_memory import MachineMemory

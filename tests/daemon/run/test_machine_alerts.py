@@ -16,7 +16,7 @@ from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.judge.alarm.score_drift import ScoreDriftRule
 from asd_daemon.run.machine_alerts import AlertRules, MachineAlerts
 from asd_daemon.run.stores import Stores
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.tell.change_words import change_text
 from asd_daemon.tell.commands import Command, CommandKind
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, Condition, MachineState, PublishedScore

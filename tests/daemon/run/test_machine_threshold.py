@@ -20,7 +20,7 @@ from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.machine_threshold import MachineThreshold, ThresholdRule
 from asd_daemon.run.service import Service
 from asd_daemon.run.stores import Stores, outbox_file, scores_file
-from asd_daemon.settings.keys import KeepSettings
+from asd_daemon.settings.keep import KeepSettings
 from asd_daemon.tell.commands import Command
 from asd_daemon.tell.payloads import NO_DETAILS, AlertDetails, MachineState, PublishedScore
 from asd_daemon.tell.storage.alert_rows import read_kept_memory
