@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,10 +132,22 @@ class InOrder(random.Random):
         return self._last
 
 
-def test_box_leaves_a_node_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hosts", [("127.0.0.2", HOST), ("broker.plant",)])
+def test_box_leaves_a_node_that_takes_connections_and_says_nothing(
+    hosts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names, or one with two addresses."""
+    asked = socket.getaddrinfo
+
+    def answer(name: str, port: int, *more: Any, **options: Any) -> Any:
+        if name != "broker.plant":
+            return asked(name, port, *more, **options)
+        return [(V4, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.2", HOST)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
     monkeypatch.setattr("asd_daemon.tell.mqtt.nodes.random.Random", InOrder)
     with ScriptedBroker() as broker, rude(broker.port) as came:
-        address = BrokerAddress("127.0.0.2", broker.port, "us", other_hosts=(HOST,))
+        address = BrokerAddress(hosts[0], broker.port, "us", other_hosts=hosts[1:])
         publisher = MqttPublisher(address, Topics("box", ["fan"]), wait_for_broker=True)
         publisher.start(lambda error: pytest.fail(str(error)))
         assert publisher.wait_connected(PATIENT_S)
