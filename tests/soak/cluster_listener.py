@@ -27,6 +27,7 @@ from rig.other_brokers import USER
 
 _AT = re.compile(rb'"at":"([^"]+)"')
 _CLEAN_QOS, _QOS = 0, 1
+_ASKS_FOR_S = 60.0  # what a node has retained; then it has nothing
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Listener:
 
     def run(self, is_over: threading.Event) -> None:
         """Listen until it is over; at the next node whenever one has gone."""
-        turn = 0
-        while not is_over.is_set():
+        turn, gives_up_s = 0, time.monotonic() + (_ASKS_FOR_S if self._listening.exact else float("inf"))
+        while not is_over.is_set() and time.monotonic() < gives_up_s:
             try:
                 self._client.connect(self._listening.hosts[turn % len(self._listening.hosts)], PORT, keepalive=5)
                 while not is_over.is_set() and self._client.loop(0.2) is MQTTErrorCode.MQTT_ERR_SUCCESS:
