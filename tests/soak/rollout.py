@@ -163,7 +163,7 @@ class Torment:
         moment = self.dice.choice(list(moments))
         deadline_s = time.monotonic() + _LONGEST_S
         while not moments[moment]() and time.monotonic() < deadline_s and running.process.poll() is None:
-            _WAIT.wait(0.005)
+            _WAIT.wait(0.02)
         _WAIT.wait(self.dice.expovariate(1 / (self._pause_s if moment == "any time" else 0.2)))
         return moment
 
