@@ -66,7 +66,8 @@ def step_rows(int8: Bundle, fp32: Bundle, window: F32) -> list[Row]:
     for precision, bundle in (("fp32", fp32), ("int8", int8)):
         embedder, separator = open_embedder(bundle), open_separator(bundle)
         hearing = FeatureExtractor(embedder, separator)
-        heard, alone = bundle.index("fan"), bundle.separated_index("fan")
+        neighbours = bundle.nearest("fan")
+        heard, alone = neighbours.index(), neighbours.separated_index()
         separated, embedded = (
             median_ms(lambda s=separator: s.separate(window)),
             median_ms(lambda e=embedder: e.embed(features)),

@@ -75,7 +75,7 @@ def test_scorer_without_hnswlib_searches_exactly(tmp_path: Path) -> None:
         "from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex\n"
         "HnswIndex.available = staticmethod(lambda: False)\n"
         f"bundle = load_bundle(Path({str(tmp_path / 'tiny')!r}))\n"
-        "assert isinstance(bundle.index('fan'), ExactIndex)"
+        "assert isinstance(bundle.nearest('fan').index(), ExactIndex)"
     )
     result = run_blocked(code, (*FORBIDDEN, "hnswlib"))
     assert result.returncode == 0, result.stderr
