@@ -373,6 +373,7 @@ def test_every_command_and_option_has_help() -> None:
         "service install",
         "service uninstall",
         "sample-config",
+        "bundle status",
         "bundle verify",
         "alerts fault",
         "alerts list",

@@ -361,7 +361,8 @@ def test_bundle_scores_and_embeds_shards_as_it_does_files(data: Path, tmp_path: 
         ]
         done = CliRunner().invoke(main, call)
         assert done.exit_code == 0, done.output
-        vectors.append(np.load(tmp_path / f"{number}.npz"))
+        with np.load(tmp_path / f"{number}.npz") as kept:
+            vectors.append(dict(kept))
     assert vectors[0]["vector_steady-quiet"].shape[0] == len(table)
     for column in ("vector_steady-quiet", "machine", "label", "attributes", "year"):
         np.testing.assert_array_equal(vectors[1][column], vectors[0][column])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_too_few_normal_clips_for_views_are_refused(run: Path, table: ClipTable)
 
 def test_unreadable_clip_is_named_or_noted(run: Path, table: ClipTable, tmp_path: Path) -> None:
     good, other = training(table, "hummer")[:2]
-    broken = Clip(**{**vars(other), "path": tmp_path / "broken.wav"})
+    broken = replace(other, path=tmp_path / "broken.wav")
     broken.path.write_bytes(b"RIFF")
     hearing, _ = run_extractor(run, "hummer")
     with pytest.raises(RecordingError, match=r"broken\.wav"):
