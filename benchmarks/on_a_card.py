@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from asd_trainer.data.dataset import read_dataset
 from asd_trainer.recipe.recipe import load_recipe
@@ -161,15 +162,20 @@ def two_processes(data: Path, folder: Path, limit_s: float, *, small: bool) -> d
 
 
 def keep_weights(run_folder: Path, to: Path) -> list[str]:
-    """Copy the weights of a run that are small enough to come back."""
-    to.mkdir(parents=True, exist_ok=True)
+    """Copy the weights of a run with what describes them; files that are too large in half precision, or, larger still, not at all."""
     kept = []
     for file in sorted(run_folder.rglob("*")):
-        if file.suffix in {".safetensors", ".json", ".yaml"} and file.stat().st_size <= LARGEST_WEIGHTS:
-            target = to / file.relative_to(run_folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix not in {".safetensors", ".json", ".yaml"}:
+            continue
+        target = to / file.relative_to(run_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.stat().st_size <= LARGEST_WEIGHTS:
             shutil.copy2(file, target)
-            kept.append(file.relative_to(run_folder).as_posix())
+        elif file.suffix == ".safetensors" and file.stat().st_size <= 2 * LARGEST_WEIGHTS:
+            save_file({name: tensor.half() for name, tensor in load_file(file).items()}, target)
+        else:
+            continue
+        kept.append(file.relative_to(run_folder).as_posix())
     return [name for name in kept if name.endswith(".safetensors")]
 
 
@@ -193,7 +199,7 @@ def main() -> None:
     settings = [word for key in overrides for word in ("--set", key)]
     report.add("edge", run(270, *train("run", "edge", "--data", str(data), "--out", str(edge), *settings)))
     report.add("weights", keep_weights(edge, folder / "weights"))
-    report.add("evaluate", run(60, *train("evaluate", str(edge), "--data", str(data))))
+    report.add("evaluate", run(60, *train("evaluate", str(edge), "--separation", "always", "--data", str(data))))
     score_error = ["--score-error", "100", "--omega-loss", "100"] if small else []
     program = "from asd_export.cli import main; main()"
     export = [
