@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import stat
 import threading
 import time
@@ -53,6 +54,7 @@ class StatusFile:
         self._state_folder = state_folder.absolute()
         self._file, self._node, self._version, self._delivery_report = file, node, version, delivery_report
         self._started_at = datetime.now(UTC)
+        self._writer = secrets.token_hex(8)
         self._reports: Reports | None = None
         self._lock = threading.Lock()
         self._written_s = float("-inf")
@@ -117,6 +119,7 @@ class StatusFile:
             "pid": os.getpid(),
             "state_folder": str(self._state_folder),
             "started_at": time_text(self._started_at),
+            "writer": self._writer,  # tells what one daemon left in two folders from what two of them wrote
             "updated_at": time_text(datetime.now(UTC)),
             "updated_monotonic_s": round(time.monotonic(), 3),  # which all processes share, and nobody can set
             "broker": asdict(delivery.broker_status),
@@ -263,8 +266,7 @@ def read_statuses(folder: Path, now_s: float, system: Path = _SYSTEM_FOLDER) -> 
 
 def _outdates(other: DaemonStatus, one: DaemonStatus) -> bool:
     """Whether the same daemon has written another file later, in a folder that still takes one."""
-    keys = ("pid", "node", "started_at")
-    same = all(other.content.get(key) == one.content.get(key) is not None for key in keys)
+    same = other.content.get("writer") == one.content.get("writer") is not None
     ages = [float(each.content.get("updated_monotonic_s", 0)) for each in (other, one)]
     return same and other.file != one.file and ages[0] > ages[1]
 

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -303,6 +303,21 @@ def test_statuses_of_services_are_found_in_the_folder_of_each(tmp_path: Path) ->
     for machine in ("fan", "pump"):
         status_of(tmp_path / machine, **{machine: report()})
     assert len(read_statuses(Path("/none"), time.monotonic(), tmp_path)) == 2
+
+
+def test_two_that_start_in_the_same_millisecond_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(status_module, "datetime", Clock)
+    for machine in ("fan", "pump"):
+        status_of(tmp_path / machine, **{machine: report()})
+    file = status_file(tmp_path / "pump", ["pump"])
+    later = json.loads(file.read_text())
+    file.write_text(json.dumps({**later, "updated_monotonic_s": later["updated_monotonic_s"] + 0.001}))
+    assert len(read_statuses(NO_SYSTEM, time.monotonic(), tmp_path)) == 2
 
 
 def test_metrics_say_what_was_counted() -> None:

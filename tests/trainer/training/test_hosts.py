@@ -111,9 +111,12 @@ def test_two_hosts_learn_like_one_and_go_on_after_one_has_died(
 
 
 _LOOK = """
+import atexit
 import sys
 from pathlib import Path
+import torch
 from asd_daemon.errors import StageError
+atexit.register(lambda: print("joined at the end:", torch.distributed.is_initialized()))  # what was registered first is called last
 from asd_trainer.training.processes import refuse_different_steps, refuse_separate_folders
 Path("run").mkdir()
 refuse_separate_folders(Path(sys.argv[1]))
@@ -141,6 +144,7 @@ def test_what_hosts_do_not_share_is_refused_by_all(tmp_path: Path) -> None:
     for one in looking:
         told = one.communicate(timeout=PATIENT_S)[0]
         assert one.returncode == 0
+        assert "joined at the end: False" in told
         assert "run: is not the same folder for all 2 processes (not for 1): give --out on a disk" in told
         assert "finetune: processes found checkpoints of different steps (0, 1)" in told
     assert not list(tmp_path.glob("host*/run/.*"))

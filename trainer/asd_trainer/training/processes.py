@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,7 +38,16 @@ def processes() -> PartialState:
     """Where in them we are; the first call joins them. Without an accelerator, or where it is not wanted, they meet on the CPU."""
     unwanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     with lost_processes_told():
-        return PartialState(cpu=unwanted or not torch.accelerator.is_available(), timeout=PATIENCE)
+        found = PartialState(cpu=unwanted or not torch.accelerator.is_available(), timeout=PATIENCE)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+    return found
+
+
+def _leave() -> None:
+    """Leave the others in order: threads of a group that is still joined abort the process when Python is gone from under them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
