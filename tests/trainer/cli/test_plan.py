@@ -20,8 +20,9 @@ from rig.waiting import PATIENT_S
 pytestmark = pytest.mark.torch
 
 WITH_MEMORY = """
-import atexit, sys
+import atexit, resource, sys
 from pathlib import Path
+resource.setrlimit(resource.RLIMIT_DATA, (400_000_000, 400_000_000))
 from asd_trainer.cli.program import main
 status = Path(sys.argv.pop(1))
 atexit.register(lambda: status.write_text(Path("/proc/self/status").read_text()))
@@ -43,7 +44,9 @@ def test_plan_of_the_last_submission_needs_neither_recordings_nor_a_card(tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
     assert done.returncode == 0, done.stderr
     most = next(line for line in (tmp_path / "status").read_text().splitlines() if line.startswith("VmHWM:"))
-    assert int(most.split()[1]) * 1024 < 550e6  # 500 MB are wanted; 443 to 511 are taken, by environment
+    # What it allocates is held to 400 MB above. Pages of libraries, which all processes share, are 103 to 176 MB beside it, as many as
+    # the kernel maps at a time.
+    assert int(most.split()[1]) * 1024 < 400e6 + 150e6
     assert "planned for 2020, 2021, 2022, 2023, 2024, 2025 of the challenge (dev, train)" in done.stderr
     told = json.loads(done.stdout)
     rows = {row["stage"]: row for row in told["stages"]}
