@@ -19,11 +19,11 @@ LACKING = lacking("nats")
 
 @pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 def test_no_alert_is_lost_when_a_node_of_three_is_killed_and_another_is_cut_off(tmp_path: Path) -> None:
-    course = Course(boxes=12, daemons=1, players=1, ramp_s=2, seconds=14, window_s=0.4, alerts=2)
+    course = Course(boxes=24, daemons=1, players=1, ramp_s=2, seconds=14, window_s=0.4, alerts=2)
     found = ordeal("nats", course, tmp_path)
     assert found.well, found
-    assert found.alerts >= 36
-    assert found.connects >= course.boxes
+    assert found.alerts >= 72
+    assert found.connects > course.boxes  # those of the node that died came to others
     assert found.daemons_alerts == 1
 
 

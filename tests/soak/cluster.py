@@ -33,7 +33,7 @@ from rig.broker_clusters import NODES, PORT, NatsCluster, RabbitMqCluster
 from rig.daemon import PROGRAM, ask, daemon_environment
 from rig.namespaces import Plant, missing
 from rig.other_brokers import USER, nats, rabbitmq
-from rig.waiting import PATIENT_S
+from rig.waiting import PATIENT_S, wait_until
 from soak.cluster_listener import Listening
 from soak.cluster_player import MACHINE, Play, node_name
 from soak.cluster_report import CUT_OFF, KILL, MEND, RETURN, Course, Found, Record, judge
@@ -85,8 +85,7 @@ def ordeal(broker: str, course: Course, folder: Path) -> Found:
             )
             for name in heard
         ]
-        begins_s = time.time() + 6.0
-        plays = _plays(course, folder, begins_s)
+        plays = _plays(course, folder)
         players = [
             stack.enter_context(
                 inside(plant, folder / "players.log", *_module("cluster_player", folder / f"play-{i}.plan"))
@@ -94,6 +93,12 @@ def ordeal(broker: str, course: Course, folder: Path) -> Found:
             for i in range(len(plays))
         ]
         daemons = [stack.enter_context(_daemon(plant, folder, number, course)) for number in range(course.daemons)]
+        wait_until(lambda: all(Path(play.ready).exists() for play in plays), "the players have made their boxes")
+        begins_s = time.time() + 0.5
+        for player in players:
+            assert player.stdin is not None
+            player.stdin.write(f"{begins_s}\n")
+            player.stdin.flush()
         windows_s = begins_s + course.ramp_s
         _until(windows_s + 0.1 * course.seconds)
         for node in NODES:
@@ -155,7 +160,7 @@ def listening(
     return plan
 
 
-def _plays(course: Course, folder: Path, begins_s: float) -> list[Play]:
+def _plays(course: Course, folder: Path) -> list[Play]:
     """The boxes in equal parts, one a process."""
     edges = [course.boxes * part // course.players for part in range(course.players + 1)]
     plays = []
@@ -165,7 +170,6 @@ def _plays(course: Course, folder: Path, begins_s: float) -> list[Play]:
             boxes=end - first,
             hosts=(NAME,),
             password=PASSWORD,
-            begins_s=begins_s,
             ramp_s=course.ramp_s,
             seconds=course.seconds,
             window_s=course.window_s,
@@ -173,6 +177,7 @@ def _plays(course: Course, folder: Path, begins_s: float) -> list[Play]:
             patience_s=course.patience_s,
             told=str(folder / f"told-{number}"),
             report=str(folder / f"played-{number}"),
+            ready=str(folder / f"ready-{number}"),
         )
         play.save(folder / f"play-{number}.plan")
         plays.append(play)

@@ -3,7 +3,8 @@
     python -m soak.cluster_player PLAN.json
 
 A box is judged every `window_s`; now and then an alert opens, rises twice and closes. What was told goes to the file `told`, one JSON
-line an alert; the report of the process to `report`. It ends when every alert is confirmed, or after `patience_s` without.
+line an alert; the report of the process to `report`. It begins when the time of the first connection comes as a line, which is asked for
+by the file `ready`, so that a busy box costs the course nothing. It ends when every alert is confirmed, or after `patience_s` without.
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ class Play:
     boxes: int
     hosts: tuple[str, ...]
     password: str
-    begins_s: float
-    """Unix time of the first connection."""
     ramp_s: float
     """Over so long the boxes are switched on."""
     seconds: float
@@ -61,6 +60,7 @@ class Play:
     patience_s: float
     told: str
     report: str
+    ready: str
 
     def save(self, file: Path) -> None:
         """Write it for the process."""
@@ -171,9 +171,11 @@ def run(play: Play) -> Played:
     empty_mb = process.memory_info().rss / 1e6
     tick = threading.Event()
     boxes = [Box(play.first + number, play) for number in range(play.boxes)]
-    windows_s = play.begins_s + play.ramp_s
+    Path(play.ready).touch()
+    begins_s = float(sys.stdin.readline())
+    windows_s = begins_s + play.ramp_s
     due = [(windows_s + play.window_s * number / play.boxes, number) for number in range(play.boxes)]
-    starts = [(play.begins_s + play.ramp_s * number / play.boxes, number) for number in range(play.boxes)]
+    starts = [(begins_s + play.ramp_s * number / play.boxes, number) for number in range(play.boxes)]
     for start_s, number in starts:
         tick.wait(max(0.0, start_s - time.time()))
         boxes[number].publisher.start(_complain)
