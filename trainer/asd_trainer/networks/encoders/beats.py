@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asd_trainer.networks.encoders.front_ends import KaldiFrontEnd
-from asd_trainer.networks.encoders.interface import EncoderShape, TokenEncoder
+from asd_trainer.networks.encoders.interface import EncoderShape, LogMelEncoder
 
 MEL_BANDS = 128
 GATE_UNITS = 8
@@ -126,15 +126,19 @@ class Backbone(nn.Module):
         return found
 
 
-class Beats(TokenEncoder):
+class Beats(LogMelEncoder):
     """BEATs of any size: windows (B, 160 000) → tokens (B, 62, 8, dim)."""
 
     family = "beats"
 
     def __init__(self, size: BeatsSize) -> None:
-        super().__init__()
-        self.size = size
         patch = size.input_patch_size
+        super().__init__(
+            EncoderShape(self.family, asdict(size)),
+            channels=size.encoder_embed_dim,
+            depth=size.encoder_layers,
+            bands=MEL_BANDS // patch,
+        )
         self.front_end = KaldiFrontEnd()
         self.patch_embedding = nn.Conv2d(1, size.embed_dim, kernel_size=patch, stride=patch, bias=size.conv_bias)
         self.layer_norm = nn.LayerNorm(size.embed_dim)
@@ -142,32 +146,8 @@ class Beats(TokenEncoder):
         self.post_extract_proj = None if same else nn.Linear(size.embed_dim, size.encoder_embed_dim)
         self.encoder = Backbone(size)
 
-    @property
-    def channels(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.encoder_embed_dim
-
-    @property
-    def depth(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.encoder_layers
-
-    @property
-    def bands(self) -> int:
-        """See `TokenEncoder`."""
-        return MEL_BANDS // self.size.input_patch_size
-
-    @property
-    def shape(self) -> EncoderShape:
-        """See `TokenEncoder`."""
-        return EncoderShape(self.family, asdict(self.size))
-
-    def layers(self, sound: Tensor) -> list[Tensor]:
-        """Tokens (B, T, 8, dim) of every block."""
-        return self.encode(self.front_end(sound))
-
     def encode(self, mel: Tensor) -> list[Tensor]:
-        """The same from the front end's log-mel (B, frames, 128)."""
+        """Tokens (B, T, 8, dim) of every block, from a log-mel (B, frames, 128)."""
         maps = self.patch_embedding(mel[:, None])  # (B, C, T, F)
         B, _, T, bands = maps.shape
         tokens = self.layer_norm(maps.flatten(2).transpose(1, 2))  # (B, T · F, C), time-major

@@ -22,28 +22,10 @@ class EatTokens(TokenEncoder):
     hears: Hears = "features"
 
     def __init__(self, size: EatSize) -> None:
-        super().__init__()
+        super().__init__(
+            EncoderShape(self.family, asdict(size)), channels=size.dim, depth=size.depth, bands=MEL_PATCHES
+        )
         self.eat = Eat(size)
-
-    @property
-    def channels(self) -> int:
-        """See `TokenEncoder`."""
-        return self.eat.size.dim
-
-    @property
-    def depth(self) -> int:
-        """See `TokenEncoder`."""
-        return self.eat.size.depth
-
-    @property
-    def bands(self) -> int:
-        """See `TokenEncoder`."""
-        return MEL_PATCHES
-
-    @property
-    def shape(self) -> EncoderShape:
-        """See `TokenEncoder`."""
-        return EncoderShape(self.family, asdict(self.eat.size))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights as EAT does."""

@@ -36,25 +36,16 @@ class TokenEncoder(nn.Module, ABC):
     family: str
     hears: Hears = "waveform"
 
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """C of its last layer."""
-
-    @property
-    @abstractmethod
-    def depth(self) -> int:
-        """Number of layers that tokens can be taken from, counted from 1."""
-
-    @property
-    @abstractmethod
-    def bands(self) -> int:
-        """F of its last layer."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> EncoderShape:
+    def __init__(self, shape: EncoderShape, *, channels: int, depth: int, bands: int) -> None:
+        super().__init__()
+        self.shape = shape
         """What `build_encoder` makes the same of."""
+        self.channels = channels
+        """C of its last layer."""
+        self.depth = depth
+        """Number of layers that tokens can be taken from, counted from 1."""
+        self.bands = bands
+        """F of its last layer."""
 
     @abstractmethod
     def layers(self, sound: Tensor) -> list[Tensor]:
@@ -97,3 +88,17 @@ class TokenEncoder(nn.Module, ABC):
             for parameter in module.parameters(recurse=False):
                 if parameter.ndim >= 3 and not isinstance(module, nn.Conv1d | nn.Conv2d):
                     nn.init.normal_(parameter, std=POSITION_SPREAD, generator=generator)
+
+
+class LogMelEncoder(TokenEncoder):
+    """One that makes a log-mel of its own of the windows that it hears."""
+
+    front_end: nn.Module
+
+    @abstractmethod
+    def encode(self, mel: Tensor) -> list[Tensor]:
+        """Tokens of every layer from the front end's log-mel (B, frames, mel bands)."""
+
+    def layers(self, sound: Tensor) -> list[Tensor]:
+        """See `TokenEncoder`."""
+        return self.encode(self.front_end(sound))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asd_trainer.networks.encoders.front_ends import DoubledRateFrontEnd
-from asd_trainer.networks.encoders.interface import EncoderShape, TokenEncoder
+from asd_trainer.networks.encoders.interface import EncoderShape, LogMelEncoder
 
 MEL_BANDS = 128
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
@@ -64,45 +64,23 @@ class MobileNetSize:
     """Axes of squeeze-and-excitation: c channels, f bands."""
 
 
-class MobileNet(TokenEncoder):
+class MobileNet(LogMelEncoder):
     """Windows (B, 160 000) → tokens (B, 32, 4, C); its layers are the parts of `features`."""
 
     family = "efficientat"
 
     def __init__(self, size: MobileNetSize) -> None:
-        super().__init__()
-        self.size = size
-        self.front_end = DoubledRateFrontEnd()
         channels, bands = scaled(FIRST_CHANNELS, size.width), halved(MEL_BANDS)
         parts: list[nn.Module] = [convolution(1, channels, 3, stride=2, activation=nn.Hardswish())]
         for stage in STAGES:
             bands = halved(bands) if stage.stride == 2 else bands
             parts.append(InvertedResidual(channels, stage, size, bands))
             channels = scaled(stage.out, size.width)
-        self.last_bands = bands
-        self.last_channels = LAST_EXPANSION * channels
-        parts.append(convolution(channels, self.last_channels, 1, activation=nn.Hardswish()))
+        last = LAST_EXPANSION * channels
+        parts.append(convolution(channels, last, 1, activation=nn.Hardswish()))
+        super().__init__(EncoderShape(self.family, asdict(size)), channels=last, depth=len(parts), bands=bands)
+        self.front_end = DoubledRateFrontEnd()
         self.features = nn.Sequential(*parts)
-
-    @property
-    def channels(self) -> int:
-        """See `TokenEncoder`."""
-        return self.last_channels
-
-    @property
-    def depth(self) -> int:
-        """See `TokenEncoder`."""
-        return len(self.features)
-
-    @property
-    def bands(self) -> int:
-        """See `TokenEncoder`."""
-        return self.last_bands
-
-    @property
-    def shape(self) -> EncoderShape:
-        """See `TokenEncoder`."""
-        return EncoderShape(self.family, asdict(self.size))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights by the fan-out of each convolution, as the authors do; with others sound dies away in so many of them."""
@@ -111,12 +89,8 @@ class MobileNet(TokenEncoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
 
-    def layers(self, sound: Tensor) -> list[Tensor]:
-        """Tokens of every part; the grid grows coarser and the channels more."""
-        return self.encode(self.front_end(sound))
-
     def encode(self, mel: Tensor) -> list[Tensor]:
-        """The same from the front end's log-mel (B, frames, 128)."""
+        """Tokens of every part, from a log-mel (B, frames, 128); the grid grows coarser and the channels more."""
         maps, found = mel.transpose(1, 2)[:, None], []  # (B, 1, bands, frames)
         for part in self.features:
             maps = part(maps)

@@ -54,31 +54,12 @@ class OnnxEncoder(TokenEncoder):
     graph: Tensor
 
     def __init__(self, size: OnnxSize) -> None:
-        super().__init__()
+        _, bands, channels = size.tokens
+        super().__init__(EncoderShape(self.family, asdict(size)), channels=channels, depth=1, bands=bands)
         self.size = size
         self.hears: Hears = "features" if size.served == "features" else "waveform"
         self.front_end = YamnetFrontEnd() if size.served == "patches" else nn.Identity()
         self.register_buffer("graph", torch.zeros(size.size, dtype=torch.uint8))
-
-    @property
-    def channels(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.tokens[2]
-
-    @property
-    def depth(self) -> int:
-        """See `TokenEncoder`."""
-        return 1
-
-    @property
-    def bands(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.tokens[1]
-
-    @property
-    def shape(self) -> EncoderShape:
-        """See `TokenEncoder`."""
-        return EncoderShape(self.family, asdict(self.size))
 
     def token_shape(self, chosen: Sequence[int] = ()) -> tuple[int, int]:
         """See `TokenEncoder`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asd_trainer.networks.eat import NORM_EPSILON, Attention, Mlp
 from asd_trainer.networks.encoders.front_ends import DecibelFrontEnd
-from asd_trainer.networks.encoders.interface import EncoderShape, TokenEncoder
+from asd_trainer.networks.encoders.interface import EncoderShape, LogMelEncoder
 
 MEL_BANDS = 64
 
@@ -64,46 +64,23 @@ class PatchEmbedding(nn.Module):
         return maps
 
 
-class PatchTransformer(TokenEncoder):
+class PatchTransformer(LogMelEncoder):
     """CED (family `ced`) or Dasheng (family `dasheng`) of any size."""
 
     def __init__(self, family: str, size: PatchTransformerSize) -> None:
-        super().__init__()
+        bands = MEL_BANDS // size.patch_bands
+        super().__init__(EncoderShape(family, asdict(size)), channels=size.dim, depth=size.depth, bands=bands)
         self.family, self.size = family, size
         self.front_end = DecibelFrontEnd()
         self.init_bn = nn.BatchNorm1d(MEL_BANDS, momentum=0.01)
         self.patch_embed = PatchEmbedding(size)
         self.time_pos_embed = nn.Parameter(torch.empty(1, size.dim, 1, size.time_patches))
-        self.freq_pos_embed = nn.Parameter(torch.empty(1, size.dim, MEL_BANDS // size.patch_bands, 1))
+        self.freq_pos_embed = nn.Parameter(torch.empty(1, size.dim, bands, 1))
         self.blocks = nn.ModuleList(Block(size.dim, size.heads) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.dim, eps=NORM_EPSILON)
 
-    @property
-    def channels(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.dim
-
-    @property
-    def depth(self) -> int:
-        """See `TokenEncoder`."""
-        return self.size.depth
-
-    @property
-    def bands(self) -> int:
-        """See `TokenEncoder`."""
-        return MEL_BANDS // self.size.patch_bands
-
-    @property
-    def shape(self) -> EncoderShape:
-        """See `TokenEncoder`."""
-        return EncoderShape(self.family, asdict(self.size))
-
-    def layers(self, sound: Tensor) -> list[Tensor]:
-        """Tokens (B, T, F, dim) of every block."""
-        return self.encode(self.front_end(sound))
-
     def encode(self, mel: Tensor) -> list[Tensor]:
-        """The same from the front end's log-mel (B, frames, 64)."""
+        """Tokens (B, T, F, dim) of every block, from a log-mel (B, frames, 64)."""
         maps = self.patch_embed(self.init_bn(mel.transpose(1, 2)))
         time = min(maps.shape[3], self.size.time_patches)  # what is longer than was ever learned is left out
         maps = maps[..., :time] + self.time_pos_embed[..., :time] + self.freq_pos_embed
