@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -21,23 +19,16 @@ from asd_daemon.judge.scoring.scorer import Scorer, open_embedder
 from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
 from asd_export import indexes, models
-from asd_export.cli import main
 from asd_export.model_card import Learning
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.evaluate import views
-from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator
 from rig.bundles import failing_noise, healthy_noise
-from rig.exports import RememberedExport
+from rig.exports import RememberedExport, export
+from rig.networks import small_separator
 from rig.recordings import write_recordings, write_trained_run
 
 pytestmark = pytest.mark.torch
-
-SMALL_SEPARATOR = SeparatorSize("small", "fourier", 512, 256, 257, 8, 1, 1, 1, 2, 5, 40, dropout=0.0, layer_scale=0.1)
-
-
-def export(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(w) for w in words])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -180,8 +171,7 @@ def test_export_with_views_and_separator_is_signed_and_scored_by_them(
     run = shutil.copytree(made[0], tmp_path / "run")
     stage = run / "stages" / "separate"
     stage.mkdir()
-    torch.manual_seed(0)
-    save_separator(Separator(SMALL_SEPARATOR), stage)
+    save_separator(small_separator(), stage)
     (stage / "done").touch()
     data = write_recordings(tmp_path / "data", {"saw": 2.0}, train=16)
     key = Ed25519PrivateKey.generate()

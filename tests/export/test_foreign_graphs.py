@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from asd_daemon.errors import SettingsError, StageError
 from asd_daemon.judge.bundle.bundle import load_bundle
 from asd_daemon.judge.scoring.scorer import Scorer
-from asd_export.cli import main as export_main
 from asd_trainer.cli.program import main as train_main
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.evaluate.backend import score_run
@@ -21,6 +20,7 @@ from asd_trainer.networks.encoders.interface import EncoderShape
 from asd_trainer.networks.encoders.onnx_graph import read_onnx_encoder
 from asd_trainer.networks.frozen import FrozenEmbedder, FrozenShape
 from asd_trainer.recipe.recipe import load_recipe
+from rig.exports import export
 from rig.foreign_graphs import write_matrix_graph
 from rig.tones import write_tones
 
@@ -86,7 +86,7 @@ def test_run_folder_holds_the_graph_and_the_bundle_scores_as_the_run(tmp_path: P
     assert result.exit_code == 0, result.output
     assert "UNTRAINED" not in result.stderr
     file.unlink()
-    exported = CliRunner().invoke(export_main, [str(run), str(tmp_path / "bundle"), "--no-test", "--fp32"])
+    exported = export(run, tmp_path / "bundle", "--no-test", "--fp32")
     assert exported.exit_code == 0, exported.output
     bundle = load_bundle(tmp_path / "bundle")
     for one in score_run(run, read_dataset([data])).test[::2]:

@@ -14,12 +14,12 @@ from asd_daemon.judge.bundle.bundle import load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.waveform import WINDOW_SAMPLES
-from asd_export.cli import main as export_main
 from asd_export.rounding import Rounding
 from asd_trainer.cli.program import main as train_main
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.evaluate.backend import recipe_back_ends, score_run
 from asd_trainer.networks.embedder import load_embedder
+from rig.exports import export
 from rig.released_encoders import SMALL_BEATS, write_small_beats
 from rig.tones import write_tones
 
@@ -72,7 +72,7 @@ def test_standardised_components_are_centred_over_the_training_clips(made: tuple
 
 def test_daemon_scores_by_the_bundle_as_the_run_is_evaluated(made: tuple[Path, Path], tmp_path: Path) -> None:
     run, data = made
-    result = CliRunner().invoke(export_main, [str(run), str(tmp_path / "bundle"), "--no-test", "--fp32"])
+    result = export(run, tmp_path / "bundle", "--no-test", "--fp32")
     assert result.exit_code == 0, result.output
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.manifest.embedder is not None
@@ -114,7 +114,7 @@ def test_bands_with_banks_of_their_own_are_evaluated_and_no_bundle_is_made_of_th
         cosines = theirs @ ours / np.linalg.norm(theirs, axis=1) / np.linalg.norm(ours)
         distances.append(1 - cosines.max())
     assert one.score == pytest.approx(np.mean(distances), abs=1e-5)
-    result = CliRunner().invoke(export_main, [str(own), str(tmp_path / "bundle"), "--no-test", "--fp32"])
+    result = export(own, tmp_path / "bundle", "--no-test", "--fp32")
     assert result.exit_code != 0
     assert "frozen.bands: separate gives each band normal sounds of its own" in result.stderr
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from asd_daemon.cli.program import cli as daemon
 from asd_daemon.errors import BundleError, SettingsError
@@ -19,25 +18,18 @@ from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import read_waveform
 from asd_export import indexes, models
-from asd_export.cli import main
 from asd_trainer.data.dataset import load_clip, read_dataset
 from asd_trainer.evaluate.backend import score_run
 from asd_trainer.networks.embedder import save_embedder
-from asd_trainer.networks.separator import Separator, SeparatorSize
 from asd_trainer.separate.training import save_separator
 from rig.bundles import read_manifest, write_manifest
-from rig.exports import RememberedExport
-from rig.networks import tiny_quantile_embedder
+from rig.exports import RememberedExport, export
+from rig.networks import small_separator, tiny_quantile_embedder
 from rig.recordings import write_recordings, write_trained_run
 
 pytestmark = pytest.mark.torch
 
-SMALL_SEPARATOR = SeparatorSize("small", "fourier", 512, 256, 257, 8, 1, 1, 1, 2, 5, 40, dropout=0.0, layer_scale=0.1)
 MACHINES = {"fan": 0.0, "saw": 2.0}
-
-
-def export(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(w) for w in words])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,8 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_embedder(tiny_quantile_embedder(), run / "stages" / "finetune")
     stage = run / "stages" / "separate"
     stage.mkdir()
-    torch.manual_seed(0)
-    save_separator(Separator(SMALL_SEPARATOR), stage)
+    save_separator(small_separator(), stage)
     separated = {machine: {"guidance": "clean", "network": "."} for machine in MACHINES}
     (stage / "machines.json").write_text(json.dumps({"schema": 1, "machines": separated}))
     (stage / "done").touch()

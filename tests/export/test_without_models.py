@@ -5,19 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from asd_daemon.judge.bundle.bundle import load_bundle
 from asd_daemon.judge.scoring.scorer import Scorer
 from asd_daemon.waveform import read_waveform
-from asd_export.cli import main
+from rig.exports import export
 from rig.recordings import write_recordings
 
 pytestmark = pytest.mark.torch
-
-
-def export(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(w) for w in words])
 
 
 def test_recordings_alone_become_a_bundle_that_tells_failing_sound(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -100,21 +101,7 @@ def write_tiny_bundle(folder: Path, machines: Mapping[str, float] | None = None,
         entries[machine], _ = write_machine(
             folder / "machines" / machine, f"machines/{machine}", Bank(bank, least_graph=2)
         )
-    manifest = Manifest(
-        schema=1,
-        name="tiny",
-        version="1",
-        created="2026-01-01T00:00:00Z",
-        licence="CC0-1.0",
-        made_with={},
-        feature=FEATURE,
-        window_samples=WINDOW_SAMPLES,
-        embedder=entry,
-        machines=entries,
-        files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
-    )
-    write_manifest(folder, manifest.model_dump(mode="json", by_alias=True))
-    return load_bundle(folder)
+    return _finish(folder, schema=1, name="tiny", embedder=entry, machines=entries)
 
 
 def write_view_bundle(folder: Path, machines: Mapping[str, float] | None = None) -> Bundle:
@@ -126,17 +113,19 @@ def write_view_bundle(folder: Path, machines: Mapping[str, float] | None = None)
         windows = [hearing.vectors(healthy_noise(rng, tilt), VIEW_NAMES, parts=True) for _ in range(16)]
         learned = learn(NormalSound.from_windows([(own, {}) for own in windows]))
         entries[machine], _ = write_machine(folder / "machines" / machine, f"machines/{machine}", learned=learned)
+    return _finish(folder, schema=2, name="views", machines=entries)
+
+
+def _finish(folder: Path, **told: Any) -> Bundle:
     manifest = Manifest(
-        schema=2,
-        name="views",
         version="1",
         created="2026-01-01T00:00:00Z",
         licence="CC0-1.0",
         made_with={},
         feature=FEATURE,
         window_samples=WINDOW_SAMPLES,
-        machines=entries,
         files={p.relative_to(folder).as_posix(): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+        **told,
     )
     write_manifest(folder, manifest.model_dump(mode="json", by_alias=True))
     return load_bundle(folder)

@@ -1,4 +1,4 @@
-"""Exports for tests of what comes after them: torch takes seconds to trace a network, however small."""
+"""asd-export for tests, and a way around its slowest part: torch takes seconds to trace a network, however small."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import hashlib
 from pathlib import Path
 
 import torch
+from click.testing import CliRunner, Result
 
+from asd_export.cli import main
 from asd_export.graphs import F32, export_embedder
+
+
+def export(*words: object) -> Result:
+    """`asd-export` with these words."""
+    return CliRunner().invoke(main, [str(w) for w in words])
 
 
 class RememberedExport:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from asd_trainer.networks.eat import EatSize
 from asd_trainer.networks.embedder import Embedder, EmbedderShape
+from asd_trainer.networks.separator import Separator, SeparatorSize
+
+SMALL_SEPARATOR = SeparatorSize("small", "fourier", 512, 256, 257, 8, 1, 1, 1, 2, 5, 40, dropout=0.0, layer_scale=0.1)
 
 
 def tiny_embedder(seed: int = 0) -> Embedder:
@@ -26,6 +29,12 @@ def tiny_quantile_embedder(seed: int = 0) -> Embedder:
     embedder = Embedder(shape)
     embedder.initialise(torch.Generator().manual_seed(seed))
     return embedder.eval()
+
+
+def small_separator(seed: int = 0) -> Separator:
+    """An untrained separator of one stage."""
+    torch.manual_seed(seed)
+    return Separator(SMALL_SEPARATOR)
 
 
 def tiny_features(clips: int, seed: int = 0) -> NDArray[np.float32]:
