@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner, Result
 
 from asd_daemon.cli.program import cli as daemon
@@ -19,7 +21,9 @@ from asd_daemon.judge.features.log_mel import eat_input, log_mel
 from asd_daemon.judge.features.views import view_vectors
 from asd_daemon.waveform import fit_length, read_waveform
 from asd_trainer.cli.program import main
-from asd_trainer.evaluate.back_ends import BACK_ENDS
+from asd_trainer.data.dataset import read_dataset
+from asd_trainer.evaluate.back_ends import BACK_ENDS, BackEnds
+from asd_trainer.evaluate.backend import score_run
 from asd_trainer.networks.embedder import load_embedder
 from rig.bundles import write_tiny_bundle
 from rig.recordings import write_recordings, write_trained_run
@@ -66,6 +70,25 @@ def test_back_ends_and_ensembles_are_rows_beside_the_nearest_neighbour(runs: tup
     }.items():
         assert told in invoke("evaluate", runs[0], *words, "--threads", "1", code=2).stderr
     assert "is a bundle" in invoke("evaluate", runs[0], bundle, "--back-end", "local", code=2).stderr
+
+
+def test_the_recipe_s_back_ends_judge_wherever_a_run_is_scored(tmp_path: Path) -> None:
+    data = write_recordings(tmp_path / "data", {"fan": 0.0}, train=16)
+    plain = write_trained_run(tmp_path / "plain", data)
+    run = shutil.copytree(plain, tmp_path / "run")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["evaluate"]["back_ends"] = ["local"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    scores = {}
+    for each in (plain, run):
+        invoke("embed", each, "--to", tmp_path / "clips.npz", "--threads", "1")
+        with np.load(tmp_path / "clips.npz", allow_pickle=False) as held:
+            scores[each] = held["score"][held["split"] == "test"]
+    expected = json.loads(invoke("evaluate", plain, "--back-end", "local", "--json", "--threads", "1").stdout)
+    assert json.loads(invoke("evaluate", run, "--json", "--threads", "1").stdout)["omega"] == expected["omega"]
+    by_name = score_run(plain, read_dataset([data]), back_ends=BackEnds(("local",)))
+    assert scores[run] == pytest.approx([one.score for one in by_name.test], rel=1e-5)
+    assert not np.allclose(scores[run], scores[plain])
 
 
 def test_runs_and_a_bundle_stand_in_one_table(runs: tuple[Path, Path], bundle: Path) -> None:

@@ -171,17 +171,16 @@ def scores_of_run(
         )
 
 
-def said_back_ends(run: Path, names: Sequence[str], scoring: Scoring) -> BackEnds:
-    """The back ends that were named, with the recipe's neighbours; where none was, the recipe's.
+def said_back_ends(run: Path, names: Sequence[str], scoring: Scoring) -> BackEnds | None:
+    """The back ends that were named, with the recipe's neighbours; None where none was.
 
     Raises:
         UsageError: they are for another kind of score, or auto stands beside others.
     """
-    from asd_trainer.evaluate.back_ends import NEAREST
     from asd_trainer.evaluate.backend import recipe_back_ends
 
     if not names:
-        return recipe_back_ends(run) if scoring == "nearest" else NEAREST
+        return None
     if scoring != "nearest":
         raise UsageError(f"--back-end {names[0]}: is for --score nearest; --score {scoring} has its own")
     if "auto" in names and len(names) > 1:

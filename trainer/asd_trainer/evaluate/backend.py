@@ -79,7 +79,7 @@ def score_run(
     scoring: Scoring = "nearest",
     separating: Separating | None = None,
     two: TwoMicrophones = TwoMicrophones(),  # noqa: B008  frozen
-    back_ends: BackEnds = NEAREST,
+    back_ends: BackEnds | None = None,
 ) -> RunScores:
     """Score every test clip against the normal training clips of its machine, year and section.
 
@@ -96,7 +96,7 @@ def score_run(
         separating: of the nearest neighbour: whether the separated sound counts, by each machine's normal clips (auto), always or never;
             None for what the run's recipe says.
         two: of residuals: the microphones' channels and the far one's weight.
-        back_ends: what judges the embeddings; by default the nearest neighbour.
+        back_ends: of the nearest neighbour: what judges the embeddings in its place; None for what the run's recipe says.
 
     Raises:
         SettingsError: the far microphone's weight is out of range.
@@ -136,7 +136,8 @@ def score_run(
     separated = {one.clip: one.machine for one in twins if one is not None}
     alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
     twin = Separated(tuple(separated), alone) if alone is not None else None
-    return replace(scores_of(train, test, heard, twin, back_ends), separated=helped)
+    judged_by = recipe_back_ends(run) if back_ends is None else back_ends
+    return replace(scores_of(train, test, heard, twin, judged_by), separated=helped)
 
 
 def _by_views(run: Path, train: Sequence[Clip], test: Sequence[Clip], heard: F32) -> RunScores:

@@ -19,7 +19,7 @@ from asd_daemon.judge.features.views import ALL_VIEW_NAMES, VIEW_NAMES, view_siz
 from asd_daemon.judge.scoring.scorer import HEARD, SEPARATED, FeatureExtractor
 from asd_trainer.data.clip import Clip
 from asd_trainer.data.dataset import ClipTable, load_clip, training_clips
-from asd_trainer.evaluate.backend import Scoring, score_run, scores_of
+from asd_trainer.evaluate.backend import Scoring, recipe_back_ends, score_run, scores_of
 from asd_trainer.evaluate.bundle_scores import bundle_verdicts
 from asd_trainer.evaluate.embeddings import run_embeddings
 from asd_trainer.evaluate.separation_trial import Separating
@@ -96,7 +96,7 @@ def _run_scores(
     else:
         train = training_clips(table)
         heard = run_embeddings(run, train, progress)
-        found = scores_of(train, (), heard)
+        found = scores_of(train, (), heard, back_ends=recipe_back_ends(run))
         return dict(zip(train, heard, strict=True)), {one.clip: one.score for one in found.training}
     embeddings = {clip: row for clips, rows in found.embeddings.values() for clip, row in zip(clips, rows, strict=True)}
     return embeddings, {one.clip: one.score for one in (*found.training, *found.test)}
