@@ -39,7 +39,7 @@ BYTES_OF_A_WEIGHT = 12  # float32, with both moments of Adam
 LONGEST_SOUND_BYTES = WINDOW_SAMPLES * 3  # of 24 bits, before FLAC makes less of it
 
 # Work of one thread of the CPU for a clip of 10 s, by the notebook; the table of devices has the rest.
-FEATURES_S = 0.03
+FEATURES_S = 0.005
 SYNTHESIS_S = 0.09
 WRITING_S = 0.05
 AUGMENTING_S = 0.002
