@@ -23,7 +23,7 @@ from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
 from asd_daemon.run.rolling_out import make_rollout
 from asd_daemon.run.service import Service
-from asd_daemon.run.shared_bundle import SharedBundle, needs_models
+from asd_daemon.run.shared_bundle import SharedBundle, listened_models, needs_models
 from asd_daemon.run.stores import Stores
 from asd_daemon.run.telling_people import make_notifier
 from asd_daemon.run.trial_listening import TrialListening
@@ -62,6 +62,7 @@ def make_service(
         plan.settings.bundle_key,
         keeps_sound=keeps_sound,
         uses_models=needs_models(plan),
+        listened=listened_models(plan),
         trusts_own=plan.trusts_own,
     )
     stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))

@@ -23,7 +23,7 @@ from asd_daemon.redaction import redact
 from asd_daemon.run.machine_threshold import MachineThreshold
 from asd_daemon.run.publishing import broker_address, topics_of
 from asd_daemon.run.rules import threshold_rule
-from asd_daemon.run.shared_bundle import SharedBundle, needs_models
+from asd_daemon.run.shared_bundle import SharedBundle, listened_models, needs_models
 from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import outbox_file
 from asd_daemon.run.telling_people import telling_of
@@ -62,7 +62,9 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
     for trouble in plan.laid.troubles:
         yield Finding("chosen", False, trouble)
     key, own = plan.settings.bundle_key, plan.trusts_own
-    shared_bundle = SharedBundle(plan.bundle, key, uses_models=needs_models(plan), trusts_own=own)
+    shared_bundle = SharedBundle(
+        plan.bundle, key, uses_models=needs_models(plan), listened=listened_models(plan), trusts_own=own
+    )
     yield _finding("bundle", lambda: _bundle(shared_bundle))
     yield _finding("state folder", _state_folder)
     for name, machine in plan.machines.items():

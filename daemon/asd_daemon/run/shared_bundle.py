@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asd_daemon.judge.bundle.bundle import Bundle
     from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession
     from asd_daemon.judge.scoring.scorer import Scorer
+    from asd_daemon.judge.scoring.self_test import Extent
 
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class SharedBundle:
         *,
         keeps_sound: bool = True,
         uses_models: bool = False,
+        listened: Collection[str] | None = None,
         trusts_own: bool = False,
     ) -> None:
         """Load nothing yet.
@@ -45,8 +47,11 @@ class SharedBundle:
             key: the public key that must have signed it.
             keeps_sound: whether machines that are learned anew keep their windows as sound.
             uses_models: whether models are needed that the bundle itself judges no machine by: they are tried at once, not when they are.
+            listened: names in the bundle of the machines that are listened to: models that only others need are tried when they are needed.
+                None: all of them.
             trusts_own: whether the program's own bundle needs no signature.
         """
+        self._listened = listened
         self._uses_models, self._trusts_own = uses_models, trusts_own
         self._path, self._key, self._keeps_sound = path, key, keeps_sound
         self._lock = threading.Lock()
@@ -74,6 +79,7 @@ class SharedBundle:
                     self._key,
                     self._is_over.is_set,
                     extent="models" if self._uses_models else "judged",
+                    listened=self._listened,
                     trusts_own=self._trusts_own,
                 )
                 self._bundle = replace(found, path=found.path.resolve())  # `current` may lead elsewhere tomorrow
@@ -96,7 +102,8 @@ class SharedBundle:
 
         is_own = self._trusts_own and path == default_bundle()
         fresh = load_bundle(path.resolve(), None if is_own else self._key)
-        bounded_self_test(fresh, extent="models" if self._uses_models else "judged", is_over=self._is_over.is_set)
+        extent: Extent = "models" if self._uses_models else "judged"
+        bounded_self_test(fresh, extent=extent, listened=self._listened, is_over=self._is_over.is_set)
         with self._lock:
             before = (self._bundle, self._embedder, self._separator, self._scorers)
             self._bundle, self._embedder, self._separator = fresh, None, None
@@ -130,9 +137,9 @@ class SharedBundle:
             UnknownMachineError: it does not know the machine.
             SettingsError: the machine can't be judged by that.
         """
-        from asd_daemon.judge.scoring.nearest_neighbour import HEARD, check_scoring
+        from asd_daemon.judge.scoring.nearest_neighbour import check_scoring
         from asd_daemon.judge.scoring.scorer import Scorer
-        from asd_daemon.judge.scoring.self_test import views_judged_by
+        from asd_daemon.judge.scoring.self_test import is_judged_by_models
         from asd_daemon.judge.thresholds.calibration import provisional_exceedance, window_exceedance
         from asd_daemon.learn.enrolled_machines import with_enrolled_machine
 
@@ -143,7 +150,8 @@ class SharedBundle:
         base = self.bundle()
         bundle = with_enrolled_machine(base, enrolled_folder(), model, scoring)
         check_scoring(bundle, model, scoring)
-        if scoring == "paper" or (model in bundle.enrolled and HEARD in views_judged_by(bundle.machine(model))):
+        is_tried = model not in bundle.enrolled and (self._listened is None or model in self._listened)
+        if scoring == "paper" or (not is_tried and is_judged_by_models(bundle.machine(model))):
             self._try_models()
         with self._lock:
             if base is not self._bundle:  # exchanged a moment ago; whoever judges by it is told to open anew
@@ -204,6 +212,11 @@ class SharedBundle:
 def enrolled_folder() -> Path:
     """Where the machines lie that were learned on this box."""
     return state_folder() / "enrolled"
+
+
+def listened_models(plan: Plan) -> frozenset[str]:
+    """Names in the bundle of the machines that a plan listens to."""
+    return frozenset(plan.model_of(name) for name in plan.machines)
 
 
 def needs_models(plan: Plan) -> bool:

@@ -1,22 +1,25 @@
 """The models of a bundle, running: ONNX sessions of one thread, verified to take and give what the manifest says.
 
-Owns onnxruntime. It knows no machine and no score.
+Owns onnxruntime, which is imported when a model is opened: machines that are judged by views need none, and it takes 20 MB. It knows no
+machine and no score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from asd_daemon.errors import BundleError, RecordingError
 from asd_daemon.judge.bundle.bundle import Bundle, ModelEntry, SeparatorEntry
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS, eat_input, log_mel
 from asd_daemon.waveform import WINDOW_SAMPLES
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 F32 = NDArray[np.float32]
 FLOAT = "tensor(float)"
@@ -133,6 +136,8 @@ def embedder_input(embedder: EmbedderModel, waveform: F32) -> F32:
 
 
 def _open(file: Path) -> ort.InferenceSession:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -1,6 +1,6 @@
 """The self-test of a bundle in a process of its own, within bounds of memory and time: a model may ask for 40 GB, or never end.
 
-    python -m asd_daemon.judge.scoring.bounded_self_test FOLDER EXTENT         the child; one JSON object a line on standard output
+    python -m asd_daemon.judge.scoring.bounded_self_test FOLDER EXTENT [LISTENED]     the child; one JSON object a line on standard output
 
 The child limits its own address space to what it has when everything is loaded plus what the models may take, and its CPU time step by
 step; the parent limits the clock on the wall and says which model it was. Owns these bounds and the child.
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -71,12 +71,19 @@ def _models(manifest: Manifest) -> list[ModelEntry | SeparatorEntry]:
     return [entry for entry in models if entry is not None]
 
 
-def bounded_self_test(bundle: Bundle, *, extent: Extent = "all", is_over: Callable[[], bool] = lambda: False) -> int:
+def bounded_self_test(
+    bundle: Bundle,
+    *,
+    extent: Extent = "all",
+    listened: Collection[str] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> int:
     """Run a bundle's self-test in a process of its own.
 
     Args:
         bundle: what `load_bundle` gave.
         extent: what is tried.
+        listened: as `self_test`.
         is_over: asked now and then whether nobody waits for the result any more.
 
     Returns:
@@ -87,6 +94,8 @@ def bounded_self_test(bundle: Bundle, *, extent: Extent = "all", is_over: Callab
         CannotStartError: nobody waits any more; nothing is known of the bundle.
     """
     words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), extent]
+    if listened is not None:
+        words.append(json.dumps(sorted(listened)))
     path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -177,6 +186,7 @@ def main(words: list[str]) -> None:
     from asd_daemon.judge.scoring.self_test import self_test
 
     folder, extent = Path(words[0]), cast("Extent", words[1])
+    listened = json.loads(words[2]) if len(words) > 2 else None
     try:
         manifest = Manifest.parse((folder / MANIFEST).read_bytes(), folder / MANIFEST)
     except (BundleError, OSError) as e:
@@ -185,7 +195,9 @@ def main(words: list[str]) -> None:
     bounds = ResourceBounds.of(manifest)
     limit_memory(bounds)
     try:
-        compared = self_test(Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), extent=extent)
+        compared = self_test(
+            Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), extent=extent, listened=listened
+        )
     except BundleError as e:
         _say({"error": _with_bound(str(e), bounds)})
     except MemoryError as e:

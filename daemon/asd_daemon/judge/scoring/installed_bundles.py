@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +128,7 @@ def load_or_roll_back(
     is_over: Callable[[], bool] = lambda: False,
     *,
     extent: Extent = "judged",
+    listened: Collection[str] | None = None,
     trusts_own: bool = False,
 ) -> tuple[Bundle, str | None]:
     """Load the bundle to listen with; where it is a box's current one and can't be used, go back to the one before, or the program's own.
@@ -137,6 +138,7 @@ def load_or_roll_back(
         key: the public key that must have signed it.
         is_over: asked now and then whether nobody waits for it any more.
         extent: what of it is tried.
+        listened: as `self_test`.
         trusts_own: as `roll_back`.
 
     Returns:
@@ -148,7 +150,7 @@ def load_or_roll_back(
     """
     try:
         bundle = load_bundle(path, None if trusts_own and path == default_bundle() else key)
-        bounded_self_test(bundle, extent=extent, is_over=is_over)
+        bounded_self_test(bundle, extent=extent, listened=listened, is_over=is_over)
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise

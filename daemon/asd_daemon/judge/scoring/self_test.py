@@ -6,7 +6,7 @@ elsewhere and may be of any appetite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -33,13 +33,21 @@ Step = Callable[[ModelEntry | SeparatorEntry | None, str], None]
 """Told what is tried next: of which model (None: of several), and what it does, `load` or `window`."""
 
 
-def self_test(bundle: Bundle, step: Step = lambda *_: None, *, extent: Extent = "all") -> int:
+def self_test(
+    bundle: Bundle,
+    step: Step = lambda *_: None,
+    *,
+    extent: Extent = "all",
+    listened: Collection[str] | None = None,
+) -> int:
     """Open and run the bundle's models and score its reference sounds with every machine they have a score for, as this box computes it.
 
     Args:
         bundle: what `load_bundle` gave.
         step: told what is tried next.
         extent: what is tried.
+        listened: machines that are listened to; where the extent is what machines are judged by, the models that only others need stay
+            closed, and these others are left out. None: all machines.
 
     Returns:
         how many scores were compared.
@@ -57,7 +65,8 @@ def self_test(bundle: Bundle, step: Step = lambda *_: None, *, extent: Extent = 
         _embedding(bundle, entry, twin, _noise())
         del twin
     session = separator = None
-    views = set().union(*(views_judged_by(machine) for machine in manifest.machines.values()))
+    tried = machines_tried(bundle, extent, listened)
+    views = set().union(*(views_judged_by(manifest.machines[machine]) for machine in tried))
     if manifest.embedder is not None and (extent != "judged" or views & {HEARD, SEPARATED}):
         step(manifest.embedder, "load")
         session = open_embedder(bundle)
@@ -68,7 +77,20 @@ def self_test(bundle: Bundle, step: Step = lambda *_: None, *, extent: Extent = 
         separator = open_separator(bundle)
         step(manifest.separator, "window")
         _separated(bundle, manifest.separator, separator)
-    return _compare(bundle, session, separator, step, by_paper=extent != "judged")
+    return _compare(bundle, session, separator, step, tried=tried, by_paper=extent != "judged")
+
+
+def machines_tried(bundle: Bundle, extent: Extent, listened: Collection[str] | None) -> list[str]:
+    """The bundle's own machines whose scores are compared."""
+    machines = bundle.manifest.machines
+    if extent != "judged" or listened is None:
+        return list(machines)
+    return [name for name, machine in machines.items() if name in listened or not is_judged_by_models(machine)]
+
+
+def is_judged_by_models(machine: MachineEntry) -> bool:
+    """Whether embeddings are among the views that a machine is judged by."""
+    return bool(views_judged_by(machine) & {HEARD, SEPARATED})
 
 
 def views_judged_by(machine: MachineEntry) -> frozenset[str]:
@@ -109,33 +131,35 @@ def _compare(
     separator: SeparatorSession | None,
     step: Step,
     *,
+    tried: Collection[str],
     by_paper: bool,
 ) -> int:
-    """Score the reference sounds, by the paper's back end too where that is wanted; how many scores were compared."""
+    """Score the reference sounds, by the paper's back end too where that is wanted; how many scores were compared.
+
+    One machine after the other, so that the normal sounds of all of them are never in memory together.
+    """
     hearing = FeatureExtractor(session, separator)
     whole = Bundle(bundle.path, bundle.manifest)  # what was learned on this box has no reference scores
-    wanted: set[tuple[str, Scoring]] = set()
-    for reference in bundle.manifest.reference:
-        wanted |= {(machine, "auto") for machine in reference.scores}
-        wanted |= {(machine, "paper") for machine in reference.nearest if by_paper}
-    scorers = {
-        (machine, scoring): Scorer(whole, machine, session=session, separator=separator, scoring=scoring)
-        for machine, scoring in wanted
-    }
-    views = {view for scorer in scorers.values() for view in scorer.views}
+    references = bundle.manifest.reference
+    asked: list[tuple[str, Scoring]] = [(m, "auto") for m in _named(r.scores for r in references) if m in tried]
+    if by_paper:
+        asked += [(machine, "paper") for machine in _named(r.nearest for r in references)]
+    heard: list[dict[str, F32]] = [{} for _ in references]
     compared = 0
-    for reference in bundle.manifest.reference:
-        file = bundle.path / reference.file
-        step(None, "window")
-        try:
-            vectors = hearing.vectors(read_waveform(file), views)
-        except RecordingError as e:
-            raise BundleError(f"{file}: is no reference sound: {e}") from e
-        asked: dict[tuple[str, Scoring], float] = {(m, "auto"): score for m, score in reference.scores.items()}
-        if by_paper:
-            asked |= {(m, "paper"): score for m, score in reference.nearest.items()}
-        for (machine, scoring), expected in asked.items():
-            found = scorers[machine, scoring].judge(vectors).score
+    for machine, scoring in asked:
+        scorer = Scorer(whole, machine, session=session, separator=separator, scoring=scoring)
+        for number, reference in enumerate(references):
+            expected = (reference.scores if scoring == "auto" else reference.nearest).get(machine)
+            if expected is None:
+                continue
+            file = bundle.path / reference.file
+            if missing := set(scorer.views) - set(heard[number]):
+                step(None, "window")
+                try:
+                    heard[number] |= hearing.vectors(read_waveform(file), missing)
+                except RecordingError as e:
+                    raise BundleError(f"{file}: is no reference sound: {e}") from e
+            found = scorer.judge(heard[number]).score
             if not abs(found - expected) <= reference.tolerance * max(1.0, expected):
                 raise BundleError(
                     f"{file}: scores {found:.4f} for {machine} here, but {expected:.4f} ± {reference.tolerance:g} where the"
@@ -143,3 +167,8 @@ def _compare(
                 )
             compared += 1
     return compared
+
+
+def _named(scores: Iterable[Mapping[str, float]]) -> list[str]:
+    """The machines of several tables, each once."""
+    return list(dict.fromkeys(machine for table in scores for machine in table))
