@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -46,14 +46,23 @@ def ask(*words: object, home: Path, more: Mapping[str, str] | None = None) -> su
 class RunningDaemon:
     """`with RunningDaemon("run", …, home=folder) as daemon:`; what is left of it is killed at the end."""
 
-    def __init__(self, *words: object, home: Path, more: Mapping[str, str] | None = None, reads: bool = True) -> None:
+    def __init__(
+        self,
+        *words: object,
+        home: Path,
+        more: Mapping[str, str] | None = None,
+        reads: bool = True,
+        before: Sequence[str] = (),
+    ) -> None:
+        """`before` are words of a program that becomes the daemon."""
+        self._before = before
         self._words, self._environment, self._reads = words, daemon_environment(home, more), reads
         self.lines: list[str] = []
         self.log: list[str] = []
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [*PROGRAM, *map(str, self._words)],
+            [*self._before, *PROGRAM, *map(str, self._words)],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

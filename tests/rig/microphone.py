@@ -35,9 +35,11 @@ def missing() -> str | None:
 class VirtualMicrophone:
     """`with VirtualMicrophone(folder) as microphone:`; a process sees it with `microphone.environment`."""
 
-    def __init__(self, folder: Path, rate_hz: int = RATE_HZ, channels: int = 1) -> None:
+    def __init__(self, folder: Path, rate_hz: int = RATE_HZ, channels: int = 1, others: int = 0) -> None:
+        """With so many other microphones beside it, which are named asdmic-1, asdmic-2 … and fed through `other_fifos`."""
         self.folder = folder
         self.fifo = folder / "mic.fifo"
+        self.other_fifos = [folder / f"mic-{number}.fifo" for number in range(1, others + 1)]
         self._rate_hz, self._channels = rate_hz, channels
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -59,11 +61,15 @@ class VirtualMicrophone:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
+        names = [NAME, *(f"{NAME}-{number}" for number in range(1, len(self.other_fifos) + 1))]
         (self.folder / "asound.conf").write_text(
             "</usr/share/alsa/alsa.conf>\n"
             'pcm_type.pulse { lib "libasound_module_pcm_pulse.so" }\n'
-            f'pcm.{NAME} {{ type pulse server "unix:{self.folder}/native" device "{NAME}" '
-            'hint { show on description "virtual microphone" } }\n'
+            + "".join(
+                f'pcm.{name} {{ type pulse server "unix:{self.folder}/native" device "{name}" '
+                f'hint {{ show on description "virtual microphone {name}" }} }}\n'
+                for name in names
+            )
         )
         self.up()
         return self
@@ -78,6 +84,11 @@ class VirtualMicrophone:
         lines = [f"load-module module-native-protocol-unix socket={self.folder}/native auth-anonymous=1"]
         if with_microphone:
             lines += [f"load-module {' '.join(self._module)}", f"set-default-source {NAME}"]
+            for number, fifo in enumerate(self.other_fifos, 1):
+                words = self._module[3:]
+                lines.append(
+                    f"load-module module-pipe-source source_name={NAME}-{number} file={fifo} {' '.join(words)}"
+                )
         script = self.folder / "pulse.pa"
         script.write_text("\n".join(lines) + "\n")
         command = ["pulseaudio", "-n", "-F", str(script), "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]

@@ -15,6 +15,7 @@ from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.command_giving import CommandGiving
 from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
+from asd_daemon.run.free_memory import free_ram_bytes, taken_bytes, too_little_memory
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.judge_tap import JudgeTap
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
@@ -56,6 +57,9 @@ def make_service(
     Raises:
         AsdError: something of it can't be made.
     """
+    recorders = sum(spec.kind in ("device", "command") for spec in plan.sources.values())
+    if recorders and (words := too_little_memory(recorders, free_ram_bytes() + taken_bytes())) is not None:
+        _LOG.warning("%s", words)
     keeps_sound = plan.settings.keep.keeps_enrolment_sound
     shared_bundle = SharedBundle(
         plan.bundle,

@@ -24,7 +24,7 @@ from asd_trainer.pretrain.masks import draw_masks
 from asd_trainer.pretrain.stage import Pretrainer
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.recipe.recipe import Recipe, load_recipe
-from asd_trainer.run.devices import GB, Device, device_here, free_ram_bytes
+from asd_trainer.run.devices import GB, Device, device_here
 from asd_trainer.run.fitting import fitted, needed_bytes
 from asd_trainer.run.forecast import forecast, printed
 from asd_trainer.run.stages import run_stage, run_stages
@@ -206,23 +206,3 @@ def test_memory_key_lowers_a_stage_and_the_run_says_so(tmp_path: Path, caplog: p
     run_stage("finetune", plain, table, tmp_path / "plain")
     lowered, whole = ((tmp_path / run / "stages/finetune/history.jsonl").read_text() for run in ("lowered", "plain"))
     assert lowered == whole
-
-
-def test_free_memory_is_the_least_of_the_machine_and_its_control_groups(tmp_path: Path) -> None:
-    proc, groups = tmp_path / "proc", tmp_path / "groups"
-    (proc / "self").mkdir(parents=True)
-    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    (proc / "self" / "cgroup").write_text("0::/box/inner\n")
-    assert free_ram_bytes(proc, groups) == 8000 * 1024
-    for folder, limit in (("box", "6000000"), ("box/inner", "max")):
-        (groups / folder).mkdir(parents=True)
-        (groups / folder / "memory.max").write_text(limit)
-        (groups / folder / "memory.current").write_text("5000000")
-        (groups / folder / "memory.stat").write_text("anon 1\ninactive_file 1000000\n")
-    assert free_ram_bytes(proc, groups) == 2_000_000
-    (proc / "self" / "cgroup").write_text("4:memory:/old\n")
-    (groups / "memory" / "old").mkdir(parents=True)
-    for name, number in (("limit_in_bytes", 700), ("usage_in_bytes", 300)):
-        (groups / "memory" / "old" / f"memory.{name}").write_text(str(number))
-    (groups / "memory" / "old" / "memory.stat").write_text("total_inactive_file 50\n")
-    assert free_ram_bytes(proc, groups) == 450

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from asd_daemon.errors import UsageError
+from asd_daemon.run.free_memory import free_ram_bytes
 from asd_trainer.run.step_trace import Operation
 from asd_trainer.training.processes import processes
 
@@ -109,48 +109,6 @@ def free_bytes_here() -> float:
     free, whole = torch.cuda.mem_get_info()
     own = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return free + own - _LEAST_CUDA * whole
-
-
-def free_ram_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
-    """Memory that this process may still take: what the machine has available, and no more than its control group allows."""
-    limits = [_available_bytes(proc)]
-    try:
-        own = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        own = []
-    for line in own:
-        number, kinds, path = line.split(":", 2)
-        inner = path.lstrip("/")
-        if number == "0" and not kinds:
-            limits += [_left(folder, "memory.max", "memory.current") for folder in _upwards(groups, inner)]
-        elif "memory" in kinds.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            limits += [_left(folder, *names) for folder in _upwards(groups / "memory", inner)]
-    return max(0.0, min(limits))
-
-
-def _available_bytes(proc: Path) -> float:
-    try:
-        lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, IndexError, ValueError):
-        return float("inf")
-
-
-def _upwards(root: Path, inner: str) -> list[Path]:
-    own = root / inner
-    return [own, *(folder for folder in own.parents if folder == root or root in folder.parents)]
-
-
-def _left(folder: Path, limit: str, used: str) -> float:
-    """What a control group has left; pages of files that the kernel would give back count as free."""
-    try:
-        allowed = float((folder / limit).read_text(encoding="utf-8"))  # "max" is none
-        taken = float((folder / used).read_text(encoding="utf-8"))
-        counts = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError):
-        return float("inf")
-    return allowed - taken + float(counts.get("inactive_file", counts.get("total_inactive_file", 0)))
 
 
 def _cpu() -> Device:
