@@ -98,7 +98,9 @@ def main() -> None:
             train(run, given.data if is_told else silent, {**same, "seed": seed, **keys})
             runs[name, seed] = run
     for told, quiet in zip(given.data, silent, strict=True):
-        print(f"\n| {told.name} | " + " | ".join(f"seed {seed}: Ω | gain over told" for seed in range(given.seeds)) + " |")
+        print(
+            f"\n| {told.name} | " + " | ".join(f"seed {seed}: Ω | gain over told" for seed in range(given.seeds)) + " |"
+        )
         print("|---" * (1 + 2 * given.seeds) + "|")
         cells: dict[str, list[str]] = {name: [] for name in ROWS}
         for seed in range(given.seeds):
