@@ -5,8 +5,9 @@
     python benchmarks/separation.py simulated --machine fan --to RUN      # one network for one machine
 
 Trains the edge size (going on where an earlier call stopped), then prints one row a method: SI-SDR improvement in dB by kind of
-noise. `--baselines-only` trains nothing. Machine and noise recordings of the table are never those of the training; the recordings
-of everyday noise are held out clip by clip, the simulated ones by seed.
+noise. `--baselines-only` trains nothing; `--of FOLDER` trains nothing either and measures the separator of a run or, int8, of a bundle.
+Machine and noise recordings of the table are never those of the training; the recordings of everyday noise are held out clip by clip, the
+simulated ones by seed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from asd_daemon.hear.simulator import MACHINES, NOISES, SimulatedMachine, render_noise
+from asd_daemon.judge.bundle.bundle import load_bundle
+from asd_daemon.judge.scoring.scorer import open_separator
 from asd_daemon.waveform import WINDOW_S, WINDOW_SAMPLES, read_waveform
+from asd_trainer.evaluate.bundle_scores import is_bundle
 from asd_trainer.networks.separator import SIZES, Separator
 from asd_trainer.recipe.keys import OptimiserRecipe
 from asd_trainer.separate.losses import separate
 from asd_trainer.separate.mixtures import Material, MixtureRule, mix
-from asd_trainer.separate.training import SeparationTask, SeparatorTraining, save_separator
+from asd_trainer.separate.training import SeparationTask, SeparatorTraining, load_separator, save_separator
 from asd_trainer.training.loop import train
 
 F32 = NDArray[np.float32]
@@ -265,6 +269,14 @@ def trained(bench: Bench, arguments: argparse.Namespace) -> Separator:
     return network.eval()
 
 
+def separator_of(folder: Path) -> Callable[[Trial], F32]:
+    if is_bundle(folder):
+        session = open_separator(load_bundle(folder))
+        return lambda trial: session.separate(trial.mixture)
+    network = load_separator(folder / "stages" / "separate")
+    return lambda trial: separate(network, trial.mixture)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", choices=("square", "simulated"))
@@ -275,6 +287,9 @@ def main() -> None:
     parser.add_argument("--size", default="{}", help="changes to the edge size, as JSON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--baselines-only", action="store_true")
+    parser.add_argument(
+        "--of", type=Path, action="append", default=[], help="run or bundle whose separator is measured"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
@@ -285,6 +300,10 @@ def main() -> None:
     print(f"{len(bench.trials)} mixtures at {bench.snr_db} dB; SI-SDR improvement")
     if arguments.baselines_only:
         show_baselines(bench)
+        return
+    for folder in arguments.of:
+        show(str(folder), bench.trials, gains(bench.trials, separator_of(folder)))
+    if arguments.of:
         return
     if arguments.to is None:
         parser.error("--to is missing: say where the trained network goes")
