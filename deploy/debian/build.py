@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from asd_daemon.cli.program import cli
-from asd_daemon.cli.service_installation import template, whole_unit
+from asd_daemon.cli.service_installation import whole_unit
 
 REPOSITORY = Path(__file__).parents[2]
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -26,8 +26,8 @@ EXTRAS = "web,notify"
 SCRIPTS = ("postinst", "prerm", "postrm")
 COMMAND = """#!/opt/asd-edge/bin/python3
 import sys
-from asd_daemon.cli.program import main
-sys.exit(main())
+from {module} import {name}
+sys.exit({name}())
 """
 CONFIGURATION = """# asd-daemon: what this box listens to. Every key with its meaning: asd-daemon sample-config
 # A machine is learned at the page, http://127.0.0.1:8470/ (from elsewhere: ssh -L 8470:127.0.0.1:8470 this-box), or named here:
@@ -71,54 +71,68 @@ def build(arch: str, python: str, version: str, out: Path) -> Path:
         write_system_files(root)
         write_documents(root)
         write_control(root, arch, python, version)
-        for path in root.rglob("*"):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-        file = out / f"asd-edge_{version}_{arch}.deb"
-        command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(root), str(file)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return pack(root, out / f"asd-edge_{version}_{arch}.deb", "xz")
+
+
+def pack(root: Path, file: Path, compression: str) -> Path:
+    """Make a package of a tree that is complete; gives its file."""
+    for path in root.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    command = ["dpkg-deb", "--root-owner-group", f"-Z{compression}", "--build", str(root), str(file)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return file
 
 
-def install_python(root: Path, arch: str, python: str) -> None:
-    """What a virtual environment of that Debian would hold, with /usr/bin/python3 as its interpreter."""
+def install_python(root: Path, arch: str, python: str, source: Path = REPOSITORY, extras: str = EXTRAS) -> None:
+    """What a virtual environment of that Debian would hold, with /usr/bin/python3 as its interpreter.
+
+    Args:
+        root: of the package.
+        arch: Debian's name of the architecture.
+        python: minor version of that Debian's python3.
+        source: the tree of the program that goes in.
+        extras: of the program; none where it is empty.
+    """
     home, pip = root / HOME, [sys.executable, "-m", "pip", "--quiet"]
     packages = home / "lib" / f"python{python}" / "site-packages"
     platforms = [
         f"--platform={kind}_{MACHINES[arch]}" for kind in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
     ]
     with tempfile.TemporaryDirectory() as wheels:
-        subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, str(REPOSITORY)], check=True)
+        subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, str(source)], check=True)
         (own,) = Path(wheels).glob("*.whl")
-        constraints = ["--constraint", str(REPOSITORY / "constraints.txt")]
+        constraints = ["--constraint", str(source / "constraints.txt")]
         fitting = ["--only-binary=:all:", "--python-version", python, *platforms, "--no-compile"]
-        subprocess.run(
-            [*pip, "install", "--target", str(packages), *constraints, *fitting, f"{own}[{EXTRAS}]"], check=True
-        )
+        wanted = f"{own}[{extras}]" if extras else str(own)
+        subprocess.run([*pip, "install", "--target", str(packages), *constraints, *fitting, wanted], check=True)
     shutil.rmtree(packages / "bin", ignore_errors=True)  # scripts with this machine's interpreter
     for unused in ("asd_trainer", "asd_export", "asd_edge"):
         shutil.rmtree(packages / unused, ignore_errors=True)
     programs = home / "bin"
     programs.mkdir()
     (programs / "python3").symlink_to("/usr/bin/python3")
-    (programs / "asd-daemon").write_text(COMMAND)
+    (own_metadata,) = packages.glob("asd_edge-*.dist-info")
+    entries = metadata.Distribution.at(own_metadata).entry_points
+    (entry,) = entries.select(group="console_scripts", name="asd-daemon")
+    (programs / "asd-daemon").write_text(COMMAND.format(module=entry.module, name=entry.attr))
     (programs / "asd-daemon").chmod(0o755)
     (home / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n")
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/asd-daemon").symlink_to("/opt/asd-edge/bin/asd-daemon")
 
 
-def write_system_files(root: Path) -> None:
-    """Units, udev rules and a first configuration."""
+def write_system_files(root: Path, source: Path = REPOSITORY, configuration: str = CONFIGURATION) -> None:
+    """Units and udev rules of a tree, and a first configuration."""
+    deploy = source / "deploy"
     units, rules, settings = root / "lib/systemd/system", root / "lib/udev/rules.d", root / "etc/asd-daemon"
     for folder in (units, rules, settings):
         folder.mkdir(parents=True)
-    unit = template("asd-daemon@.service")
-    (units / "asd-daemon@.service").write_text(unit)
-    (units / "asd-daemon.service").write_text(whole_unit(unit))
-    (units / "asd-daemon-web.service").write_text(template("asd-daemon-web.service"))
-    (rules / "90-asd-daemon.rules").write_text(template("90-asd-daemon.rules"))
-    (settings / "asd-daemon.yaml").write_text(CONFIGURATION)
+    for file in deploy.glob("asd-daemon*.service"):
+        shutil.copy(file, units)
+    (units / "asd-daemon.service").write_text(whole_unit((units / "asd-daemon@.service").read_text()))
+    shutil.copy(deploy / "90-asd-daemon.rules", rules)
+    (settings / "asd-daemon.yaml").write_text(configuration)
 
 
 def write_documents(root: Path) -> None:

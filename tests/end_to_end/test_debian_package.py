@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from asd_daemon.settings.file import load_settings
-
-BUILD = Path(__file__).parents[2] / "deploy" / "debian" / "build.py"
+from rig.earlier_version import debian_builder
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed"),
@@ -24,13 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("debian_build", BUILD)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return debian_builder()
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,12 @@ def daemon_environment(home: Path, more: Mapping[str, str] | None = None) -> dic
     }
 
 
-def ask(*words: object, home: Path, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def ask(
+    *words: object, home: Path, more: Mapping[str, str] | None = None, program: Sequence[str] = PROGRAM
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [*PROGRAM, *map(str, words)],
+        [*program, *map(str, words)],
         env=daemon_environment(home, more),
         capture_output=True,
         text=True,
@@ -53,16 +55,17 @@ class RunningDaemon:
         more: Mapping[str, str] | None = None,
         reads: bool = True,
         before: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
-        """`before` are words of a program that becomes the daemon."""
-        self._before = before
-        self._words, self._environment, self._reads = words, daemon_environment(home, more), reads
+        """`before` are words of a program that becomes the daemon, which is `program`."""
+        self._command, self._reads = [*before, *program, *map(str, words)], reads
+        self._environment = daemon_environment(home, more)
         self.lines: list[str] = []
         self.log: list[str] = []
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [*self._before, *PROGRAM, *map(str, self._words)],
+            self._command,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

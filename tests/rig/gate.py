@@ -16,7 +16,7 @@ class Gate:
     """`with Gate(port_of_broker) as gate:`; clients connect to `gate.port`. It is shut at first."""
 
     def __init__(self, behind_port: int) -> None:
-        self._behind_port = behind_port
+        self.behind_port = behind_port
         with socket.socket() as s:
             s.bind((HOST, 0))
             self.port: int = s.getsockname()[1]
@@ -74,7 +74,7 @@ class Gate:
         assert self._listener is not None
         client, _ = self._listener.accept()
         try:
-            broker = socket.create_connection((HOST, self._behind_port), 1)
+            broker = socket.create_connection((HOST, self.behind_port), 1)
         except OSError:
             client.close()
             return

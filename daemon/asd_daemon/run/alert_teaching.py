@@ -63,10 +63,13 @@ class AlertTeaching:
             if alert.word == "fault" and alert.name is not None and alert.event_id != own
         ]
 
-    def resume(self, event: AlertEvent | None) -> None:
-        """Go on with the alert that an earlier run has left open."""
+    def resume(self, event: AlertEvent | None, clip: str | None = None) -> None:
+        """Go on with the alert that an earlier run has left open, and keep it where that run, of an older version, did not."""
         if event is not None:
             self._alert = self._begin(event)
+            if self._alert.clip is None:
+                self._alert = self._alert.model_copy(update={"clip": clip})
+            self._write(with_vectors=False)
 
     def hear(self, verdict: Verdict, at: datetime, *, alert_open: bool) -> None:
         """Take in a window that was judged, before what it makes of the alert is told to `follow`.

@@ -77,14 +77,14 @@ class MachineAlerts:
         self._resumes = resumes
         memory = self._records.memory() if resumes else MachineMemory()
         self._alarm = Alarm(rules.alarm, memory=memory.alarm)
-        self._teaching.resume(self._alarm.open_alert)
+        self._clip = self._records.clip_of(self.open_alert)
+        self._teaching.resume(self.open_alert, self._clip)
         self._silence, self._drift = memory.silence, ScoreDriftWatch(machine, rules.drift, memory.level)
         learning = rules.threshold.learning if resumes else None
         self._threshold = MachineThreshold(
             machine, replace(rules.threshold, learning=learning), memory.tail, memory.other_tail
         )
         self._explanation, self._fresh_sound = AlertExplanation(), FreshSound(rules.hop_samples)
-        self._clip: str | None = None
         self._lasting, self._unknown_told = LastingChange(), memory.unknown_told
 
     @property
@@ -110,8 +110,8 @@ class MachineAlerts:
 
     def resume(self) -> None:
         """Publish again what an earlier run has left open."""
-        alert = self.open_alert
-        if alert is not None:
+        if (alert := self.open_alert) is not None:
+            self._records.take_up_alert(alert, self._details, told=not self._silence.held)
             _LOG.info("%s: alert %s is still open from an earlier run", self._machine, alert.event_id)
             if not self._silence.held:
                 self._publisher.republish_alert(self._machine, alert)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -336,3 +339,29 @@ def test_lasting_steady_change_is_told_once_as_an_unknown_state_and_not_again_af
     after.hear(*(0.1,) * RULE.close_after)
     assert after.kinds == ["update", "close"]
     assert not after.alerts.is_unknown_state
+
+
+def test_alert_that_an_older_version_left_open_is_kept_at_once_with_its_sound_and_a_kept_one_stays(
+    tmp_path: Path,
+) -> None:
+    keep = KeepSettings(clip_after_s=0, scores_days=36_500)
+    before = Desk(tmp_path, keep=keep)
+    before.stores.start()
+    before.hear(0.9, 0.9)
+    before.stores.close(10)
+    (clip,) = (tmp_path / "clips" / "fan").glob("*.flac")
+    as_opened = history(tmp_path)
+    Desk(tmp_path, before.at, keep)
+    assert history(tmp_path) == as_opened, "what is known stays as it is"
+    (tmp_path / "history.sqlite").unlink()
+    after = Desk(tmp_path, before.at, keep)
+    ((opened, latest),) = history(tmp_path)
+    assert opened == latest
+    assert json.loads(opened)["clip"] == f"clips/fan/{clip.name}"
+    after.hear(0.1, 0.1)
+    assert after.publisher.details[-1].clip == f"clips/fan/{clip.name}"
+
+
+def history(folder: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(folder / "history.sqlite")) as database:
+        return database.execute("select opened, latest from event").fetchall()

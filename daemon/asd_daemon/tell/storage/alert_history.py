@@ -29,12 +29,11 @@ create table if not exists event (
 );
 create index if not exists event_opened on event (opened_ms);
 """
-_UPSERT = """
+_INSERT = """
 insert into event (event_id, machine, opened_ms, closed_ms, told, clip_window_s, opened, latest)
 values (:event_id, :machine, :opened_ms, :closed_ms, :told, :clip_window_s, :payload, :payload)
-on conflict (event_id) do update set
-    closed_ms = excluded.closed_ms, told = max(told, excluded.told), latest = excluded.latest
-"""
+on conflict (event_id) do """
+_CHANGE = "update set closed_ms = excluded.closed_ms, told = max(told, excluded.told), latest = excluded.latest"
 _DAY_S = 86_400.0
 
 
@@ -62,7 +61,14 @@ class AlertHistory:
         return self._write_error
 
     def record(
-        self, machine: str, event: AlertEvent, details: AlertDetails, *, told: bool, clip_window_s: float | None
+        self,
+        machine: str,
+        event: AlertEvent,
+        details: AlertDetails,
+        *,
+        told: bool,
+        clip_window_s: float | None,
+        only_new: bool = False,
     ) -> None:
         """Keep how an alert stands.
 
@@ -72,6 +78,7 @@ class AlertHistory:
             details: what is known of it.
             told: whether people were told, or the machine was muted.
             clip_window_s: seconds from the beginning of the clip to the end of the window that opened the alert.
+            only_new: whether what is kept of it already stays as it is.
         """
         payload = alert_payload("", machine, event, details)
         row = {
@@ -86,12 +93,12 @@ class AlertHistory:
         with self._lock:
             try:
                 try:
-                    self._write(row)
+                    self._write(row, only_new=only_new)
                 except sqlite3.DatabaseError as e:
                     if not is_broken(e):
                         raise
                     set_aside(self._file, e, self._now_s())
-                    self._write(row)
+                    self._write(row, only_new=only_new)
             except (sqlite3.Error, OSError) as e:
                 if self._write_error is None:
                     _LOG.error("%s can't be written: %s; the alert is told all the same", self._file, e)
@@ -99,11 +106,11 @@ class AlertHistory:
             else:
                 self._write_error = None
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, row: dict[str, Any], *, only_new: bool) -> None:
         # Opened for each alert: they are rare, and an open file would be one more to keep for months
         database = open_database(self._file, _TABLES, version=_VERSION, synchronous="normal")
         try:
-            database.execute(_UPSERT, row)
+            database.execute(_INSERT + ("nothing" if only_new else _CHANGE), row)
             age_s = self._days * _DAY_S
             if self._clock.objection(age_s) is None:
                 database.execute("delete from event where opened_ms < ?", ((self._now_s() - age_s) * 1000,))

@@ -93,10 +93,14 @@ class ClipRecorder:
             if self._unfinished.missing_samples <= 0:
                 self.finish()
 
+    def path_of(self, event_id: str, at: datetime) -> Path:
+        """Where the clip of an alert lies that began at `at`, complete or not."""
+        return self.store.folder / self.machine / f"{_stamp(at)}-{event_id}{SUFFIX}"
+
     def begin(self, event_id: str, at: datetime) -> Path:
         """Begin a clip of what is held and what follows; where it will be once it is complete."""
         self.finish()
-        path = self.store.folder / self.machine / f"{_stamp(at)}-{event_id}{SUFFIX}"
+        path = self.path_of(event_id, at)
         held = np.roll(self._ring, -self._end)[len(self._ring) - self._held_samples :]
         self._unfinished = _UnfinishedClip(path, [held], round(self.span.after_s * SAMPLE_RATE_HZ))
         if self._unfinished.missing_samples <= 0:

@@ -94,6 +94,10 @@ class ClipStore:
         """Why the last clip could not be written, in words; None where it could."""
         return self._write_error
 
+    def named(self, path: Path) -> str:
+        """A clip as alerts name it: below the state folder."""
+        return f"{self.folder.name}/{path.relative_to(self.folder).as_posix()}"
+
     def start(self) -> None:
         """Begin to write, and to delete what is too old."""
         self._thread.start()

@@ -55,10 +55,14 @@ class MachineRecords:
         if self.clips is None:
             return None
         path = self.clips.begin(event.event_id, event.started_at)
-        clip_store = self.clips.store
-        if clip_store.write_error:
+        return None if self.clips.store.write_error else self.clips.store.named(path)
+
+    def clip_of(self, event: AlertEvent | None) -> str | None:
+        """The clip that an earlier run has made of an alert, below the state folder; None where there is none."""
+        if self.clips is None or event is None:
             return None
-        return f"{clip_store.folder.name}/{path.relative_to(clip_store.folder).as_posix()}"
+        path = self.clips.path_of(event.event_id, event.started_at)
+        return self.clips.store.named(path) if path.is_file() else None
 
     def keep_normal(self, samples: NDArray[np.float32], at: datetime) -> None:
         """Take in a normal window, float32 (N,); one of them is kept now and then, for people to compare an alert with."""
@@ -70,6 +74,11 @@ class MachineRecords:
         if self.history is not None:
             window_s = self.clips.held_s if self.clips is not None and details.clip is not None else None
             self.history.record(self.machine, event, details, told=told, clip_window_s=window_s)
+
+    def take_up_alert(self, event: AlertEvent, details: AlertDetails, *, told: bool) -> None:
+        """Keep an alert that an earlier run has left open, unless it is kept already: some versions kept none."""
+        if self.history is not None:
+            self.history.record(self.machine, event, details, told=told, clip_window_s=None, only_new=True)
 
     @property
     def write_errors(self) -> tuple[str, ...]:
