@@ -12,6 +12,7 @@ from asd_daemon.rollout.rollout_state import read_state, state_file
 from rig.bundle_server import BundleServer
 from rig.bundles import read_manifest, write_manifest
 from rig.daemon import RunningDaemon, ask
+from rig.page import RunningPage
 from rig.plant import Plant
 from rig.waiting import wait_until
 
@@ -54,13 +55,18 @@ def test_good_bundle_comes_and_a_nervous_one_is_taken_back(tmp_path: Path) -> No
     plant.offer(plant.version("2"))
     with BundleServer(plant.www) as server:
         configure(server.url)
-        with RunningDaemon("run", "--no-mqtt", "--config", file, home=tmp_path) as daemon:
+        with (
+            RunningDaemon("run", "--no-mqtt", "--config", file, home=tmp_path) as daemon,
+            RunningPage(tmp_path) as page,
+        ):
             assert wait_for("installed")["version"] == "asd-edge-default 2"
             plant.offer(nervous(plant, "3"))
             returned = wait_for("returned")
             assert "1 alert on 1 of 1 machine" in returned["reason"], returned
             assert returned["version"] == "asd-edge-default 2"
             assert ask("bundle", "status", home=tmp_path).returncode == 1
+            told = "asd-edge-default 3 judged for a while and was given up: 1 alert on 1 of 1 machine"
+            wait_until(lambda: told in page.ask("/system").text, "the page says so")
             (status,) = json.loads(ask("status", "--json", home=tmp_path).stdout)
             counts = status["machines"]["fan"]["counts"]
             assert (counts["dropped"], counts["gaps"]) == (0, 0)

@@ -151,16 +151,18 @@ def status(root: Path | None, as_json: bool) -> int:
     state = read_state(state_file(root))
     facts = report_of(state, f"{manifest.name} {manifest.version}")
     trial = state.trial
+    checked = None if state.checked_at is None else f"{state.checked_at:%Y-%m-%dT%H:%M:%SZ}"
     seen = (
         None if trial is None else {"seconds": round(trial.seconds), "windows": trial.windows, "dropped": trial.dropped}
     )
     if as_json:
-        click.echo(json.dumps({"path": str(folder), **facts, "trial": seen}, ensure_ascii=False))
+        click.echo(json.dumps({"path": str(folder), **facts, "checked": checked, "trial": seen}, ensure_ascii=False))
     else:
         own = ", which came with the program" if folder == default_bundle().resolve() else ""
         click.echo(f"current: {facts['version']} ({folder}{own})")
         reason = f": {facts['reason']}" if facts["reason"] else ""
         click.echo(f"offered: {facts['offered'] or 'nothing'}, {facts['phase']}{reason}")
+        click.echo(f"last answer of the server: {checked or 'none yet'}")
         if trial is not None:
             hours = trial.seconds / 3600
             click.echo(f"trial: {hours:.1f} h, {trial.windows} windows judged by both, {trial.dropped} left out")

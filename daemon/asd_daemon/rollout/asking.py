@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from asd_daemon.rollout.box import RolloutRules
@@ -27,6 +28,7 @@ class Asking:
         candidate: what was fetched.
         clock_s: seconds that never go back.
         chance: from 0 to below 1.
+        now: UTC time.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class Asking:
         candidate: Candidate,
         clock_s: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger, self._candidate, self._clock_s, self._chance = ledger, candidate, clock_s, chance
+        self._now = now
         self._fetcher = Fetcher()
         self._next_s: float | None = None
-        self._failures = 0
-        self._has_progress = False
+        self.failures = 0
+        """Questions in a row that were not answered."""
+        self.progress: float | None = None
+        """Share of a bundle that is here; None while nothing of one comes."""
         self._offering = ""
 
     @property
@@ -60,12 +66,13 @@ class Asking:
             return
         state = self._ledger.state
         skip = (*state.refused, *([state.candidate.id] if state.candidate else []))
-        self._has_progress = False
+        self.progress = None
         self._fetcher.start(rules.job.model_copy(update={"skip": skip, "highest": state.serial}), self._hear)
 
     def _hear(self, words: dict[str, Any]) -> None:
         """What the process says while it is at it, from another thread."""
-        self._has_progress = self._has_progress or "progress" in words
+        if "progress" in words:
+            self.progress = words["progress"]["here_bytes"] / max(1, words["progress"]["bytes"])
         self._offering = words["offered"]["id"] if "offered" in words else self._offering
 
     def hear(self, rules: RolloutRules) -> None:
@@ -74,22 +81,24 @@ class Asking:
         result = self._fetcher.result()
         if result is None:
             is_wanted = self._offering not in state.refused  # it may have been given up while the process runs
-            if self._has_progress and is_wanted and self._fetcher.is_busy and state.candidate is None:
+            if self.progress is not None and is_wanted and self._fetcher.is_busy and state.candidate is None:
                 self._ledger.tell(Phase.FETCHING)
             return
+        self.progress = None
         if result["state"] == "failed":
-            self._failures += 1
-            pause_s = min(rules.check_s, min(_SOONEST_S, rules.check_s) * 2.0 ** min(self._failures - 1, 20))
+            self.failures += 1
+            pause_s = min(rules.check_s, min(_SOONEST_S, rules.check_s) * 2.0 ** min(self.failures - 1, 20))
             self._next_s = self._clock_s() + pause_s * (0.5 + self._chance())
             _LOG.warning("rollout: %s", result["reason"])
             if state.phase in (Phase.IDLE, Phase.FETCHING):
                 self._ledger.tell(Phase.IDLE, result["reason"])
             return
-        self._failures = 0
+        self.failures = 0
         self._next_s = self._clock_s() + rules.check_s * (0.8 + 0.4 * self._chance())
-        state.serial = max(state.serial, result["serial"])
+        state.serial, state.checked_at = max(state.serial, result["serial"]), self._now()
         named = Named(id=result["id"], name=result["name"], version=result["version"])
         if state.candidate is not None and state.candidate.id == named.id:
+            self._ledger.save()
             return
         if state.candidate is not None:  # something else is offered by now
             self._candidate.drop(keeps_files=result["state"] == "ready")

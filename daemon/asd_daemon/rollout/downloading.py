@@ -13,6 +13,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -100,13 +101,14 @@ class BundleServer:
         except (OSError, http.client.HTTPException, ValueError) as e:
             raise RolloutError(f"{where}: {_words(e)}") from e
 
-    def fetch(self, address: str, entry: FileEntry, part: Path) -> None:
+    def fetch(self, address: str, entry: FileEntry, part: Path, heard: Callable[[int], None] = lambda _: None) -> None:
         """Have a file whole in `part`, going on where an earlier try broke off.
 
         Args:
             address: below the folder.
             entry: size and SHA-256 that it must have.
             part: where it is collected; what is there already is believed only when the hash is right in the end.
+            heard: told how many bytes of it are there, after each piece.
 
         Raises:
             RolloutError: it can't be had; what came stays for the next try, unless it is wrong.
@@ -115,7 +117,7 @@ class BundleServer:
         try:
             have = part.stat().st_size if part.exists() else 0
             if have < entry.bytes or have == 0:
-                self._append(where, entry, part, have)
+                self._append(where, entry, part, have, heard)
             if part.stat().st_size != entry.bytes:
                 part.unlink()
                 raise RolloutError(f"{where}: has another size than the {entry.bytes} bytes that are signed")
@@ -132,7 +134,7 @@ class BundleServer:
         except (OSError, http.client.HTTPException, ValueError) as e:
             raise RolloutError(f"{where}: {_words(e)}") from e
 
-    def _append(self, where: str, entry: FileEntry, part: Path, have: int) -> None:
+    def _append(self, where: str, entry: FileEntry, part: Path, have: int, heard: Callable[[int], None]) -> None:
         """Fetch what is missing of a file."""
         until_s = time.monotonic() + _PATIENCE_S + entry.bytes / _SLOWEST
         with self._open(where, {"Range": f"bytes={have}-"} if have else {}) as response:
@@ -148,6 +150,7 @@ class BundleServer:
                         if size > entry.bytes:
                             raise RolloutError(f"{where}: is larger than the {entry.bytes} bytes that are signed")
                         f.write(chunk)
+                        heard(size)
                         _refuse_late(where, until_s)
                 finally:
                     f.flush()

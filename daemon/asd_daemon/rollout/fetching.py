@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from asd_daemon.rollout.offer import Offer, OfferedBundle, OfferedFile, read_off
 from asd_daemon.tell.storage.clips import LEAST_FREE
 
 FOLDER, PARTS, CANDIDATE = "rollout", "parts", "candidate"
+_SAY_EVERY_S = 1.0
 
 
 class FetchJob(BaseModel):
@@ -86,7 +88,8 @@ class Fetching:
         self._job, self._now = job, now
         self._home = job.root / FOLDER
         self._server = BundleServer(job.url, job.ca_file, insecure=job.insecure, silent_s=job.silent_s)
-        self._fetched = self._reused = 0
+        self._fetched = self._reused = self._total = 0
+        self._said_s = float("-inf")
 
     def run(self) -> dict[str, Any]:
         """Ask, and fetch what is new: `state` is nothing, waits, current, skipped, refused or ready, with what belongs to it.
@@ -165,9 +168,11 @@ class Fetching:
 
     def _collect(self, offered: OfferedBundle, folder: Path) -> None:
         """Have all files in the candidate's folder: those that are there, those of bundles that lie here, the rest from the server."""
+        self._total = sum(file.bytes for file in offered.files.values())
         missing = {name: file for name, file in offered.files.items() if not _is_there(folder, name, file)}
         known = _files_here(self._job.root)
-        self._refuse_full(missing, sum(file.bytes for file in offered.files.values()))
+        self._refuse_full(missing, self._total)
+        have = self._total - sum(file.bytes for file in missing.values())
         for name, file in sorted(missing.items(), key=lambda one: one[1].bytes):
             target, part = folder / name, self._home / PARTS / file.sha256
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,11 +181,18 @@ class Fetching:
                 self._reused += file.bytes
             else:
                 before = part.stat().st_size if part.exists() else 0
-                self._server.fetch(file.address, file, part)
+                self._server.fetch(file.address, file, part, lambda size, have=have: self._tell(have + size))  # type: ignore[misc]
                 self._fetched += file.bytes - before
             part.replace(target)
             known[file.sha256] = target
-            _say(progress={"fetched_bytes": self._fetched, "reused_bytes": self._reused})
+            have += file.bytes
+            self._tell(have, now=True)
+
+    def _tell(self, have: int, *, now: bool = False) -> None:
+        """Say how much of the bundle is here, once a second at most unless a file is whole."""
+        if now or time.monotonic() - self._said_s >= _SAY_EVERY_S:
+            self._said_s = time.monotonic()
+            _say(progress={"here_bytes": have, "bytes": self._total})
 
     def _refuse_full(self, missing: dict[str, OfferedFile], total: int) -> None:
         """Leave the disk the room that the daemon keeps: for what is missing here, and for the copy that is installed."""

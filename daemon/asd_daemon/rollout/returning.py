@@ -97,9 +97,11 @@ def _time(ms: float) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def trial_verdict(record: TrialRecord, machines: Sequence[JudgedMachine], alerts: Sequence[PastAlert]) -> TrialVerdict:
-    """Whether the new bundle is worse, by the rule above, or too slow."""
-    of = {machine.name: machine for machine in machines}
+def false_alarms(
+    record: TrialRecord, machines: Sequence[JudgedMachine], alerts: Sequence[PastAlert]
+) -> tuple[int, int]:
+    """False alarms in a trial by the rule above: of the present bundle, and those that the new one would have told."""
+    of = {machine.name for machine in machines}
     told = [alert for alert in alerts if alert.machine in of and alert.is_normal and alert.opened >= record.began_at]
     would = [
         (name, at)
@@ -108,7 +110,13 @@ def trial_verdict(record: TrialRecord, machines: Sequence[JudgedMachine], alerts
         for at in seen.opened
         if not any(_is_within(name, at, alert) for alert in alerts if not alert.is_normal)
     ]
-    a, b = sum(_times(alert) for alert in told), len(would)
+    return sum(_times(alert) for alert in told), len(would)
+
+
+def trial_verdict(record: TrialRecord, machines: Sequence[JudgedMachine], alerts: Sequence[PastAlert]) -> TrialVerdict:
+    """Whether the new bundle is worse, by the rule above, or too slow."""
+    of = {machine.name: machine for machine in machines}
+    a, b = false_alarms(record, machines, alerts)
     seconds = {name: seen.windows * of[name].hop_s for name, seen in record.machines.items() if name in of}
     expected = sum(of[name].false_alarms_per_week * lasted / _WEEK_S for name, lasted in seconds.items())
     by_pairs, by_budget = binomial_tail(b, a + b), poisson_tail(b, expected)

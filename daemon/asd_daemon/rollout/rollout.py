@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from asd_daemon.rollout.account import Account
 from asd_daemon.rollout.asking import Asking
 from asd_daemon.rollout.box import Box, RolloutRules
 from asd_daemon.rollout.candidate import Candidate
@@ -59,8 +60,9 @@ class Rollout:
         self._root, self._rules, self._box, self._clock_s = root, rules, box, clock_s
         self._ledger = Ledger(state_file(root), clock_s)
         self._candidate = Candidate(root, self._ledger, box, trial, now)
-        self._asking = Asking(self._ledger, self._candidate, clock_s, chance)
+        self._asking = Asking(self._ledger, self._candidate, clock_s, chance, now)
         self._current = Current(root, self._ledger, box)
+        self._account = Account(box, clock_s)
         self._looked_s = clock_s()
         self._lock: TextIO | None = None
         self._condition, self._is_closed = threading.Condition(), False
@@ -95,6 +97,10 @@ class Rollout:
         state = self._ledger.state if self._lock is not None else read_state(self._ledger.file)
         return report_of(state, self._box.words())
 
+    def account(self) -> dict[str, Any] | None:
+        """How it stands, for the page; None where nothing is asked for."""
+        return None if self._rules() is None else self._account.facts
+
     def _run(self) -> None:
         while not self._is_closed:
             try:
@@ -118,6 +124,7 @@ class Rollout:
             return _IDLE_EVERY_S
         if not self._owns():
             self._current.take_on(None)
+            self._account.update(rules, read_state(self._ledger.file), None)
             return _IDLE_EVERY_S
         self._current.settle()
         self._current.take_on(rules)
@@ -126,6 +133,7 @@ class Rollout:
         if not self._asking.is_busy and self._candidate.go_on(rules, passed_s):
             self._current.take_on(rules)
         self._asking.ask(rules)
+        self._account.update(rules, self._ledger.state, self._asking)
         return _LOOK_EVERY_S
 
     def _owns(self) -> bool:

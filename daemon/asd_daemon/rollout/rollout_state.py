@@ -101,6 +101,8 @@ class RolloutState(BaseModel):
     reason: str | None = None
     offered: Named | None = None
     """What is offered to this box."""
+    checked_at: datetime | None = None
+    """UTC time of the last answer that could be believed."""
     serial: int = 0
     """The highest that was seen."""
     candidate: Named | None = None

@@ -109,6 +109,7 @@ def make_service(
         version=metadata.version("asd-edge"),
         facts=lambda: facts_of(reloading.plan),
         bundle=lambda: shared_bundle.words,
+        rollout=lambda: rollout.account(),  # noqa: PLW0108  # which is made below
         trials=None if options is None or options.machines else trials,
     )
     about = AboutReporting(

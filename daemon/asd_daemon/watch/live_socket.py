@@ -77,6 +77,7 @@ class LiveSocket:
         node: this box's name.
         version: of the program.
         bundle: name and version of what the machines are judged with.
+        rollout: how far a bundle that is offered has come; None: nothing is asked for.
     """
 
     def __init__(
@@ -91,10 +92,11 @@ class LiveSocket:
         version: str,
         facts: Facts = dict,
         bundle: Callable[[], str | None] = lambda: None,
+        rollout: Callable[[], dict[str, Any] | None] = lambda: None,
         trials: Trials | None = None,
     ) -> None:
         self._trials, self._advice = trials, LiveAdvice()
-        self._facts, self._bundle = facts, bundle
+        self._facts, self._bundle, self._rollout = facts, bundle, rollout
         self._file = folder / f"live-{os.getpid()}.sock"
         self._sound, self._scores, self._rules, self._give = sound, scores, rules, give
         self._about: dict[str, Any] = {"node": node, "version": version, "pid": os.getpid()}
@@ -258,6 +260,7 @@ class LiveSocket:
                 "kind": "machines",
                 **self._about,
                 "bundle": self._bundle(),
+                "rollout": self._rollout(),
                 "machines": machines,
                 "adds": self._trials is not None,
                 "trials": {} if self._trials is None else self._trials.states(),

@@ -223,7 +223,8 @@ class LiveHub:
             for source, trouble in said.get("trials", {}).items():
                 self._tell_some({"kind": "trial", "machine": source, "trouble": trouble}, "sound")
             daemon.times_said += 1
-            daemon.about = {key: said[key] for key in ("node", "version", "pid", "bundle")}
+            told = {key: said.get(key) for key in ("node", "version", "pid", "bundle", "rollout")}
+            daemon.about = {**told, "machines": len(said["machines"])}
         elif said["kind"] == "scores":
             for machine, at, *rest in said["scores"]:
                 at_ms = round(datetime.fromisoformat(at).timestamp() * 1000)

@@ -18,6 +18,7 @@ from asd_daemon.web.alert_records import AlertRecord, alike, read_alert, read_al
 from asd_daemon.web.live_hub import LiveHub
 from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
 from asd_daemon.web.places import SCORES, Places
+from asd_daemon.web.rollout_words import rollout_words
 from asd_daemon.web.score_tables import stored_machines
 from asd_daemon.web.static_files import StaticFiles
 from asd_daemon.web.system_report import SystemReport
@@ -80,6 +81,7 @@ class Pages:
             outcome_words=lambda outcome: OUTCOMES.get(outcome, (outcome, "doubt")),
             of_limit=of_limit,
             rule_words=rule_words,
+            rollout_words=rollout_words,
             limit_words=limit_words,
             span=span_words,
             count=count_words,

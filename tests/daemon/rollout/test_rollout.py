@@ -23,6 +23,7 @@ from asd_daemon.rollout.returning import JudgedMachine, PastAlert
 from asd_daemon.rollout.rollout import Rollout
 from asd_daemon.rollout.rollout_state import MachineTrial, TrialRecord, state_file
 from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_time
+from rig.broker import free_port
 from rig.bundle_server import MISSING, BundleServer
 from rig.plant import Plant
 
@@ -311,7 +312,7 @@ def test_process_that_fetches_again_what_was_given_up_meanwhile_changes_nothing(
     assert offered is not None
     site.box.fails = "fan: broken"
     asking._hear({"offered": offered.model_dump()})
-    asking._hear({"progress": {}})
+    asking._hear({"progress": {"here_bytes": 1, "bytes": 2}})
     asking._fetcher.result = lambda: None  # type: ignore[method-assign]  # it is still at it
     said = [site.look() for _ in range(3)]
     assert set(said) == {"returned: judging fails: fan: broken"}
@@ -459,3 +460,50 @@ def test_without_a_server_there_is_no_thread_and_nothing_is_told(site: Site) -> 
     assert quiet._thread is None
     assert quiet.report() is None
     quiet.close()
+
+
+def test_account_for_the_page_says_the_answer_the_share_the_trial_and_its_counts(site: Site) -> None:
+    assert account(site)["checked_at"] is None
+    tried(site)
+    facts = account(site)
+    assert datetime.fromisoformat(facts["checked_at"]) == site.at
+    assert (facts["phase"], facts["offered"], facts["judges"]) == ("trial", "tiny 2", ["fan"])
+    assert (facts["channel"], facts["ring"], facts["window"]) == ("stable", None, "02:00-04:00")
+    site.trial.seen = MachineTrial(windows=1500, opened=[site.at, site.at + timedelta(hours=2)])
+    site.box.says = [PastAlert("fan", site.at, site.at + timedelta(minutes=5), is_normal=True)]
+    for _ in range(2):
+        site.look(60)
+    trial = account(site)["trial"]
+    assert (trial["present"], trial["new"], trial["windows"], trial["of_s"]) == (1, 2, 1500, 3 * 86_400)
+    assert 60 <= trial["seconds"] <= 180
+    asking = site.rollout._asking
+    asking._next_s = site.clock_s
+    site.rollout.look()
+    asking._hear({"progress": {"here_bytes": 43, "bytes": 100}})
+    asking._fetcher.result = lambda: None  # type: ignore[method-assign]  # it is still at it
+    site.rollout.look()
+    assert (account(site)["percent"], account(site)["is_asking"]) == (43, True)
+
+
+def test_account_says_a_server_that_is_not_reached(site: Site) -> None:
+    job = site.rules.job.model_copy(update={"url": f"http://127.0.0.1:{free_port()}"})
+    shortened(site, job=job)
+    site.look(400)
+    facts = account(site)
+    assert facts["failures"] == 1
+    assert "refused" in facts["reason"]
+    assert facts["checked_at"] is None
+
+
+def test_question_that_is_answered_is_remembered_over_a_restart(site: Site) -> None:
+    tried(site)
+    checked = account(site)["checked_at"]
+    site.kill()
+    site.begin()
+    assert account(site)["checked_at"] == checked
+
+
+def account(site: Site) -> dict[str, Any]:
+    facts = site.rollout.account()
+    assert facts is not None
+    return facts
