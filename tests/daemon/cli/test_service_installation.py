@@ -254,7 +254,10 @@ def test_containerfile_copies_what_exists_and_calls_what_exists() -> None:
                 assert (ROOT / source).exists(), source
                 assert f"!{source}" in ignored, f"{source} is not sent to the builder"
         elif word == "RUN":
-            assert subprocess.run(["sh", "-n", "-c", rest], check=False).returncode == 0, rest
+            mounts = re.match(r"(--mount=\S+\s+)*", rest)
+            assert mounts is not None
+            assert set(re.findall(r"from=(\w+)", mounts[0])) <= set(stages)
+            assert subprocess.run(["sh", "-n", "-c", rest[mounts.end() :]], check=False).returncode == 0, rest
         elif word == "CMD":
             check_words(json.loads(rest))
         elif word == "HEALTHCHECK":
