@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [fleet] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [fleet] [series] [compiler] [browser]
 set -eu
 
 missing=""
@@ -34,7 +34,9 @@ for part in "$@"; do
         need prometheus command -v promtool
         need prometheus-alertmanager command -v amtool
         need prometheus-mqtt-exporter command -v prometheus-mqtt-exporter
+        need victoria-metrics command -v victoria-metrics
         ;;
+    series) need influxdb command -v influxd ;;
     units) need systemd command -v systemd-analyze ;;
     box) # a small Debian with systemd in a container
         need debootstrap command -v debootstrap

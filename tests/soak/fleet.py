@@ -1,7 +1,8 @@
 """`python -m soak.fleet`: one view of several boxes, with the real broker, exporters, Prometheus and Alertmanager of deploy/fleet.
 
-Three boxes publish; every expression of the dashboard must find something, and when one box is killed its name must reach whoever
-Alertmanager tells. Waiting times of the rules are shortened, nothing else is changed.
+Three boxes publish; what Prometheus is told arrives where it is kept for years, every expression of the dashboard must find something,
+and when one box is killed its name must reach whoever Alertmanager tells. Waiting times of the rules are shortened, nothing else is
+changed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from rig.broker import HOST, Broker, free_port
 from rig.daemon import RunningDaemon
+from rig.time_series import VictoriaMetrics
 from rig.waiting import wait_until
 
 FLEET = Path(__file__).parents[2] / "deploy" / "fleet"
@@ -71,6 +73,8 @@ def configure(folder: Path, broker: int, ports: dict[str, int], receiver: int) -
     text = (FLEET / "prometheus.yaml").read_text().replace("15s", "1s")
     for name, port in ports.items():
         text = re.sub(rf'"{name}:\d+"', f'"{HOST}:{port}"', text)
+    years = f"http://{HOST}:{ports['years']}/" if "years" in ports else ""
+    text = re.sub(r"http://victoria-metrics:\d+/", years, text) if years else re.sub(r"remote_write: .*", "", text)
     (folder / "prometheus.yaml").write_text(text)
     text = (FLEET / "alertmanager.yaml").read_text().replace("group_wait: 30s", "group_wait: 1s")
     (folder / "alertmanager.yaml").write_text(text.replace("host.docker.internal:9095", f"{HOST}:{receiver}"))
@@ -82,6 +86,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="asd-fleet-") as name, ExitStack() as stack:
         folder = Path(name)
         ports = {kind: free_port() for kind in (*KINDS, "prometheus", "alertmanager")}
+        years = None if VictoriaMetrics.missing() else stack.enter_context(VictoriaMetrics(folder / "years"))
+        if years is not None:
+            ports["years"] = years.port
         broker = stack.enter_context(Broker(folder / "broker"))
         configure(folder, broker.port, ports, receiver.server.server_port)
         log = stack.enter_context((folder / "log").open("w"))
@@ -119,6 +126,9 @@ def main() -> int:
         )
         wait_until(lambda: len(asked(ports["prometheus"], "asd_fleet_score")) == len(BOXES), "every box is known")
         check_dashboard(ports["prometheus"])
+        if years is not None:
+            wait_until(lambda: len(asked(years.port, "asd_fleet_score")) == len(BOXES), "they are kept for years")
+            say("VictoriaMetrics has what Prometheus was told")
         daemons["hall-b"].process.send_signal(signal.SIGKILL)
         wait_until(lambda: ("BoxGone", "hall-b") in receiver.words, "somebody is told of the box that is gone")
         gone = {node for alert, node in receiver.words if alert == "BoxGone"}
