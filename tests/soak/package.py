@@ -29,6 +29,7 @@ STATE = "/var/lib/asd-daemon/all"
 CONFIGURATION = "/etc/asd-daemon/asd-daemon.yaml"
 EARLIER = "0.0.1"
 HEALTHY = "fan?seed=4&speed=10"
+FAILING = f"{HEALTHY}&fail=rubbing&fail_after=0"
 _OF_NO_PACKAGE = (
     "/proc",
     "/sys",
@@ -70,7 +71,7 @@ class Packaged:
 
     def learn(self) -> None:
         """Learn the machine, as root."""
-        learn = ["--machine", "press", "--source", "simulate:fan?seed=4&speed=100", "--minutes", "20"]
+        learn = ["--machine", "press", "--source", "simulate:fan?seed=4&speed=100", "--minutes", "8"]
         self.box.run("env", f"ASD_STATE_DIR={STATE}", "asd-daemon", "enroll", *learn)
 
     def listen_to(self, source: str, broker: int | None = None) -> None:
@@ -169,7 +170,7 @@ def prove_upgrade(box: SystemdBox, earlier: str, later: str, broker: Gate) -> No
     box.run("dpkg", "-i", earlier)
     say(box.run("asd-daemon", "--version").stdout.strip())
     packaged.learn()
-    packaged.listen_to(f"{HEALTHY}&fail=rubbing&fail_after=60", broker.port)
+    packaged.listen_to(FAILING, broker.port)  # from its first window, so that it goes on failing after each restart
     wait_until(lambda: "open" in packaged.waiting(), "the earlier version opens an alert")
     wait_until(lambda: bool(packaged.clips()), "and writes its sound")
     configuration = (box.root / CONFIGURATION[1:]).read_text()
@@ -191,7 +192,7 @@ def prove_upgrade(box: SystemdBox, earlier: str, later: str, broker: Gate) -> No
         assert (closed["event_id"], closed["clip"]) == (alert["event_id"], alert["clip"])
         assert (packaged.folder / closed["clip"]).stat().st_size > 0, "with its sound"
         say("the broker came: the alert arrived under its name, and closed under it when the machine was well again")
-        packaged.listen_to(f"{HEALTHY}&fail=rubbing&fail_after=60", broker.port)
+        packaged.listen_to(FAILING, broker.port)
         again = heard.wait_for(
             lambda m: m.topic == "asd/box/press/alert" and m.payload["event_id"] != alert["event_id"]
         ).payload
