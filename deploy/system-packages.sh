@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [fleet] [series] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [image] [fleet] [series] [compiler] [browser]
 set -eu
 
 missing=""
@@ -39,6 +39,11 @@ for part in "$@"; do
     series) need influxdb command -v influxd ;;
     units) need systemd command -v systemd-analyze ;;
     box) # a small Debian with systemd in a container
+        need debootstrap command -v debootstrap
+        need systemd-container command -v systemd-nspawn
+        ;;
+    image) # the container image without a registry
+        need buildah command -v buildah
         need debootstrap command -v debootstrap
         need systemd-container command -v systemd-nspawn
         ;;

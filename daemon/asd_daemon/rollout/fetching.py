@@ -99,10 +99,7 @@ class Fetching:
             OSError: the disk refuses.
         """
         offer = self._offer()
-        offered = offer.channels.get(self._job.channel)
-        if offered is None:
-            known = ", ".join(sorted(offer.channels)) or "none"
-            raise RolloutError(f"{self._job.url}: has no channel {self._job.channel!r}; it has {known}")
+        offered = offer.channel(self._job.channel, self._job.url)
         facts = {"id": offered.id, "name": offered.name, "version": offered.version, "serial": offer.serial}
         _say(offered=facts)
         if self._is_current(offered):

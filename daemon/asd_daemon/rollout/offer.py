@@ -99,6 +99,21 @@ class Offer(_Part):
     expires: AwareDatetime
     channels: dict[Word, OfferedBundle] = Field(max_length=100)
 
+    def channel(self, name: str, where: str) -> OfferedBundle:
+        """What is offered on a channel.
+
+        Args:
+            name: the channel's.
+            where: the offer came from.
+
+        Raises:
+            RolloutError: there is no such channel; names those there are.
+        """
+        if name not in self.channels:
+            known = ", ".join(sorted(self.channels)) or "none"
+            raise RolloutError(f"{where}: has no channel {name!r}; it has {known}")
+        return self.channels[name]
+
     def canonical(self) -> bytes:
         """The bytes that are signed."""
         content = self.model_dump(mode="json", by_alias=True)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,10 @@ from asd_daemon.hear.source import Block, SourceLost, UnreadableRecording
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.windows.quality import QualityLimits, unfit_reason
 from asd_daemon.redaction import redact
+from asd_daemon.rollout.looking import offered_words
 from asd_daemon.run.machine_threshold import MachineThreshold
 from asd_daemon.run.publishing import broker_address, topics_of
+from asd_daemon.run.rolling_out import rules_of
 from asd_daemon.run.rules import threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle, listened_models, needs_models
 from asd_daemon.run.source_memories import source_memory_of
@@ -67,6 +70,9 @@ def inspect_plan(plan: Plan, listen_s: float) -> Iterator[Finding]:
     )
     yield _finding("bundle", lambda: _bundle(shared_bundle))
     yield _finding("state folder", _state_folder)
+    rules = rules_of(plan, state_folder() / "bundles")
+    if rules is not None:
+        yield _finding("rollout", lambda: offered_words(rules.job, datetime.now(UTC)))
     for name, machine in plan.machines.items():
         yield _finding(
             f"{name}: model",
