@@ -118,6 +118,7 @@ class RunningImage:
         words += [f"--setenv={one}" for one in config["Env"]]
         for place, folder in volumes.items():
             inside, _, how = place.partition(":")
+            (root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)  # as engines do
             words.append(f"--bind{'-ro' if how == 'ro' else ''}={folder}:{inside}")
         self._command = [*words, "--", *config["Entrypoint"], *command]
 
