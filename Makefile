@@ -60,7 +60,7 @@ audit: $(VENV)/.all            ## what is known against the libraries that an ed
 
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day of sound, alerts, brokers, clusters of them, configurations, rollouts, the page, systemd; about an hour and a half
 	@deploy/system-packages.sh broker nats rabbitmq network microphone box image fleet series
-	for proof in microphone day alerts brokers cluster configuration rollout home_assistant page units package image retention ray_cluster; do \
+	for proof in microphone day alerts brokers cluster configuration rollout home_assistant page units package retention ray_cluster; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (two hours; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
