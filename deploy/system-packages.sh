@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian/Ubuntu packages that a part of asd-edge needs, where they are missing.
-# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [image] [fleet] [series] [compiler] [browser]
+# usage: system-packages.sh [python] [sound] [broker] [nats] [rabbitmq] [network] [microphone] [units] [box] [arm64] [image] [fleet] [series] [compiler] [browser]
 set -eu
 
 missing=""
@@ -41,6 +41,10 @@ for part in "$@"; do
     box) # a small Debian with systemd in a container
         need debootstrap command -v debootstrap
         need systemd-container command -v systemd-nspawn
+        ;;
+    arm64) # a small Debian for arm64 under qemu-user
+        need debootstrap command -v debootstrap
+        need qemu-user-static command -v qemu-aarch64-static
         ;;
     image) # the container image without a registry
         need buildah command -v buildah

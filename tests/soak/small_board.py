@@ -19,11 +19,11 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ, WINDOW_S
 from rig import control_group, microphone
 from rig.broker import Broker, Subscriber
 from rig.control_group import ControlGroup
-from rig.daemon import ROOT, RunningDaemon
+from rig.daemon import RunningDaemon, ask
 from rig.ears import simulated_fan
 from rig.feeder import Feeder, as_s16
 
@@ -152,13 +152,16 @@ def _time(payload: dict[str, Any]) -> float:
     return datetime.fromisoformat(payload["at"]).timestamp()
 
 
-def listen(board: Board, folder: Path, healthy_s: int = 40, failing_s: int = 50, repaired_s: int = 110) -> BoardReport:
-    """Run through it on one board."""
+def listen(
+    board: Board,
+    folder: Path,
+    compiled: Mapping[str, str],
+    healthy_s: int = 40,
+    failing_s: int = 50,
+    repaired_s: int = 110,
+) -> BoardReport:
+    """Run through it on one board; `compiled` says where modules are kept compiled."""
     folder.mkdir(parents=True)
-    # As a package brings it; a checkout may lie where nothing is written beside it
-    compiled = {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-    compiling = [sys.executable, "-m", "compileall", "-q", str(ROOT / "daemon" / "asd_daemon")]
-    subprocess.run(compiling, check=True, env={**os.environ, **compiled})
     ear = simulated_fan()
     well, ill = as_s16(ear.healthy), as_s16(ear.failing)
     rate = SAMPLE_RATE_HZ
@@ -210,6 +213,17 @@ def listen(board: Board, folder: Path, healthy_s: int = 40, failing_s: int = 50,
     return report
 
 
+def compiled_modules(folder: Path) -> dict[str, str]:
+    """What makes a daemon start as one that is installed: with its modules compiled, wherever the checkout lies."""
+    variables = {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+    words = ["run", "--machine", "fan", "--source", "simulate:fan?seconds=10&speed=max", "--no-mqtt"]
+    with microphone.VirtualMicrophone(folder / "v") as mic:
+        once = ask(*words, home=folder, more=variables)
+        recorder = ask("devices", home=folder, more={**variables, **mic.environment})
+    assert once.returncode == recorder.returncode == 0, once.stderr + recorder.stderr
+    return variables
+
+
 def _all_heard(daemon: RunningDaemon, board: Board) -> bool:
     """Whether it listens to all its machines."""
     return sum("listening to" in line for line in list(daemon.log)) >= board.microphones
@@ -232,10 +246,11 @@ def main() -> int:
         return 0
     well = True
     with tempfile.TemporaryDirectory(prefix="asd-board-") as name:
+        compiled = compiled_modules(Path(name))
         for number, board in enumerate(BOARDS):
             if wanted.only and wanted.only not in board.name:
                 continue
-            report = listen(board, (wanted.keep or Path(name)) / str(number))
+            report = listen(board, (wanted.keep or Path(name)) / str(number), compiled)
             sys.stdout.write(f"{report.line()}; load {os.getloadavg()[0]:.0f}\n")
             for fault in report.faults():
                 sys.stdout.write(f"FAULT: {fault}\n")
