@@ -4,7 +4,7 @@ Sounds that come with the program's bundle are scored here and there, by views a
 2 W, Pi 3) and on one with all that qemu knows of arm64, whose int8 kernels are others. How far scores may differ is said below. Tests are
 those of `deploy/edge-tests.sh`. qemu-user says nothing of speed.
 
-    PYTHONPATH=tests python -m soak.arm64 [--root FOLDER] [--scores-only]
+    PYTHONPATH=tests python -m soak.arm64 [--root FOLDER] [--scores-only | --tests PATH…]
 
 With a FOLDER the Debian stays there and is used again.
 """
@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rig.arm64_root import REPOSITORY, Arm64Root, missing
@@ -76,9 +77,9 @@ def edge_tests() -> list[str]:
     return found[1].split()
 
 
-def run_tests(arm64: Arm64Root) -> list[str]:
+def run_tests(arm64: Arm64Root, tests: Sequence[str]) -> list[str]:
     """Run them; what failed."""
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *edge_tests()]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *tests]
     done = arm64.run("/usr/bin/python3", *words)
     say(done.stdout.strip().splitlines()[-1])
     return [] if done.returncode == 0 else [f"tests end with {done.returncode}:\n{done.stdout[-6000:]}"]
@@ -89,6 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, help="where the Debian lies, or shall lie and stay")
     parser.add_argument("--scores-only", action="store_true", help="without the tests")
+    parser.add_argument("--tests", nargs="+", help="other tests than all of the edge")
     wanted = parser.parse_args()
     if (why := missing()) is not None:
         say(f"skipped: {why}")
@@ -100,7 +102,7 @@ def main() -> int:
         say(f"a Debian for {done.stdout.strip()}")
         faults = compare_scores(arm64, Path(name))
         if not wanted.scores_only:
-            faults += run_tests(arm64)
+            faults += run_tests(arm64, wanted.tests or edge_tests())
     for fault in faults:
         say(f"FAULT: {fault}")
     return 1 if faults else 0
