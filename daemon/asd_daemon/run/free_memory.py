@@ -10,7 +10,7 @@ from pathlib import Path
 
 MB = 2**20
 # By soak.small_board: the daemon and a process that tries the bundle for a moment; each microphone has a recorder
-LISTENING_MB, MICROPHONE_MB = 120, 30
+LISTENING_MB, MICROPHONE_MB = 110, 25
 
 
 def free_ram_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
@@ -32,9 +32,9 @@ def free_ram_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
 
 
 def taken_bytes() -> float:
-    """Memory that this process has taken."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return float(pages * resource.getpagesize())
+    """Memory that this process has taken for itself, without files that it shares with others."""
+    _, resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[:3]
+    return float((int(resident) - int(shared)) * resource.getpagesize())
 
 
 def too_little_memory(microphones: int, there_bytes: float) -> str | None:
