@@ -13,7 +13,7 @@ from rig import control_group
 from rig.arm64_root import REPOSITORY
 from rig.control_group import ControlGroup
 from soak.arm64 import edge_tests, scores
-from soak.small_board import BOARDS, BoardReport
+from soak.board_report import BOARDS, BoardReport
 from soak.week import Sample, WeekReport
 
 MB = 2**20
@@ -101,7 +101,9 @@ def test_board_on_which_a_process_was_killed_is_a_fault_only_where_it_must_hold(
     assert well.faults() == []
     assert replace(well, killed=1, starts=2).faults() == ["1 processes killed, started 2 times"]
     assert replace(well, opened=0).faults() == ["0 alerts, 0 windows dropped"]
-    assert BoardReport(ends, starts=5, killed=5).faults() == []
+    assert BoardReport(ends, starts=5, killed=5).faults() == ["nothing was killed while an alert was open"]
+    assert BoardReport(ends, starts=2, killed=1, opened=1, closed=1).faults() == []
+    assert BoardReport(ends, starts=2, killed=1, opened=1, lost=1).faults() == ["0 alerts never closed, 1 lost"]
 
 
 def test_tests_of_the_edge_are_there_and_scores_are_found_among_other_lines() -> None:

@@ -6,12 +6,15 @@ processes can have none below it). Wants root.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import time
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+
+from rig.waiting import wait_until
 
 GROUPS = Path("/sys/fs/cgroup")
 _PERIOD_US = 100_000
@@ -85,15 +88,19 @@ class ControlGroup:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        deadline_s = time.monotonic() + 5
+        wait_until(self._is_gone, f"{self._memory} is empty and gone")
+
+    def _is_gone(self) -> bool:
+        """End what is left in it, and take it away as soon as the kernel lets go of it."""
         for folder in self._folders:
-            while True:
-                try:
-                    folder.rmdir()
-                    break
-                except OSError:  # the kernel still takes leave of a process
-                    if time.monotonic() > deadline_s:
-                        raise
+            if not folder.exists():
+                continue
+            for number in (folder / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(number), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        return not any(folder.exists() for folder in self._folders)
 
     @property
     def prefix(self) -> Sequence[str]:

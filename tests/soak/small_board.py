@@ -18,13 +18,12 @@ import contextlib
 import json
 import os
 import re
-import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,87 +38,13 @@ from rig.control_group import ControlGroup
 from rig.daemon import RunningDaemon, ask
 from rig.ears import simulated_fan
 from rig.feeder import Feeder, as_s16
+from soak.board_report import BOARDS, Board, BoardReport
 
 RESTART_S = 2.0  # of the unit
-_MOST_RESTARTS = 5
+_MOST_STARTS, _NEVER_LISTENS_S = 5, 240.0
 _TICK = threading.Event()
 _EVERY_S = 0.25
 _DROPPED = re.compile(r"stopped: .* (\d+) dropped")
-
-
-@dataclass(frozen=True)
-class Board:
-    """What the daemon gets."""
-
-    name: str
-    memory_mb: int
-    processors: float
-    microphones: int = 1
-    keeps: bool = True
-    """Whether all that is asked must hold; else it is found out how it ends."""
-
-
-BOARDS = (
-    Board("Pi Zero 2 W, 512 MB", 512, 0.08),
-    Board("Pi 4, 512 MB, 4 microphones", 512, 0.25, microphones=4),
-    Board("256 MB", 256, 0.08),
-    Board("160 MB", 160, 0.08),
-    Board("128 MB", 128, 0.08, keeps=False),
-    Board("96 MB", 96, 0.25, keeps=False),
-    Board("64 MB", 64, 0.25, keeps=False),
-)
-
-
-@dataclass
-class BoardReport:
-    """What came of it."""
-
-    board: Board
-    start_s: float = float("nan")
-    """By the clock, from the first start until it listens."""
-    start_processor_s: float = float("nan")
-    """Of the processor till then, recorders included."""
-    daemon_mb: float = 0.0
-    """Most resident memory of the daemon, libraries that it shares with the recorder included."""
-    recorder_mb: float = 0.0
-    """Most of a recorder."""
-    anonymous_mb: float = 0.0
-    """Most of the group that can't be dropped."""
-    peak_mb: float = 0.0
-    killed: int = 0
-    starts: int = 0
-    delays_s: list[float] = field(default_factory=list)
-    """From the end of each window until its score was there."""
-    processor: float = float("nan")
-    """Share of a core while it listens, windows included."""
-    opened: int = 0
-    closed: int = 0
-    unclosed: int = 0
-    dropped: int = 0
-    last_words: str = ""
-
-    def faults(self) -> list[str]:
-        """What is not as it must be."""
-        found = []
-        if self.board.keeps:
-            if self.killed or self.starts > 1:
-                found.append(f"{self.killed} processes killed, started {self.starts} times")
-            if self.opened < self.board.microphones or self.dropped:
-                found.append(f"{self.opened} alerts, {self.dropped} windows dropped")
-        if self.unclosed and not self.killed:
-            found.append(f"{self.unclosed} alerts never closed")
-        return found
-
-    def line(self) -> str:
-        """All of it in words."""
-        delay = f"{statistics.median(self.delays_s):.2f} s, at most {max(self.delays_s):.2f}" if self.delays_s else "–"
-        return (
-            f"{self.board.name} ({self.board.processors:g} of a core): listens after {self.start_s:.1f} s"
-            f" ({self.start_processor_s:.2f} s of processor); daemon {self.daemon_mb:.0f} MB, recorder {self.recorder_mb:.0f} MB,"
-            f" group {self.anonymous_mb:.0f} MB that can't be dropped, {self.peak_mb:.0f} MB with files; {self.processor:.1%} of a core;"
-            f" {len(self.delays_s)} windows, scored after {delay}; {self.dropped} dropped; {self.killed} killed, {self.starts} starts;"
-            f" {self.opened} alerts opened, {self.closed} closed{f'; {self.last_words}' if self.last_words else ''}"
-        )
 
 
 class Watch:
@@ -184,36 +109,99 @@ def listen(
         content = {"node": "box", "machines": machines, "mqtt": {"host": "127.0.0.1", "port": broker.port}}
         (folder / "board.yaml").write_text(json.dumps(content))
         group = stack.enter_context(ControlGroup("asd-board", board.memory_mb * 2**20, board.processors))
-        watch, plays, begin_s = Watch(report, group, heard), False, time.monotonic()
-        end_s = begin_s + 240  # where it never listens
-        while time.monotonic() < end_s and report.starts < _MOST_RESTARTS:
+        variables = {**mic.environment, "ASD_RUNTIME_DIR": str(folder / "run"), **compiled}
+        run = BoardRun(report, folder, variables, group, heard)
+
+        def play() -> None:
+            for feeder in feeders:
+                feeder.interrupt(sound)
+
+        run.until_played(play, healthy_s + failing_s + repaired_s)
+        report.peak_mb, report.killed = group.peak_mb, group.killed
+        if report.killed:  # once more, with all the memory that there is: what waits is sent, what is open is closed
+            run.in_peace(_NEVER_LISTENS_S)
+        _count(report, heard, _kept(folder))
+    return report
+
+
+class BoardRun:
+    """A daemon on a board, started again as its unit does."""
+
+    def __init__(
+        self,
+        report: BoardReport,
+        folder: Path,
+        variables: Mapping[str, str],
+        group: ControlGroup,
+        heard: Subscriber,
+    ) -> None:
+        self._report, self._folder, self._variables, self._group = report, folder, variables, group
+        self._watch, self._heard = Watch(report, group, heard), heard
+        self._words = ("run", "--config", folder / "board.yaml", "--wait-for-device")
+        self._end_s = time.monotonic() + _NEVER_LISTENS_S
+        self._hog: subprocess.Popen[bytes] | None = None
+
+    def until_played(self, play: Callable[[], None], seconds: float) -> None:
+        """Have the sound played when it first listens, and start the daemon again until so many seconds are over."""
+        report, begin_s, plays = self._report, time.monotonic(), False
+        while time.monotonic() < self._end_s and report.starts < _MOST_STARTS:
             report.starts += 1
-            words = ["run", "--config", folder / "board.yaml", "--wait-for-device"]
-            more = {**mic.environment, "ASD_RUNTIME_DIR": str(folder / "run"), **compiled}
-            with RunningDaemon(*words, home=folder, more=more, before=group.prefix) as daemon:
-                at_start = (0.0, 0.0)
-                while daemon.process.poll() is None and time.monotonic() < end_s:
+            with RunningDaemon(
+                *self._words, home=self._folder, more=self._variables, before=self._group.prefix
+            ) as daemon:
+                since_s, used_then_s, used_s = 0.0, 0.0, 0.0
+                while daemon.process.poll() is None and time.monotonic() < self._end_s:
                     _TICK.wait(_EVERY_S)
-                    used_s = watch.look(daemon)
-                    if not at_start[0] and _listens(daemon):
-                        at_start = (time.monotonic(), used_s)
-                        if not plays:
-                            report.start_s, report.start_processor_s = at_start[0] - begin_s, used_s
-                            for feeder in feeders:
-                                feeder.interrupt(sound)
-                            plays, end_s = True, time.monotonic() + healthy_s + failing_s + repaired_s
-                if daemon.process.poll() is None:
-                    if at_start[0]:
-                        report.processor = (used_s - at_start[1]) / (time.monotonic() - at_start[0])
-                    daemon.stop()
-                else:
+                    used_s = self._watch.look(daemon)
+                    self._eat()
+                    if since_s or not _listens(daemon):
+                        continue
+                    since_s, used_then_s = time.monotonic(), used_s
+                    if not plays:
+                        report.start_s, report.start_processor_s = since_s - begin_s, used_s
+                        play()
+                        plays, self._end_s = True, time.monotonic() + seconds
+                if daemon.process.poll() is not None:
                     report.last_words = f"ended by {daemon.process.returncode}"
                     _TICK.wait(RESTART_S)
+                elif since_s:
+                    report.processor = (used_s - used_then_s) / (time.monotonic() - since_s)
+                    daemon.stop()
                 report.dropped += sum(int(found[1]) for line in daemon.log if (found := _DROPPED.search(line)))
-                (folder / f"daemon-{report.starts}.log").write_text("".join(daemon.log))
-        report.peak_mb, report.killed = group.peak_mb, group.killed
-        _count(report, heard)
-    return report
+                (self._folder / f"daemon-{report.starts}.log").write_text("".join(daemon.log))
+
+    def in_peace(self, seconds: float) -> None:
+        """Let it run outside the group until all that it has kept is told and closed, or so many seconds are over."""
+        end_s = time.monotonic() + seconds
+        with RunningDaemon(*self._words, home=self._folder, more=self._variables) as daemon:
+            while time.monotonic() < end_s:
+                _TICK.wait(2.0)
+                opened, closed = _told(self._heard)
+                if opened == closed and _kept(self._folder) <= opened and _listens(daemon):
+                    break
+            daemon.stop()
+
+    def _eat(self) -> None:
+        """Let another program of the board take memory while an alert is open."""
+        if self._report.board.eats_mb and self._hog is None and _told(self._heard)[0]:
+            code = "import sys, time; held = bytearray(int(sys.argv[1]) << 20); time.sleep(20)"
+            words = [*self._group.prefix, sys.executable, "-c", code, str(self._report.board.eats_mb)]
+            self._hog = subprocess.Popen(words)
+        elif self._hog is not None:
+            self._hog.poll()
+
+
+def _told(heard: Subscriber) -> tuple[set[str], set[str]]:
+    """Alerts whose opening, and whose end, has arrived."""
+    alerts = heard.of("/alert")
+    opened, closed = ({a["event_id"] for a in alerts if a["kind"] == kind} for kind in ("open", "close"))
+    return opened, closed
+
+
+def _kept(folder: Path) -> set[str]:
+    """Alerts that the daemon has on its disk."""
+    lines = ask("alerts", "list", "--json", home=folder).stdout.splitlines()
+    return {json.loads(line)["event_id"] for line in lines}
 
 
 def compiled_modules(folder: Path) -> dict[str, str]:
@@ -232,10 +220,10 @@ def _listens(daemon: RunningDaemon) -> bool:
     return any("listening to" in line for line in list(daemon.log))
 
 
-def _count(report: BoardReport, heard: Subscriber) -> None:
-    alerts = heard.of("/alert")
-    opened, closed = ({a["event_id"] for a in alerts if a["kind"] == kind} for kind in ("open", "close"))
-    report.opened, report.closed, report.unclosed = len(opened), len(closed), len(opened - closed)
+def _count(report: BoardReport, heard: Subscriber, kept: set[str]) -> None:
+    opened, closed = _told(heard)
+    report.opened, report.closed = len(opened), len(closed)
+    report.unclosed, report.lost = len(opened - closed), len(kept - opened)
 
 
 def main() -> int:
