@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -79,10 +80,14 @@ class BoardReport:
     def line(self) -> str:
         """All of it in words."""
         delay = f"{statistics.median(self.delays_s):.2f} s, at most {max(self.delays_s):.2f}" if self.delays_s else "–"
+        start = f"listens after {self.start_s:.1f} s ({self.start_processor_s:.2f} s of processor)"
+        if math.isnan(self.start_s):
+            start = "never listens"
+        share = "–" if math.isnan(self.processor) else f"{self.processor:.1%}"
         return (
-            f"{self.board.name} ({self.board.processors:g} of a core): listens after {self.start_s:.1f} s"
-            f" ({self.start_processor_s:.2f} s of processor); daemon {self.daemon_mb:.0f} MB, recorder {self.recorder_mb:.0f} MB,"
-            f" group {self.anonymous_mb:.0f} MB that can't be dropped, {self.peak_mb:.0f} MB with files; {self.processor:.1%} of a core;"
+            f"{self.board.name} ({self.board.processors:g} of a core): {start};"
+            f" daemon {self.daemon_mb:.0f} MB, recorder {self.recorder_mb:.0f} MB,"
+            f" group {self.anonymous_mb:.0f} MB that can't be dropped, {self.peak_mb:.0f} MB with files; {share} of a core;"
             f" {len(self.delays_s)} windows, scored after {delay}; {self.dropped} dropped; {self.killed} killed, {self.starts} starts;"
             f" {self.opened} alerts opened, {self.closed} closed, {self.lost} lost{f'; {self.last_words}' if self.last_words else ''}"
         )
