@@ -26,7 +26,7 @@ from asd_trainer.networks.weights import save_encoder
 PROGRAM = [sys.executable, "-m", "asd_trainer"]
 TOLD = "attributes told"
 Rows = Mapping[str, tuple[bool, Mapping[str, object]]]
-"""Name → whether attributes are told, and keys of the recipe."""
+"""Name → whether attributes are told, and keys of the recipe; None: as the recipe says."""
 ROWS: Rows = {
     TOLD: (True, {}),
     "told nothing": (False, {}),
@@ -44,7 +44,7 @@ ADAPTED: Rows = {
             "encoder.lora.projections": "[query, key, value, output, mlp]",
         },
     ),
-    "fresh weights": (True, {"encoder.weights": ""}),
+    "fresh weights": (True, {"encoder.weights": None}),
 }
 
 
@@ -77,7 +77,7 @@ def told_nothing(data: Path, out: Path) -> Path:
 def train(recipe: str, run: Path, sets: Sequence[Path], keys: Mapping[str, object]) -> None:
     """One row of one seed."""
     data = [word for each in sets for word in ("--data", each)]
-    settings = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    settings = [word for key, value in keys.items() if value is not None for word in ("--set", f"{key}={value}")]
     asd_train("run", recipe, "--out", run, *data, *settings, "--threads", 1)
 
 

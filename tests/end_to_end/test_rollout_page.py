@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from asd_daemon.hear.source import SourceHealth
+from asd_daemon.tell.commands import Answer
 from asd_daemon.tell.payloads import Condition, MachineState
 from asd_daemon.tell.storage.score_log import ScoreLog
 from asd_daemon.watch.counters import Counts
@@ -46,13 +47,14 @@ class Daemon:
 
     def __init__(self, home: Path) -> None:
         self.facts: dict[str, Any] | None = IN_TRIAL
+        self.hangs = False
         self._scores = ScoreLog(home / "state" / "none.sqlite", every_s=3600, days=1)
         self.live = LiveSocket(
             home / "state" / "status",
             LiveSound(),
             self._scores,
             dict,
-            lambda *_: None,
+            self.give,
             node="box",
             version="1",
             bundle=lambda: "plant 2026.10.02",
@@ -61,6 +63,11 @@ class Daemon:
         state = MachineState(Condition.NORMAL, datetime.now(UTC), 0.5, 1.0)
         report = MachineReport(state, Counts(), SourceHealth())
         self.live.start(lambda: {"fan": report, "press": report, "pump": report})
+
+    def give(self, _machine: object, _command: object, reply: Callable[[Answer], None], *_: object) -> None:
+        """Answer every question, its log among them."""
+        if not self.hangs:
+            reply(Answer(ok=True, text="listening to fan"))
 
     def close(self) -> None:
         self.live.close()
@@ -138,3 +145,10 @@ def test_without_a_server_only_the_bundle_is_named(chrome: Browser, box: tuple[D
     with window(chrome, DESKTOP) as tab:
         tab.goto(f"{page.origin}/system")
         expect(tab.get_by_text("plant 2026.10.02", exact=True)).to_be_visible()
+
+
+def test_page_of_a_daemon_that_hangs_comes_all_the_same(box: tuple[Daemon, RunningPage]) -> None:
+    daemon, page = box
+    assert "listening to fan" in page.ask("/system").text
+    daemon.hangs = True
+    assert "The daemon does not answer" in page.ask("/system").text

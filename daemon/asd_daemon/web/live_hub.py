@@ -26,6 +26,7 @@ _LOOK_EVERY_S = 1.0
 _MOST_LINE_BYTES = 4_000_000
 _MOST_RECENT = 4000  # windows of one machine that a daemon may not have written yet
 _ANSWER_WITHIN_S = 25.0
+_LOG_WITHIN_S = 3.0  # a page that tells how the box is comes whatever hangs
 MOST_WATCHERS = 200
 _ENDED = "The daemon ended before it answered; look whether it was done when it runs again."
 
@@ -152,8 +153,15 @@ class LiveHub:
     async def logs(self) -> list[tuple[str, str]]:
         """The last lines of each running daemon's log, with its machines."""
         asked = [d for d in self._daemons.values() if not d.writer.is_closing()]
-        said = [await self._ask(daemon, None, {"command": "log"}, waits=False) for daemon in asked]
-        return [(", ".join(daemon.machines), text) for daemon, (_, text) in zip(asked, said, strict=True)]
+        said = await asyncio.gather(*(self._log_of(daemon) for daemon in asked))
+        return [(", ".join(daemon.machines), text) for daemon, text in zip(asked, said, strict=True)]
+
+    async def _log_of(self, daemon: LiveDaemon) -> str:
+        try:
+            async with asyncio.timeout(_LOG_WITHIN_S):
+                return (await self._ask(daemon, None, {"command": "log"}, waits=False))[1]
+        except TimeoutError:
+            return "The daemon does not answer; what it wrote is where its output goes (of a service: journalctl -u asd-daemon@…)."
 
     async def _ask(
         self,
