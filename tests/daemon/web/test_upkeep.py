@@ -164,7 +164,6 @@ def test_upload_that_is_too_long_is_refused_before_it_is_read(rig: Rig) -> None:
 
 
 def test_log_and_bundle_are_shown_and_where_there_is_no_earlier_bundle_that_is_said(rig: Rig) -> None:
-    text = rig.page.ask("/system").text
-    assert "listening to fan" in text
-    assert "asd-edge-default" in text
+    wait_until(lambda: "listening to fan" in rig.page.ask("/system").text, "the log says what the daemon does")
+    assert "asd-edge-default" in rig.page.ask("/system").text
     assert "no bundle was installed here" in rig.do("/system/rollback")
