@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 EXTRAS = "web,notify,hnsw"
@@ -26,10 +27,14 @@ def edge_requirements() -> str:
     return "".join(f"{one['name']}=={one['version']}\n" for one in found if one["name"] != "asd-edge")
 
 
-def main() -> int:
-    """As on the command line."""
+def asked_about(requirements: str) -> list[dict[str, Any]]:
+    """What the index says of each library of a list of requirements; one that it could not be asked about has a `skip_reason`.
+
+    Raises:
+        ValueError: it says nothing at all; why.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(edge_requirements())
+        file.write(requirements)
         file.flush()
         words = [
             "--requirement",
@@ -43,11 +48,20 @@ def main() -> int:
         ]
         done = subprocess.run([sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True, check=False)
     try:
-        libraries = json.loads(done.stdout)["dependencies"]
-    except (ValueError, KeyError):
-        print(done.stderr.strip() or "pip-audit said nothing", file=sys.stderr)
+        libraries: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError) as e:
+        raise ValueError(done.stderr.strip() or "pip-audit said nothing") from e
+    return libraries
+
+
+def main() -> int:
+    """As on the command line."""
+    try:
+        libraries = asked_about(edge_requirements())
+    except ValueError as e:
+        print(e, file=sys.stderr)
         return 3
-    known = [(one, vuln) for one in libraries for vuln in one.get("vulns", ())]
+    known = known_faults(libraries)
     unasked = [one for one in libraries if "skip_reason" in one]
     for one, vuln in known:
         print(
@@ -55,8 +69,19 @@ def main() -> int:
         )
     for one in unasked:
         print(f"{one['name']}: not asked about: {one['skip_reason']}", file=sys.stderr)
-    print(f"{len(libraries) - len(unasked)} of {len(libraries)} libraries asked about, {len(known)} known faults")
+    print(in_words(libraries))
     return 1 if known else 3 if unasked else 0
+
+
+def known_faults(libraries: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each library of which something is known, with what."""
+    return [(one, vuln) for one in libraries for vuln in one.get("vulns", ())]
+
+
+def in_words(libraries: list[dict[str, Any]]) -> str:
+    """How many were asked about at all, and how much is known."""
+    asked = sum("skip_reason" not in one for one in libraries)
+    return f"{asked} of {len(libraries)} libraries asked about, {len(known_faults(libraries))} known faults"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,29 +9,19 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
 from rig.daemon import ROOT
+from rig.release import release_program
 
-RELEASE = ROOT / "deploy" / "release"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-
-def program(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"release_{name}", RELEASE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    wheel, source = program("distributions").build(tmp_path_factory.mktemp("dist"))
+    wheel, source = release_program("distributions").build(tmp_path_factory.mktemp("dist"))
     return wheel, source
 
 
@@ -81,6 +70,14 @@ def test_workflows_and_compose_files_are_what_their_schemas_want() -> None:
     assert not schema_objection("vendor.compose-spec", *compose)
 
 
+def test_library_that_nobody_could_be_asked_about_is_not_counted_as_asked() -> None:
+    faulty = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": []}]}
+    unasked = {"name": "b", "skip_reason": "not found"}
+    audit = release_program("audit")
+    assert audit.in_words([faulty, unasked, unasked]) == "1 of 3 libraries asked about, 1 known faults"
+    assert [(one["name"], fault["id"]) for one, fault in audit.known_faults([faulty, unasked])] == [("a", "CVE-1")]
+
+
 def test_workflows_call_targets_and_programs_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     steps = [
@@ -99,7 +96,7 @@ def test_workflows_call_targets_and_programs_that_exist() -> None:
 
 
 def test_everything_that_bears_a_version_agrees_and_what_does_not_is_named(tmp_path: Path) -> None:
-    check = program("check_version")
+    check = release_program("check_version")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert check.complaints(f"v{version}") == []
     wrong = "\n".join(check.complaints("v9.9"))

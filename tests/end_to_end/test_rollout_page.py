@@ -19,24 +19,17 @@ from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.report import MachineReport
 from rig.browser import DESKTOP, PHONE, browser, chromium, findings, is_wider_than_the_screen, window
-from rig.page import RunningPage, leave_state
+from rig.page import ROLLOUT_FACTS, RunningPage, leave_state
 from rig.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
 IN_TRIAL: dict[str, Any] = {
+    **ROLLOUT_FACTS,
     "version": "plant 2026.10.02",
     "offered": "plant 2026.11.27",
     "phase": "trial",
     "reason": "beside the present one for 3d",
-    "channel": "stable",
     "ring": "plant",
-    "window": "02:00-04:00",
-    "checked_at": "2026-11-27T23:40:00+00:00",
-    "is_asking": False,
-    "failures": 0,
-    "percent": None,
-    "is_watched": False,
-    "judges": ["fan"],
     "trial": {"seconds": 183_600, "of_s": 259_200, "windows": 18_360, "left_out": 0, "present": 1, "new": 0},
 }
 LONG = "https://" + "bundles-of-the-plant." * 12 + "example/asd: answers 503 Service Unavailable"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import numpy as np
@@ -29,6 +29,23 @@ from rig.waiting import PATIENT_S, wait_until
 
 HOST = "127.0.0.1"
 EVENT_ID = "0f0e7a52-0000-4000-8000-000000000001"
+ROLLOUT_FACTS: dict[str, Any] = {
+    "version": "plant 1",
+    "offered": "plant 2",
+    "phase": "idle",
+    "reason": None,
+    "channel": "stable",
+    "ring": None,
+    "window": "02:00-04:00",
+    "checked_at": "2026-11-27T23:40:00+00:00",
+    "is_asking": False,
+    "failures": 0,
+    "percent": None,
+    "is_watched": False,
+    "judges": ["fan"],
+    "trial": None,
+}
+"""What a daemon tells the page of a rollout."""
 _RATE_HZ = 16_000
 
 

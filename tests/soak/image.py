@@ -8,7 +8,6 @@ What of the index of packages is known against its libraries is asked too. With 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 from rig import image_builder
 from rig.broker import HOST, Broker, Subscriber, mosquitto
 from rig.image_builder import BASE, IMAGE, ImageBuilder, RunningImage
-from rig.systemd_box import REPOSITORY
+from rig.release import release_program
 from rig.waiting import wait_until
 
 STATE, CONFIGURATION = "/var/lib/asd-daemon", "/etc/asd-daemon"
@@ -83,11 +82,7 @@ def libraries(root: Path) -> dict[str, str]:
 
 def audit(found: dict[str, str], folder: Path) -> str:
     """What is known against the image's own libraries, and that they are those that deploy/release/audit.py asks about."""
-    spec = importlib.util.spec_from_file_location("audit", REPOSITORY / "deploy" / "release" / "audit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = release_program("audit")
     wanted = dict(line.split("==") for line in module.edge_requirements().splitlines())
     named = {name.lower().replace("_", "-"): version for name, version in found.items()}
     assert named.keys() - {"asd-edge"} == {name.lower().replace("_", "-") for name in wanted}, (
@@ -100,26 +95,12 @@ def audit(found: dict[str, str], folder: Path) -> str:
     subprocess.run([sys.executable, "-m", "cyclonedx_py", *words], check=True)
     listed = len(json.loads(bill.read_text())["components"])
     assert listed == len(wanted)
-    words = [
-        "--requirement",
-        str(frozen),
-        "--no-deps",
-        "--disable-pip",
-        "--format",
-        "json",
-        "--progress-spinner",
-        "off",
-    ]
-    asked = subprocess.run([sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True, check=False)
     try:
-        told = json.loads(asked.stdout)["dependencies"]
-    except (ValueError, KeyError):
-        return (
-            f"{listed} libraries in its bill of materials; the index could not be asked: {asked.stderr.strip()[-200:]}"
-        )
-    known = [f"{one['name']} {one['version']}: {fault['id']}" for one in told for fault in one.get("vulns", ())]
-    assert not known, known
-    return f"{listed} libraries in its bill of materials, of {len(told)} nothing is known against"
+        told = module.asked_about(frozen.read_text())
+    except ValueError as e:
+        return f"{listed} libraries in its bill of materials; the index could not be asked: {str(e)[-200:]}"
+    assert not module.known_faults(told), module.known_faults(told)
+    return f"{listed} libraries in its bill of materials: {module.in_words(told)}"
 
 
 def main() -> int:

@@ -8,27 +8,11 @@ import pytest
 
 from asd_daemon.rollout.rollout_state import Phase
 from asd_daemon.web.rollout_words import BADGES, long_span, rollout_words
-
-FACTS: dict[str, Any] = {
-    "version": "plant 1",
-    "offered": "plant 2",
-    "phase": "idle",
-    "reason": None,
-    "channel": "stable",
-    "ring": None,
-    "window": "02:00-04:00",
-    "checked_at": "2026-11-27T23:40:00+00:00",
-    "is_asking": False,
-    "failures": 0,
-    "percent": None,
-    "is_watched": False,
-    "judges": ["fan"],
-    "trial": None,
-}
+from rig.page import ROLLOUT_FACTS
 
 
 def said(**changes: object) -> tuple[str, str]:
-    words = rollout_words({**FACTS, **changes}, 1)
+    words = rollout_words({**ROLLOUT_FACTS, **changes}, 1)
     return words.badge, words.now
 
 
@@ -93,7 +77,7 @@ def test_bundle_in_its_first_hours_is_watched() -> None:
     ],
 )
 def test_whom_the_bundle_judges(judges: list[str], machines: int, words: str) -> None:
-    assert rollout_words({**FACTS, "judges": judges}, machines).judges == words
+    assert rollout_words({**ROLLOUT_FACTS, "judges": judges}, machines).judges == words
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,10 @@ def processes() -> PartialState:
     """Where in them we are; the first call joins them. Without an accelerator, or where it is not wanted, they meet on the CPU."""
     unwanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     with lost_processes_told():
-        found = PartialState(cpu=unwanted or not torch.accelerator.is_available(), timeout=PATIENCE)
-    atexit.unregister(_leave)
-    atexit.register(_leave)
-    return found
+        return PartialState(cpu=unwanted or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
+@atexit.register
 def _leave() -> None:
     """Leave the others in order: threads of a group that is still joined abort the process when Python is gone from under them."""
     if torch.distributed.is_initialized():
