@@ -65,7 +65,7 @@ soak: $(VENV)/.all                  ## the long proofs: microphone, a day and a 
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (two hours; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
 	[ -n "$(DATA)" ] || $(BIN)/asd-train simulate build/default/data --small
-	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 5 --test 0 --supplemental 2 --seed 1
+	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 5 --test 0 --supplemental 8 --supplement both --seed 1
 	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/full
 	[ -n "$(RUN)" ] || $(BIN)/asd-train run default --data build/default/units --data build/default/full --out build/default/run
 	$(BIN)/asd-export $(or $(RUN),build/default/run) daemon/asd_daemon/bundles/default --data $(or $(DATA),build/default/data) --name asd-edge-default \

@@ -17,8 +17,10 @@ import soundfile
 from asd_daemon.errors import DataSetError, UsageError
 from asd_daemon.hear.simulator import MACHINES, SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS
+from asd_trainer.data.dataset import read_dataset
 from asd_trainer.data.simulation import write_dataset
 from asd_trainer.data.simulation_plan import CLEAN_MACHINES, SMOKE, WITHOUT_ATTRIBUTES, SimulationPlan, plan_clips
+from asd_trainer.separate.guidance import choose
 
 SMALL = SimulationPlan(
     machines=("fan", "bearing", "valve"), source_train=5, target_train=3, test=3, supplemental=2, seconds=0.4
@@ -174,6 +176,29 @@ def test_write_dataset_into_another_plan_s_folder_is_refused(small_set: Path) ->
         write_dataset(small_set, replace(SMALL, machines=("fan",)))
 
 
+def test_supplement_both_gives_every_machine_alone_and_its_noise_alone(tmp_path: Path) -> None:
+    plan = replace(SMALL, machines=("fan", "valve"), source_train=1, target_train=0, test=0, supplemental=3, seconds=5)
+    write_dataset(tmp_path, replace(plan, supplement="both"))
+    guided = choose(read_dataset([tmp_path]))
+    assert {machine: one.kind for machine, one in guided.items()} == {"fan": "clean", "valve": "clean"}
+    for machine, one in guided.items():
+        assert [clip.path.name.split("_")[2:4] for clip in one.machines] == [["machine", "0001"], ["machine", "0003"]]
+        assert sorted(clip.machine for clip in one.noises) == ["fan", "valve"]
+        assert all(clip.attributes for clip in one.machines) or machine in WITHOUT_ATTRIBUTES
+
+
+def test_a_set_of_an_earlier_version_grows_as_it_was_and_takes_no_other_supplement(tmp_path: Path) -> None:
+    plan = replace(SMALL, machines=("fan",), source_train=1, target_train=0, test=0)
+    write_dataset(tmp_path, plan)
+    note = json.loads((tmp_path / "simulation.json").read_text())
+    for name in ("sections", "supplement"):
+        del note["parameters"][name]
+    (tmp_path / "simulation.json").write_text(json.dumps(note))
+    with pytest.raises(DataSetError, match="supplement = either, not both"):
+        write_dataset(tmp_path, replace(plan, supplement="both"))
+    assert write_dataset(tmp_path, replace(plan, source_train=2)).written == 1
+
+
 def test_write_dataset_over_a_broken_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "simulation.json").write_text('{"parameters": {}}')
     with pytest.raises(DataSetError, match=r"simulation\.json: can't be read"):
@@ -195,6 +220,7 @@ def test_write_dataset_where_a_file_is_in_the_way_is_refused(tmp_path: Path) -> 
         ({"seconds": 0.0}, "seconds is 0.0"),
         ({"severity": (0.0, 0.5)}, "severity is 0.0 to 0.5"),
         ({"severity": (0.5, 1.5)}, "severity is 0.5 to 1.5"),
+        ({"supplement": "all"}, "supplement is 'all'"),
         ({"target_snr_db": (5.0, 1.0)}, "target_snr_db is 5.0 to 1.0"),
     ],
 )

@@ -41,6 +41,12 @@ BaseUrl = click.option(
 @click.option("--test", type=int, metavar="N", help="Test clips of each domain and condition, a machine. [default: 50]")
 @click.option("--supplemental", type=int, metavar="N", help="Supplemental clips, a machine. [default: 100]")
 @click.option(
+    "--supplement",
+    type=click.Choice(["either", "both"]),
+    help="What they hold alone: of some machines the machine and of others their noise, as in the challenge, or by turns both of every "
+    "machine, which teaches a separator most. [default: either]",
+)
+@click.option(
     "--sections", type=int, metavar="N", help="Units of each machine, all sizes being of one unit. [default: 1]"
 )
 @click.option("--seed", type=int, metavar="N", help="Every recording follows from it. [default: 0]")

@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
@@ -27,7 +26,6 @@ from asd_daemon.hear.simulator import SimulatedMachine
 from asd_daemon.hear.simulator.scene import DOMAINS, Scene, SceneStream, draw_scene
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 from asd_trainer.data.simulation_plan import (
-    CLEAN_MACHINES,
     SIMULATION_NOTE,
     SMOKE,
     PlannedClip,
@@ -127,10 +125,7 @@ def _scene(plan: SimulationPlan, clip: PlannedClip) -> tuple[Scene, np.random.Ge
 
 def _open(plan: SimulationPlan, clip: PlannedClip) -> SceneStream:
     scene, rng = _scene(plan, clip)
-    only: Literal["machine", "noise"] | None = None
-    if clip.split == "supplemental":
-        only = "machine" if clip.machine in CLEAN_MACHINES else "noise"
-    return SceneStream(_unit(clip.machine, plan.serial + clip.section), scene, rng, plan.seconds, only)
+    return SceneStream(_unit(clip.machine, plan.serial + clip.section), scene, rng, plan.seconds, clip.alone)
 
 
 def _make(raw: Path, plan: SimulationPlan, clip: PlannedClip) -> str:
@@ -188,7 +183,8 @@ def _claim(out: Path, plan: SimulationPlan) -> None:
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))["parameters"]
-        fits = {name: there.get(name, 1) <= getattr(plan, name) for name in _SIZES}
+        there = {"sections": 1, "supplement": "either", **there}  # a set of an earlier version names neither
+        fits = {name: there[name] <= getattr(plan, name) for name in _SIZES}
         fits["machines"] = set(there["machines"]) <= set(plan.machines)
         wanted = json.loads(json.dumps(asdict(plan)))
         fits |= {name: there[name] == value for name, value in wanted.items() if name not in fits}

@@ -30,6 +30,7 @@ SEVERITY = (0.4, 1.0)
 SIMULATION_NOTE = "simulation.json"  # beside the machines; figures of such clips are not set beside published ones
 
 Split = Literal["train", "test", "supplemental"]
+Alone = Literal["machine", "noise"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class SimulationPlan:
     test: int = 50
     """Clips of each domain and condition: four times as many in all."""
     supplemental: int = 100
+    supplement: Literal["either", "both"] = "either"
+    """What supplemental clips hold alone: of some machines the machine and of others their noise, as in the challenge, or by turns both of
+    every machine."""
     seconds: float = WINDOW_S
     source_snr_db: tuple[float, float] = SNR_DB["source"]
     target_snr_db: tuple[float, float] = SNR_DB["target"]
@@ -67,6 +71,8 @@ class SimulationPlan:
         for name in ("source_train", "target_train", "test", "supplemental", "seed", "serial"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if self.supplement not in ("either", "both"):
+            raise UsageError(f"supplement is {self.supplement!r}: give either or both")
         if not 1 <= self.sections <= 100:
             raise UsageError(f"sections is {self.sections}: give 1 to 100")
         if not SHORTEST_S <= self.seconds < float("inf"):
@@ -95,6 +101,8 @@ class PlannedClip:
     failure: str | None
     severity: float
     seed: tuple[int, ...]
+    alone: Alone | None = None
+    """What a supplemental clip holds."""
 
     @property
     def relative(self) -> str:
@@ -143,9 +151,10 @@ def _planned(
     words = "_".join(f"{name}_{value}" for name, value in setting.items())
     if machine in WITHOUT_ATTRIBUTES:
         words = "noAttribute"
+    alone: Alone | None = None
     if split == "supplemental":
-        clean = machine in CLEAN_MACHINES
-        name = f"section_{section:02d}_{'machine' if clean else 'noise'}_{number + 1:04d}_{words if clean else ''}.wav"
+        alone = _alone(plan, machine, number)
+        name = f"section_{section:02d}_{alone}_{number + 1:04d}_{words if alone == 'machine' else ''}.wav"
     else:
         name = f"section_{section:02d}_{domain}_{split}_{label}_{number:04d}_{words}.wav"
     return PlannedClip(
@@ -158,7 +167,14 @@ def _planned(
         failure=failures[number % len(failures)] if anomalous else None,
         severity=severity if anomalous else 0.0,
         seed=seed,
+        alone=alone,
     )
+
+
+def _alone(plan: SimulationPlan, machine: str, number: int) -> Alone:
+    if plan.supplement == "both":
+        return "noise" if number % 2 else "machine"
+    return "machine" if machine in CLEAN_MACHINES else "noise"
 
 
 def attributes_csv(plan: SimulationPlan, machine: str, section: int = 0) -> str:
@@ -173,7 +189,7 @@ def attributes_csv(plan: SimulationPlan, machine: str, section: int = 0) -> str:
         pairs = [word for name in names for word in (name, clip.setting[name])]
         if hidden:
             pairs = ["noAttribute", ""]
-        elif clip.split == "supplemental" and machine not in CLEAN_MACHINES:
+        elif clip.alone == "noise":
             pairs = [""] * len(pairs)
         writer.writerow([clip.relative, *pairs])
     return text.getvalue()
