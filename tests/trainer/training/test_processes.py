@@ -76,6 +76,19 @@ def test_two_processes_pretrain_and_finetune_like_one(tmp_path: Path) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+def test_accelerate_launch_that_starts_a_process_of_several_alone_is_told_of(tmp_path: Path) -> None:
+    """Before, `--num_processes 2` trained by one and said nothing; with two hosts both trained the same run."""
+    data = write_tones(tmp_path / "data", train=2, test=1)
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "-m"]
+    command = [sys.executable, *launcher, "asd_trainer", *call(data, tmp_path / "run")]
+    offered = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, check=False, env=offered, capture_output=True, text=True, timeout=2 * PATIENT_S)
+    assert done.returncode != 0
+    assert "MASTER_ADDR=127.0.0.1" in done.stderr
+    assert "torchrun --nnodes" in done.stderr
+    assert not list((tmp_path / "run").glob("stages/*/done"))
+
+
 def test_batch_that_processes_can_not_share_evenly_is_refused_by_key() -> None:
     assert even_share(8, 1, 2, "finetune.batch_clips") == slice(1, None, 2)
     with pytest.raises(SettingsError, match=r"finetune\.batch_clips: a batch of 9 can't be shared evenly by 2"):

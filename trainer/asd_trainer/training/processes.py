@@ -35,10 +35,28 @@ _LOST = (
 
 
 def processes() -> PartialState:
-    """Where in them we are; the first call joins them. Without an accelerator, or where it is not wanted, they meet on the CPU."""
+    """Where in them we are; the first call joins them. Without an accelerator, or where it is not wanted, they meet on the CPU.
+
+    Raises:
+        StageError: a launcher wanted several and told none of them how many there are, or another one can't be reached.
+    """
+    _refuse_lone_process()
     unwanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     with lost_processes_told():
         return PartialState(cpu=unwanted or not torch.accelerator.is_available(), timeout=PATIENCE)
+
+
+_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def _refuse_lone_process() -> None:
+    """`accelerate launch` without GPUs names a first process to one that it starts alone: each host would train the whole run by itself."""
+    told = os.environ
+    if "MASTER_ADDR" in told and "ACCELERATE_MIXED_PRECISION" in told and not any(name in told for name in _COUNTS):
+        raise StageError(
+            f"accelerate launch was asked for several processes, names the first one (MASTER_ADDR={told['MASTER_ADDR']}) and has started "
+            "this one alone, as it does without GPUs: start them with torchrun --nnodes HOSTS --nproc-per-node PROCESSES -m asd_trainer …"
+        )
 
 
 @atexit.register
