@@ -29,7 +29,7 @@ TINY = 1e-12
 class EmbedderAccuracy:
     """Measures embedders."""
 
-    def __init__(self, fp32: Path, features: F32, dim: int, budget: Budget) -> None:
+    def __init__(self, fp32: Path, features: F32, dim: int, budget: Budget, bands: int = 1) -> None:
         """Measure by normal clips.
 
         Args:
@@ -37,10 +37,11 @@ class EmbedderAccuracy:
             features: float32 (N, 1024, 128) or (N, 160 000), N ≥ 4 normal clips.
             dim: size of the embedding.
             budget: what must hold.
+            bands: of the embedding, that look for neighbours each by itself.
         """
-        self._features, self._dim, self._budget = features, dim, budget
+        self._features, self._dim, self._budget, self._bands = features, dim, budget, bands
         self._fp32 = self._embed(self.open(fp32), features)
-        self._scores = leave_one_out(self._fp32)
+        self._scores = leave_one_out(self._fp32, bands)
         self._scale = float(np.percentile(self._scores, 95))
 
     @property
@@ -58,7 +59,7 @@ class EmbedderAccuracy:
         embeddings = self._embed(session, self._features)
         if not np.isfinite(embeddings).all():
             raise ExportError(f"{file.name}: gives embeddings that are not finite")
-        error = float(np.abs(leave_one_out(embeddings) - self._scores).max())
+        error = float(np.abs(leave_one_out(embeddings, self._bands) - self._scores).max())
         ms = fastest_ms(lambda: session.embed(self._features[:1]))
         return Candidate(way, file.stat().st_size, ms, error, error / self._scale)
 
@@ -80,7 +81,9 @@ class EmbedderAccuracy:
 class SeparatorAccuracy:
     """Measures separators, by the sound that comes out and by what an embedder makes of it."""
 
-    def __init__(self, fp32: Path, windows: Sequence[F32], embed: Callable[[F32], F32], budget: Budget) -> None:
+    def __init__(
+        self, fp32: Path, windows: Sequence[F32], embed: Callable[[F32], F32], budget: Budget, bands: int = 1
+    ) -> None:
         """Measure by normal windows.
 
         Args:
@@ -88,8 +91,9 @@ class SeparatorAccuracy:
             windows: normal windows (160 000,), two at least.
             embed: a window's embedding (D,), by the embedder that listens.
             budget: what must hold.
+            bands: of the embedding, that look for neighbours each by itself.
         """
-        self._windows, self._embed, self._budget = windows, embed, budget
+        self._windows, self._embed, self._budget, self._bands = windows, embed, budget, bands
         session = SeparatorSession(fp32)
         self._machines = [session.separate(window) for window in windows]
         self._session = session
@@ -139,7 +143,7 @@ class SeparatorAccuracy:
         return [fp32 - si_sdr_db(session.separate(mix), truth) for mix, truth, fp32 in self._mixtures[:count]]
 
     def _leave_one_out(self, machines: Sequence[F32]) -> F32:
-        return leave_one_out(np.stack([self._embed(machine) for machine in machines]))
+        return leave_one_out(np.stack([self._embed(machine) for machine in machines]), self._bands)
 
 
 def score_objection(candidate: Candidate, budget: Budget) -> str | None:

@@ -184,6 +184,7 @@ class _Making:
             embeds=made.session is not None,
             separates=made.separating is not None,
             least_graph=self.least_graph,
+            bands=made.entry.bands if made.entry else 1,
             unread=unread,
             progress=self.progress,
         )
@@ -204,7 +205,7 @@ class _Making:
         windows = _read(_spread(self.banks, CHECKED_CLIPS), unread, self.progress)
         entry, twin, tried = workshop.embedder(embedder, windows)
         session = EmbedderSession(self.folder / entry.file, entry)
-        separator_entry, separator_tried = workshop.separator(separator, windows, session)
+        separator_entry, separator_tried = workshop.separator(separator, windows, session, entry.bands)
         separating = SeparatorSession(self.folder / separator_entry.file) if separator_entry else None
         if not self.keeps_twin and not self.fp32:
             (self.folder / twin.file).unlink()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import DataSetError, RecordingError
 from asd_trainer.data.dataset import Clip, ClipTable, load_clip
+from asd_trainer.evaluate.back_ends import BackEnds
 from asd_trainer.evaluate.backend import ScoredClip, Separated, scores_of
 from asd_trainer.evaluate.evaluation import machine_results, omega
 
@@ -52,13 +53,16 @@ class TestSplit:
         counts = Counter((clip.machine, clip.label) for clip in self.test)
         return min(counts.values()) >= LEAST_CLIPS
 
-    def omegas(self, hear: Hear, unread: list[str], told: Callable[[int, int], None]) -> dict[str, float]:
+    def omegas(
+        self, hear: Hear, unread: list[str], told: Callable[[int, int], None], bands: int = 1
+    ) -> dict[str, float]:
         """Model → Ω in percent; empty where too little could be read.
 
         Args:
             hear: the models.
             unread: clips that can't be read are added here.
             told: told how many clips were heard, of how many.
+            bands: of an embedding, that look for neighbours each by itself.
         """
         heard: dict[Clip, Mapping[str, F32]] = {}
         clips = (*self.train, *self.test)
@@ -73,14 +77,16 @@ class TestSplit:
         if not train or not test:
             return {}
         try:
-            return {model: _omega(train, test, heard, model) for model in heard[train[0]]}
+            return {model: _omega(train, test, heard, model, bands) for model in heard[train[0]]}
         except (DataSetError, KeyError):  # what could be read has no normal or no anomalous clips, or no bank
             return {}
 
 
-def _omega(train: list[Clip], test: list[Clip], heard: Mapping[Clip, Mapping[str, F32]], model: str) -> float:
+def _omega(
+    train: list[Clip], test: list[Clip], heard: Mapping[Clip, Mapping[str, F32]], model: str, bands: int
+) -> float:
     clips = (*train, *test)
     vectors = np.stack([heard[clip][model] for clip in clips])  # (N, P, D)
     separated = Separated(clips, vectors[:, 1]) if vectors.shape[1] > 1 else None
-    scored: tuple[ScoredClip, ...] = scores_of(train, test, vectors[:, 0], separated).test
+    scored: tuple[ScoredClip, ...] = scores_of(train, test, vectors[:, 0], separated, BackEnds(bands=bands)).test
     return 100 * omega(machine_results(scored))

@@ -56,6 +56,7 @@ def write_machines(
     embeds: bool = True,
     separates: bool,
     least_graph: int,
+    bands: int,
     unread: list[str],
     progress: Progress,
 ) -> dict[str, KnownMachine]:
@@ -70,6 +71,7 @@ def write_machines(
         embeds: whether there is an embedder; views do without.
         separates: whether there is a separator; whether a machine is scored with it is found by its normal clips alone.
         least_graph: from how many vectors on a bank has a graph.
+        bands: of an embedding, that look for neighbours each by itself; with several there is no graph.
         unread: clips that can't be read are added here.
         progress: told of each clip.
 
@@ -81,7 +83,7 @@ def write_machines(
     for machine in table.machines:
         clips = table.select(split="train", machine=machine, label="normal")
         sounds[machine] = _heard(hearing, machine, clips, _views(scoring, embeds, separates), scoring, unread, progress)
-    has_graph = embeds and max(sound.windows for sound in sounds.values()) >= least_graph
+    has_graph = embeds and bands == 1 and max(sound.windows for sound in sounds.values()) >= least_graph
     queries = _queries(hearing, table, sounds, strangers, unread, progress) if has_graph else None
     known = {}
     for machine, sound in sounds.items():
@@ -97,8 +99,9 @@ def write_machines(
             learned = learn(sound, embedding_share=evidence.share if evidence else 0.0)
         bank = None
         if embeds:
-            separated = _separated_bank(sound, separates, always=scoring == "views")
-            bank = Bank(sound.vectors[HEARD][:, 0], separated, queries, least_graph, in_half=scoring == "views")
+            separated = _separated_bank(sound, separates, always=scoring == "views", bands=bands)
+            heard = sound.vectors[HEARD][:, 0]
+            bank = Bank(heard, separated, queries, least_graph, bands=bands, in_half=scoring == "views")
         relative = f"machines/{machine}"
         entry, calibration = write_machine(folder / relative, relative, bank, learned=learned, packed=embeds)
         threshold = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
@@ -144,7 +147,7 @@ def _evidence(machine: str, sounds: Mapping[str, NormalSound], strangers: F32) -
     return embedding_evidence(sound, families_of(sound)[0], np.concatenate([*others, strangers]))
 
 
-def _separated_bank(sound: NormalSound, separates: bool, *, always: bool) -> F32 | None:
+def _separated_bank(sound: NormalSound, separates: bool, *, always: bool, bands: int) -> F32 | None:
     """The bank of the separated sound: always, as the paper has it, or where the machine is better told with it."""
     if not separates:
         return None
@@ -153,7 +156,7 @@ def _separated_bank(sound: NormalSound, separates: bool, *, always: bool) -> F32
         return bank
     some = sound.with_changed
     helps = separation_improves(
-        sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED]
+        sound.vectors[HEARD][some, 0], bank[some], sound.changed[HEARD], sound.changed[SEPARATED], bands
     )
     return bank if helps else None
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.errors import ExportError
 from asd_daemon.judge.bundle.bundle import ModelEntry, SeparatorEntry
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, embedder_input
 from asd_export.accuracy import EmbedderAccuracy, SeparatorAccuracy
@@ -64,24 +64,19 @@ class ModelExporter:
         """Write embedder.fp32.onnx, and embedder.onnx where int8 is wanted: the one that listens, its fp32 twin, what was tried.
 
         Raises:
-            ExportError: ONNX differs from torch, no int8 model holds its budget, or its bands have banks of their own.
+            ExportError: ONNX differs from torch, or no int8 model holds its budget.
         """
-        if isinstance(network, FrozenEmbedder) and network.shape.bands == "separate":
-            raise ExportError(
-                "frozen.bands: separate gives each band normal sounds of its own, which a bundle does not have; "
-                "make the run with frozen.bands=joined"
-            )
         hears = NetworkEmbedder(network)
         heard = np.concatenate([embedder_input(hears, window) for window in windows])  # (N, 1024, 128) or (N, 160 000)
-        dim = network.dimensions
-        twin = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim)
+        dim, bands = network.dimensions, neighbour_bands(network)
+        twin = ModelEntry(file="embedder.fp32.onnx", precision="fp32", dim=dim, bands=bands)
         self.progress("graph", 0, 1)
         difference = export_embedder(network, self.folder / twin.file, heard)
         self.progress("graph", 1, 1)
         if self.fp32:
             return twin, twin, MeasuredModel(difference)
-        entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim)
-        yardstick = EmbedderAccuracy(self.folder / twin.file, heard, dim, self.budget)
+        entry = ModelEntry(file="embedder.onnx", precision="int8", dim=dim, bands=bands)
+        yardstick = EmbedderAccuracy(self.folder / twin.file, heard, dim, self.budget, bands)
 
         def listener(files: Mapping[str, Path]) -> Callable[[F32], Mapping[str, F32]]:
             sessions = {way: yardstick.open(file) for way, file in files.items()}
@@ -92,11 +87,11 @@ class ModelExporter:
 
             return hear
 
-        chosen, candidates = self._quantize("embedder", twin.file, entry.file, yardstick, listener)
+        chosen, candidates = self._quantize("embedder", twin.file, entry.file, yardstick, listener, bands)
         return entry, twin, MeasuredModel(difference, candidates, chosen.way)
 
     def separator(
-        self, network: Separator | None, windows: Sequence[F32], embedder: EmbedderSession
+        self, network: Separator | None, windows: Sequence[F32], embedder: EmbedderSession, bands: int
     ) -> tuple[SeparatorEntry | None, MeasuredModel | None]:
         """Write separator.onnx, where there is a separator.
 
@@ -126,8 +121,8 @@ class ModelExporter:
 
             return hear
 
-        yardstick = SeparatorAccuracy(traced, windows[:SEPARATED_CLIPS], embed, self.budget)
-        chosen, candidates = self._quantize("separator", traced.name, entry.file, yardstick, listener)
+        yardstick = SeparatorAccuracy(traced, windows[:SEPARATED_CLIPS], embed, self.budget, bands)
+        chosen, candidates = self._quantize("separator", traced.name, entry.file, yardstick, listener, bands)
         traced.unlink()
         return entry, MeasuredModel(difference, candidates, chosen.way)
 
@@ -138,11 +133,13 @@ class ModelExporter:
         target: str,
         yardstick: EmbedderAccuracy | SeparatorAccuracy,
         listener: Callable[[Mapping[str, Path]], Callable[[F32], Mapping[str, F32]]],
+        bands: int,
     ) -> tuple[Candidate, tuple[Candidate, ...]]:
         def omegas_of(files: Mapping[str, Path]) -> Mapping[str, float]:
             if self.split is None or len(files) < 2:
                 return {}
-            return self.split.omegas(listener(files), self.unread, lambda n, of: self.progress(f"{name} Ω", n, of))
+            told = partial(self.progress, f"{name} Ω")
+            return self.split.omegas(listener(files), self.unread, told, bands)
 
         omegas: Omegas = omegas_of
         self.progress(f"{name} int8", 0, 1)
@@ -157,3 +154,8 @@ class ModelExporter:
         )
         self.progress(f"{name} int8", 1, 1)
         return found
+
+
+def neighbour_bands(network: AnyEmbedder) -> int:
+    """Equal parts of an embedder's embeddings that look for neighbours each by itself."""
+    return network.neighbour_bands if isinstance(network, FrozenEmbedder) else 1

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from asd_daemon.judge.bundle.bundle import load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import open_embedder
 from asd_daemon.judge.scoring.scorer import Scorer
+from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.waveform import WINDOW_SAMPLES
 from asd_export.rounding import Rounding
 from asd_trainer.cli.program import main as train_main
@@ -98,7 +99,7 @@ def test_daemon_scores_by_the_bundle_as_the_run_is_evaluated(made: tuple[Path, P
     assert "beats" in (bundle.path / "MODEL_CARD.md").read_text()
 
 
-def test_bands_with_banks_of_their_own_are_evaluated_and_no_bundle_is_made_of_them(
+def test_bands_with_banks_of_their_own_are_evaluated_and_scored_by_the_daemon_alike(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     run, data = made
@@ -115,8 +116,17 @@ def test_bands_with_banks_of_their_own_are_evaluated_and_no_bundle_is_made_of_th
         distances.append(1 - cosines.max())
     assert one.score == pytest.approx(np.mean(distances), abs=1e-5)
     result = export(own, tmp_path / "bundle", "--no-test", "--fp32")
-    assert result.exit_code != 0
-    assert "frozen.bands: separate gives each band normal sounds of its own" in result.stderr
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.bands == 8
+    for each in found.test[::2]:
+        scored = Scorer(bundle, each.clip.machine).score(load_clip(each.clip)).score
+        assert scored == pytest.approx(each.score, abs=1e-4)
+    machine = one.clip.machine
+    own_clips = [each.score for each in found.training if each.clip.machine == machine]
+    threshold = bundle.nearest(machine).calibration().threshold(0.5)
+    assert min(own_clips) <= threshold <= max(own_clips), "normal sound is calibrated by the bands' distances"
+    assert self_test(bundle) > 0
 
 
 def test_encoder_without_weights_is_said_to_be_untrained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

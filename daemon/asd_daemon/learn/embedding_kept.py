@@ -60,7 +60,7 @@ def embed_kept(
         home = root / machine
         folder = home / record.entry.folder
         try:
-            entry = write_embeddings(folder, vectors, models)
+            entry = write_embeddings(folder, vectors, models, bundle.manifest.bands)
             if entry is None:
                 raise ValueError("embeddings of windows hold those of the heard sound")
             made = home / entry.folder

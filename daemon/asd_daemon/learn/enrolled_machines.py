@@ -167,7 +167,9 @@ def _written(bundle: Bundle, folder: Path, origin: LearnedFrom, found: LearnedSt
     write_vectors(folder / SOUND, sound.vectors)
     states = write_states(folder, found)
     hall = None if origin.hall is None else origin.hall.write(folder)
-    nearest = None if origin.embedded_by is None else write_embeddings(folder, sound.vectors, origin.embedded_by)
+    nearest = None
+    if origin.embedded_by is not None:
+        nearest = write_embeddings(folder, sound.vectors, origin.embedded_by, bundle.manifest.bands)
     kept = found.sounds_of(origin.sounds)
     rows: tuple[int, ...] = ()
     try:

@@ -110,10 +110,13 @@ class EnrolmentRecord(BaseModel):
 
 
 def models_hash(bundle: Bundle) -> str:
-    """One hash for the models that make a bundle's embeddings."""
+    """One hash for the models that make a bundle's embeddings, and for how neighbours of these are looked for."""
     manifest = bundle.manifest
     names = [m.file for m in (manifest.embedder, manifest.separator) if m is not None]
-    return hashlib.sha256("".join(manifest.files[name].sha256 for name in names).encode()).hexdigest()
+    ways = [manifest.files[name].sha256 for name in names]
+    if manifest.bands > 1:
+        ways.append(f"{manifest.bands} bands")
+    return hashlib.sha256("".join(ways).encode()).hexdigest()
 
 
 def read_enrolment(root: Path, machine: str) -> EnrolmentRecord | None:

@@ -42,6 +42,8 @@ class Bank:
     """(Q, D), further windows on which a graph must find the exact neighbour; None: there are none."""
     least_graph: int = LEAST_GRAPH_VECTORS
     """From how many vectors on there is a graph."""
+    bands: int = 1
+    """Parts of an embedding that look for neighbours each by itself; a bank of several has no graph."""
     in_half: bool = False
     """Whether it is kept in half precision, which programs before bundles of schema 3 do not read."""
 
@@ -63,15 +65,15 @@ def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry
     if bank.in_half:
         heard = widened(heard.astype(np.float16))
         separated = None if separated is None else widened(separated.astype(np.float16))
-    alone = leave_one_out(heard)
-    calibration = calibrate(alone if separated is None else alone + leave_one_out(separated))
+    alone = leave_one_out(heard, bank.bands)
+    calibration = calibrate(alone if separated is None else alone + leave_one_out(separated, bank.bands))
     folder.mkdir(parents=True, exist_ok=True)
     kept = np.float16 if bank.in_half else np.float32
     for name, rows in ((BANK, bank.heard), (SEPARATED, bank.separated)):
         if rows is not None:
             np.save(folder / name, rows.astype(kept), allow_pickle=False)
     ef, recall = SEARCH_WIDTHS[0], 0.0
-    if heard.shape[0] >= bank.least_graph and HnswIndex.available():
+    if bank.bands == 1 and heard.shape[0] >= bank.least_graph and HnswIndex.available():
         graph = HnswIndex.build(heard)
         graph.save(folder / INDEX)
         queries = heard if bank.queries is None else np.concatenate([heard, bank.queries])
@@ -88,13 +90,14 @@ def write_nearest(folder: Path, relative: str, bank: Bank) -> tuple[NearestEntry
     return entry, calibration
 
 
-def write_embeddings(folder: Path, vectors: Mapping[str, F32], models: str) -> NearestEntry | None:
+def write_embeddings(folder: Path, vectors: Mapping[str, F32], models: str, bands: int) -> NearestEntry | None:
     """Write the banks of a machine's embeddings into its folder, copies of a window once; None where there are none.
 
     Args:
         folder: that of its learned state.
         vectors: view → (N, 1, D).
         models: SHA-256 of the models that made them, which names the folder: another bundle's never take their place half-way.
+        bands: parts of an embedding that look for neighbours each by itself.
 
     Raises:
         OSError: the disk refuses.
@@ -104,7 +107,8 @@ def write_embeddings(folder: Path, vectors: Mapping[str, F32], models: str) -> N
         return None
     heard = vectors[HEARD][:, 0]
     rows = np.sort(np.unique(heard, axis=0, return_index=True)[1])
-    bank = Bank(heard[rows], vectors[SEPARATED_SOUND][rows, 0] if SEPARATED_SOUND in vectors else None)
+    separated = vectors[SEPARATED_SOUND][rows, 0] if SEPARATED_SOUND in vectors else None
+    bank = Bank(heard[rows], separated, bands=bands)
     name = f"{NEAREST_FOLDER}-{models[:8]}"
     shutil.rmtree(folder / name, ignore_errors=True)
     entry, _ = write_nearest(folder / name, f"{folder.name}/{name}", bank)

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from asd_daemon.errors import EnrolmentError, SettingsError
+from asd_daemon.errors import BundleError, EnrolmentError, SettingsError
 from asd_daemon.hear.source import Block, ScriptedSource
 from asd_daemon.judge.bundle.bundle import Bundle, file_entry, load_bundle
 from asd_daemon.judge.bundle.onnx_sessions import EmbedderSession, SeparatorSession, open_embedder
+from asd_daemon.judge.scoring.nearest_neighbour import NearestNeighbour
 from asd_daemon.judge.scoring.scorer import Scorer, WindowScore
 from asd_daemon.learn import enrolment
 from asd_daemon.learn.embedding_kept import embed_kept
@@ -35,6 +36,7 @@ from rig.bundles import (
 
 TILT = 2.0
 WINDOWS = 16
+BANDS = 4
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +155,32 @@ def test_embeddings_of_other_models_are_made_anew_and_the_old_ones_go(
     assert first.nearest is not None
     assert not (tmp_path / "pump" / first.nearest.folder).exists()
     assert not any(name.startswith(first.nearest.folder) for name in record_of(tmp_path).files)
+
+
+def test_bands_look_for_neighbours_each_by_itself_on_the_box_too(bundle: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.path, tmp_path / "bundle")
+    manifest: dict[str, Any] = read_manifest(folder)
+    assert "bands" not in manifest["embedder"]
+    manifest["embedder"]["bands"] = BANDS
+    write_manifest(folder, manifest)
+    banded = load_bundle(folder)
+    learned(banded, tmp_path / "state", scoring="paper")
+    window = failing_noise(np.random.default_rng(7), TILT)
+    files = with_enrolled_machine(banded, tmp_path / "state", "pump", "paper").nearest("pump")
+    embedding = open_embedder(banded).embed_waveforms([window])[0]
+    cosines = [
+        (own @ asked / np.linalg.norm(own, axis=1) / np.linalg.norm(asked)).max()
+        for own, asked in zip(np.split(files.bank(), BANDS, axis=1), np.split(embedding, BANDS), strict=True)
+    ]
+    index = NearestNeighbour.open(with_enrolled_machine(banded, tmp_path / "state", "pump", "paper"), "pump")
+    assert index.heard.distance(embedding[None])[0] == pytest.approx(1 - np.mean(cosines), abs=1e-5)
+    assert judged(banded, tmp_path / "state", window, "paper").anomalous
+    with pytest.raises(EnrolmentError, match="its embeddings are of other models"):
+        judged(bundle, tmp_path / "state", window, "paper")
+    manifest["embedder"]["bands"] = 5
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match="bands: 5 are not equal parts"):
+        load_bundle(folder)
 
 
 def test_without_sound_or_embeddings_it_must_be_heard_again(bundle: Bundle, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asd_daemon.judge.distances.local_density import NEIGHBOURS, LocalDensity, Normalisation
+from asd_daemon.judge.distances.nearest_neighbours import in_bands
 
 if TYPE_CHECKING:  # 100 MB that a plan and most commands do without
     from sklearn.covariance import LedoitWolf
@@ -240,7 +241,7 @@ class BackEnds:
             return judge(cast("tuple[BackEnd, ...]", kinds), bank, queries, self.neighbours)
 
         def of_bands(bank: Bank, queries: F32, foreign: F32) -> Scores:
-            parts = zip(*(_bands(vectors, self.bands) for vectors in (bank.vectors, queries, foreign)), strict=True)
+            parts = zip(*(in_bands(vectors, self.bands) for vectors in (bank.vectors, queries, foreign)), strict=True)
             found = [of_unit(Bank(own, bank.domains), asked, others) for own, asked, others in parts]
             return Scores(
                 np.mean([each.held_out for each in found], axis=0),
@@ -249,11 +250,6 @@ class BackEnds:
             )
 
         return of_unit if self.bands == 1 else of_bands
-
-
-def _bands(vectors: F32, count: int) -> list[F32]:
-    """Each band of vectors (N, D), (N, D / count), of unit length."""
-    return [_unit(part) for part in np.split(vectors, count, axis=1)]
 
 
 NEAREST = BackEnds()

@@ -28,7 +28,6 @@ from asd_trainer.evaluate.residual import TwoMicrophones, run_residual
 from asd_trainer.evaluate.separation_trial import Separating, helped_machines
 from asd_trainer.evaluate.views import run_views, view_table
 from asd_trainer.networks.embedder import load_embedder
-from asd_trainer.networks.encoders.registry import token_shape
 from asd_trainer.networks.frozen import FrozenEmbedder
 from asd_trainer.separate.stage import separated_twins
 from asd_trainer.training.run_folder import RUN_RECIPE, read_run_recipe
@@ -128,7 +127,8 @@ def score_run(
     if scoring == "views":
         return _by_views(run, train, test, heard)
     chosen = separating or (read_run_recipe(run).evaluate.separation if (run / RUN_RECIPE).exists() else "auto")
-    helped = helped_machines(run, train, chosen)
+    judged_by = recipe_back_ends(run) if back_ends is None else back_ends
+    helped = helped_machines(run, train, chosen, judged_by.bands)
     whose = "by its recipe" if separating is None else "as asked for"
     added = f", and of the separated one of {', '.join(helped)}" if helped else ""
     log.info("%s: scored by the distance of the heard sound%s (separated sound: %s, %s)", run, added, chosen, whose)
@@ -136,7 +136,6 @@ def score_run(
     separated = {one.clip: one.machine for one in twins if one is not None}
     alone = run_embeddings(run, tuple(separated.values()), progress) if separated else None
     twin = Separated(tuple(separated), alone) if alone is not None else None
-    judged_by = recipe_back_ends(run) if back_ends is None else back_ends
     return replace(scores_of(train, test, heard, twin, judged_by), separated=helped)
 
 
@@ -248,7 +247,7 @@ def recipe_back_ends(run: Path) -> BackEnds:
     if settings.frozen.enabled and settings.frozen.bands == "separate":
         embedder = load_embedder(run)
         if isinstance(embedder, FrozenEmbedder):
-            bands = token_shape(embedder.shape.encoder, embedder.shape.layers)[0]
+            bands = embedder.neighbour_bands
     return BackEnds(settings.evaluate.back_ends, settings.evaluate.neighbours, bands)
 
 

@@ -32,7 +32,7 @@ LEAST_CLIPS = 4
 SCHEMA = 1
 
 
-def helped_machines(run: Path, train: Sequence[Clip], separating: Separating) -> tuple[str, ...]:
+def helped_machines(run: Path, train: Sequence[Clip], separating: Separating, bands: int = 1) -> tuple[str, ...]:
     """The machines whose separated sound counts, sorted; of those that the run separates and that have training clips.
 
     Answers are kept in the run, and asked anew after its models or a machine's clips changed.
@@ -41,6 +41,7 @@ def helped_machines(run: Path, train: Sequence[Clip], separating: Separating) ->
         run: the run folder.
         train: normal clips of all machines.
         separating: ask each machine's clips, or say yes or no to all.
+        bands: of an embedding, that look for neighbours each by itself.
 
     Raises:
         StageError: the run's models can't be opened, or it can't be written to.
@@ -51,12 +52,11 @@ def helped_machines(run: Path, train: Sequence[Clip], separating: Separating) ->
         return ()
     if separating == "always":
         return tuple(machines)
-    return tuple(
-        machine for machine in machines if _helps(run, machine, [clip for clip in train if clip.machine == machine])
-    )
+    own = {machine: [clip for clip in train if clip.machine == machine] for machine in machines}
+    return tuple(machine for machine, clips in own.items() if _helps(run, machine, clips, bands))
 
 
-def _helps(run: Path, machine: str, clips: Sequence[Clip]) -> bool:
+def _helps(run: Path, machine: str, clips: Sequence[Clip], bands: int) -> bool:
     path = run / FOLDER / f"separation-{machine}-{model_digest(run)}-{clips_digest(clips)}.json"
     kept = _kept(path)
     if kept is not None:
@@ -67,7 +67,7 @@ def _helps(run: Path, machine: str, clips: Sequence[Clip]) -> bool:
         advance(len(clips), {})
     heard, separated = (sound.vectors[view][sound.with_changed, 0] for view in (HEARD, SEPARATED))
     helps = len(heard) >= LEAST_CLIPS and separation_improves(
-        heard, separated, sound.changed[HEARD], sound.changed[SEPARATED]
+        heard, separated, sound.changed[HEARD], sound.changed[SEPARATED], bands
     )
     log.info("%s: its separated sound %s by its normal clips", machine, "counts" if helps else "is left out")
     try:

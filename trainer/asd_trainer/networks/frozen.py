@@ -34,7 +34,7 @@ class FrozenShape:
     gamma: float = 8.0
     """Of relative deviation pooling."""
     bands: Literal["joined", "averaged", "separate"] = "joined"
-    """`separate` is joined too: evaluation takes the bands apart."""
+    """`separate` is joined too: whoever looks for neighbours takes the bands apart."""
 
 
 class FrozenEmbedder(nn.Module):
@@ -59,6 +59,11 @@ class FrozenEmbedder(nn.Module):
     def hears(self) -> Hears:
         """What `forward` takes."""
         return self.encoder.hears
+
+    @property
+    def neighbour_bands(self) -> int:
+        """Equal parts of an embedding that look for neighbours each by itself."""
+        return token_shape(self.shape.encoder, self.shape.layers)[0] if self.shape.bands == "separate" else 1
 
     def forward(self, sound: Tensor) -> Tensor:
         """Embed, (B, …) → (B, D)."""

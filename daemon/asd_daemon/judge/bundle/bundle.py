@@ -145,7 +145,7 @@ class Bundle:
         entry, dim = machine_entry.nearest_neighbour, self.manifest.embedding_size
         if entry is None:
             raise BundleError(f"{self.folder(machine)}: has no bank of embeddings; export or enrol anew")
-        return NearestFiles(root, entry, dim)
+        return NearestFiles(root, entry, dim, self.manifest.bands)
 
     def bank(self, machine: str) -> NDArray[np.float32]:
         """A machine's normal embeddings, float32 (N, D), memory-mapped.

@@ -6,8 +6,9 @@ Owns the words of `manifest.json`; it opens no file.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,14 +29,8 @@ SCHEMA = 3  # of what this program reads
 all is written, so that older programs read what they can."""
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
-BANK, SEPARATED, INDEX, CALIBRATION, FUSION, HALL = (
-    "bank.npy",
-    "separated.npy",
-    "index.hnsw",
-    "calibration.json",
-    "fusion.npz",
-    "hall.npz",
-)
+BANK, SEPARATED, INDEX = "bank.npy", "separated.npy", "index.hnsw"
+CALIBRATION, FUSION, HALL = "calibration.json", "fusion.npz", "hall.npz"
 MOST_STATES = 16
 MACHINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -53,7 +48,15 @@ MachineName = Annotated[str, Field(pattern=MACHINE_NAME)]
 
 
 class _Part(BaseModel):
+    """Written without the keys that say nothing and that older programs refuse."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    unsaid: ClassVar[Mapping[str, object]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key not in self.unsaid or value != self.unsaid[key]}
 
 
 class FileEntry(_Part):
@@ -78,9 +81,22 @@ class _Model(_Part):
 class ModelEntry(_Model):
     """One ONNX model: float32 features (B, 1024, 128) or windows (B, 160 000) in, unit-length float32 embeddings (B, dim) out."""
 
+    unsaid = {"bands": 1}
     file: BundlePath
     precision: Literal["fp32", "int8"]
     dim: int = Field(ge=1, le=65_536)
+    bands: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="equal parts of an embedding that look for a nearest neighbour each by itself; their distances are averaged",
+    )
+
+    @model_validator(mode="after")
+    def _has_equal_bands(self) -> Self:
+        if self.dim % self.bands:
+            raise ValueError(f"bands: {self.bands} are not equal parts of {self.dim}")
+        return self
 
 
 class SeparatorEntry(_Model):
@@ -152,6 +168,7 @@ class NearestEntry(_Part):
 class MachineEntry(_Part):
     """A machine that the bundle knows."""
 
+    unsaid = {"nearest": None}
     folder: BundlePath
     vectors: int = Field(ge=2, le=20_000_000)
     search: Literal["hnsw", "exact"] = Field(description="which search the exporter found to give the exact neighbour")
@@ -183,10 +200,6 @@ class MachineEntry(_Part):
         own = {key: getattr(self, key) for key in NearestEntry.model_fields}
         return NearestEntry.model_construct(**own)
 
-    @model_serializer(mode="wrap")
-    def _without_what_older_programs_refuse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "nearest", None)
-
     @property
     def files(self) -> tuple[str, ...]:
         """Files that its folder must hold; one with views, which hold their own references, may hold a bank too."""
@@ -198,21 +211,13 @@ class MachineEntry(_Part):
 class ReferenceEntry(_Part):
     """A sound of the bundle and the scores that this sound must get."""
 
+    unsaid = {"nearest": {}}
     file: BundlePath
     scores: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     nearest: dict[MachineName, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="by the nearest neighbour, of machines with fitted views"
     )
     tolerance: float = Field(gt=0, le=1)
-
-    @model_serializer(mode="wrap")
-    def _without_what_older_programs_refuse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "nearest", {})
-
-
-def _without(content: dict[str, Any], key: str, empty: object) -> dict[str, Any]:
-    """The same without a key that says nothing."""
-    return {name: value for name, value in content.items() if name != key or value != empty}
 
 
 class Manifest(_Part):
@@ -244,6 +249,11 @@ class Manifest(_Part):
         if self.embedder is None:
             raise BundleError(f"{self.name} {self.version} has no embedder; its machines are judged by views alone")
         return self.embedder.dim
+
+    @property
+    def bands(self) -> int:
+        """Parts of its embeddings that look for neighbours each by itself."""
+        return 1 if self.embedder is None else self.embedder.bands
 
     @model_validator(mode="after")
     def _has_the_models_it_needs(self) -> Self:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from asd_daemon.errors import UNREADABLE_ARRAY, BundleError
 from asd_daemon.judge.bundle.manifest import BANK, CALIBRATION, INDEX, SEPARATED, NearestEntry
-from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, NeighbourIndex
+from asd_daemon.judge.distances.nearest_neighbours import BandIndex, DistanceToNormal, ExactIndex, HnswIndex
 from asd_daemon.judge.thresholds.calibration import Calibration
 
 MAX_CALIBRATION_BYTES = 2**20
@@ -30,6 +30,8 @@ class NearestFiles:
     entry: NearestEntry
     dim: int
     """D of its embeddings."""
+    bands: int = 1
+    """Parts of them that look for neighbours each by itself."""
 
     def bank(self) -> NDArray[np.float32]:
         """Normal embeddings as heard, float32 (N, D), memory-mapped.
@@ -39,24 +41,24 @@ class NearestFiles:
         """
         return self._array(BANK)
 
-    def index(self) -> NeighbourIndex:
+    def index(self) -> DistanceToNormal:
         """The neighbours of the heard sound: hnswlib where the manifest trusts it and it is installed, else exact search.
 
         Raises:
             BundleError: a file is not what the entry says.
         """
-        if self.entry.search == "hnsw" and HnswIndex.available():
+        if self.bands == 1 and self.entry.search == "hnsw" and HnswIndex.available():
             file = self.root / self.entry.folder / INDEX
             return HnswIndex.load(file, size=self.entry.vectors, dim=self.dim, ef=self.entry.ef)
-        return ExactIndex(self.bank())
+        return self._exact(self.bank())
 
-    def separated_index(self) -> NeighbourIndex | None:
+    def separated_index(self) -> DistanceToNormal | None:
         """The neighbours of the separated sound, searched exactly; None where its distance is not added.
 
         Raises:
             BundleError: the file is not such an array.
         """
-        return ExactIndex(self._array(SEPARATED)) if self.entry.separated else None
+        return self._exact(self._array(SEPARATED)) if self.entry.separated else None
 
     def calibration(self) -> Calibration:
         """The tail of the distances of normal sound.
@@ -65,6 +67,9 @@ class NearestFiles:
             BundleError: the file is not a calibration.
         """
         return read_calibration(self.root / self.entry.folder / CALIBRATION)
+
+    def _exact(self, bank: NDArray[np.float32]) -> DistanceToNormal:
+        return ExactIndex(bank) if self.bands == 1 else BandIndex(bank, self.bands)
 
     def _array(self, name: str) -> NDArray[np.float32]:
         path = self.root / self.entry.folder / name

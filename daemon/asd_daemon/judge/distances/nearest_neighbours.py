@@ -20,14 +20,26 @@ I64 = NDArray[np.int64]
 
 # Queries whose distances to the whole bank are held in memory at once: 256 × 100 000 × 4 bytes = 100 MB
 QUERY_BLOCK = 256
+TINY = 1e-12
 
 
-class NeighbourIndex(Protocol):
+class DistanceToNormal(Protocol):
     """What a scorer needs of a bank of normal embeddings."""
 
     @property
     def size(self) -> int:
         """How many vectors the bank holds."""
+
+    def distance(self, queries: F32) -> F32:
+        """Distance to normal sound: float32 (Q,) ≥ 0, of unit-length rows (Q, D).
+
+        Raises:
+            ValueError: D does not fit the bank.
+        """
+
+
+class NeighbourIndex(DistanceToNormal, Protocol):
+    """A bank in which single neighbours are looked for."""
 
     def nearest(self, queries: F32, k: int = 1) -> tuple[F32, I64]:
         """The k nearest vectors of the bank, nearest first.
@@ -69,6 +81,39 @@ class ExactIndex:
             positions[block] = order
             distances[block] = np.take_along_axis(d, order, axis=1)
         return np.maximum(distances, 0.0), positions
+
+    def distance(self, queries: F32) -> F32:
+        """See `DistanceToNormal.distance`."""
+        return self.nearest(queries)[0][:, 0]
+
+
+class BandIndex:
+    """Bands of frequency whose nearest neighbours are looked for each by itself; their distances are averaged (BEAM, arXiv 2603.13749)."""
+
+    def __init__(self, bank: F32, bands: int) -> None:
+        """Take a bank apart.
+
+        Args:
+            bank: (N, D), the bands one after the other.
+            bands: of equal size.
+
+        Raises:
+            ValueError: an empty bank, or D is no multiple of the bands.
+        """
+        self._shape = bank.shape
+        self._indexes = [ExactIndex(part) for part in in_bands(bank, bands)]
+
+    @property
+    def size(self) -> int:
+        """How many vectors the bank holds."""
+        return int(self._shape[0])
+
+    def distance(self, queries: F32) -> F32:
+        """See `DistanceToNormal.distance`."""
+        _check(queries, 1, self._shape)
+        parts = in_bands(queries, len(self._indexes))
+        found = [index.distance(part) for index, part in zip(self._indexes, parts, strict=True)]
+        return np.asarray(np.mean(found, axis=0), np.float32)
 
 
 class HnswIndex:
@@ -135,15 +180,35 @@ class HnswIndex:
         positions, distances = self._graph.knn_query(queries, k=k)  # type: ignore[attr-defined]
         return np.maximum(distances.astype(np.float32, copy=False), 0.0), positions.astype(np.int64)
 
+    def distance(self, queries: F32) -> F32:
+        """See `DistanceToNormal.distance`."""
+        return self.nearest(queries)[0][:, 0]
 
-def leave_one_out(bank: F32) -> F32:
+
+def in_bands(vectors: F32, bands: int) -> list[F32]:
+    """Each band of vectors (N, D): (N, D / bands), rows of unit length.
+
+    Raises:
+        ValueError: D is no multiple of the bands.
+    """
+    parts = np.split(vectors, bands, axis=1)
+    return [np.asarray(part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), TINY)) for part in parts]
+
+
+def leave_one_out(bank: F32, bands: int = 1) -> F32:
     """Each vector's distance to its nearest other vector of the same bank; float32 (N,).
 
     What a normal clip would score had it not been in the bank: the ground of thresholds (a clip is never its own neighbour).
 
+    Args:
+        bank: (N, D), rows of unit length.
+        bands: of frequency, that look for neighbours each by itself, as in `BandIndex`.
+
     Raises:
         ValueError: fewer than two vectors.
     """
+    if bands > 1:
+        return np.asarray(np.mean([leave_one_out(part) for part in in_bands(bank, bands)], axis=0), np.float32)
     if bank.shape[0] < 2:
         raise ValueError("leave-one-out needs at least two vectors")
     distances = np.empty(bank.shape[0], np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.errors import SettingsError
 from asd_daemon.judge.bundle.bundle import Bundle
-from asd_daemon.judge.distances.nearest_neighbours import NeighbourIndex
+from asd_daemon.judge.distances.nearest_neighbours import DistanceToNormal
 from asd_daemon.judge.scoring.scoring_choice import Scoring
 
 F32 = NDArray[np.float32]
@@ -25,8 +25,8 @@ HEARD, SEPARATED = "heard", "separated"
 class NearestNeighbour:
     """One machine's back end."""
 
-    heard: NeighbourIndex
-    separated: NeighbourIndex | None
+    heard: DistanceToNormal
+    separated: DistanceToNormal | None
 
     @classmethod
     def open(cls, bundle: Bundle, machine: str) -> NearestNeighbour:
@@ -49,9 +49,8 @@ class NearestNeighbour:
         return _distance(self.heard, vectors[HEARD]), separated
 
 
-def _distance(index: NeighbourIndex, embedding: F32) -> float:
-    distances, _ = index.nearest(embedding)
-    return float(distances[0, 0])
+def _distance(index: DistanceToNormal, embedding: F32) -> float:
+    return float(index.distance(embedding)[0])
 
 
 def back_end_views(bundle: Bundle) -> tuple[str, ...]:

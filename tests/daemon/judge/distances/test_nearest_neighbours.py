@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from asd_daemon.errors import BundleError
-from asd_daemon.judge.distances.nearest_neighbours import ExactIndex, HnswIndex, NeighbourIndex, leave_one_out
+from asd_daemon.judge.distances.nearest_neighbours import (
+    BandIndex,
+    ExactIndex,
+    HnswIndex,
+    NeighbourIndex,
+    leave_one_out,
+)
 
 
 def unit_rows(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
@@ -63,6 +69,20 @@ def test_leave_one_out_random_vectors_equals_second_neighbour() -> None:
     bank = unit_rows(np.random.default_rng(4), 600, 8)
     expected = NearestNeighbors(n_neighbors=2, metric="cosine", algorithm="brute").fit(bank).kneighbors(bank)[0][:, 1]
     np.testing.assert_allclose(leave_one_out(bank), expected, atol=2e-6)
+
+
+def test_bands_random_vectors_equal_the_mean_of_scikit_learn_in_each_band() -> None:
+    rng = np.random.default_rng(8)
+    bank, asked = unit_rows(rng, 300, 24), unit_rows(rng, 40, 24)
+    parts = list(zip(np.split(bank, 4, axis=1), np.split(asked, 4, axis=1), strict=True))
+    near = [NearestNeighbors(n_neighbors=2, metric="cosine", algorithm="brute").fit(own) for own, _ in parts]
+    expected = np.mean([fit.kneighbors(ask)[0][:, 0] for fit, (_, ask) in zip(near, parts, strict=True)], axis=0)
+    np.testing.assert_allclose(BandIndex(bank, 4).distance(asked), expected, atol=2e-6)
+    alone = np.mean([fit.kneighbors(own)[0][:, 1] for fit, (own, _) in zip(near, parts, strict=True)], axis=0)
+    np.testing.assert_allclose(leave_one_out(bank, 4), alone, atol=2e-6)
+    assert (BandIndex(bank, 4).distance(asked) < ExactIndex(bank).distance(asked)).mean() > 0.9
+    with pytest.raises(ValueError, match=r"\(Q, 24\)"):
+        BandIndex(bank, 4).distance(asked[:, :23])
 
 
 def test_leave_one_out_duplicated_vector_scores_zero() -> None:

@@ -220,7 +220,9 @@ def test_separator_session_model_of_another_shape_is_refused(tmp_path: Path) -> 
         SeparatorSession(tmp_path / "separator.onnx")
 
 
-def separation_case(rng: np.random.Generator, separated_change: float) -> tuple[np.ndarray, ...]:
+def separation_case(
+    rng: np.random.Generator, separated_change: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Embeddings of 30 windows and of three changes; the heard ones change little, the separated ones by `separated_change`."""
 
     def unit(x: np.ndarray) -> np.ndarray:
@@ -234,7 +236,8 @@ def separation_case(rng: np.random.Generator, separated_change: float) -> tuple[
         x + size * aside + 0.1 * rng.normal(size=(3, 30, 8))
         for x, size in ((heard, 0.3), (separated, separated_change))
     ]
-    return tuple(unit(x) for x in (heard, separated, *changed))
+    changed_heard, changed_separated = changed
+    return unit(heard), unit(separated), unit(changed_heard), unit(changed_separated)
 
 
 def test_separation_helps_where_the_separated_sound_shows_the_change(rng: np.random.Generator) -> None:
