@@ -207,12 +207,12 @@ def main() -> None:
         return
     patience = 10 if small else 1
     report = Report(folder)
-    report.add("simulate", run(90 * patience, *train("simulate", str(data), *(TINY if small else []))))
-    run(45 * patience, *train("simulate", str(tiny), *TINY))
-    report.add("paper", paper(90 * patience, folder, small=small))
+    report.add("simulate", run(60 * patience, *train("simulate", str(data), *(TINY if small else []))))
+    run(30 * patience, *train("simulate", str(tiny), *TINY))
+    report.add("paper", paper(80 * patience, folder, small=small))
     overrides = [*BF16, *(HARDLY_ANY if small else []), *said.overrides]
     settings = [word for key in overrides for word in ("--set", key)]
-    report.add("edge", run(210 * patience, *train("run", "edge", "--data", str(data), "--out", str(edge), *settings)))
+    report.add("edge", run(200 * patience, *train("run", "edge", "--data", str(data), "--out", str(edge), *settings)))
     report.add("weights", keep_weights(edge, folder / "weights"))
     evaluate = train("evaluate", str(edge), "--separation", "always", "--data", str(data))
     report.add("evaluate", run(45 * patience, *evaluate))
@@ -220,8 +220,8 @@ def main() -> None:
     program = "from asd_export.cli import main; main()"
     export = [sys.executable, "-c", program, str(edge), str(folder / "bundle"), "--data", str(tiny)]
     export += ["--score", "nearest", "--no-twin", *score_error]
-    report.add("export", run(60 * patience, *export))
-    report.add("accelerate", two_processes(tiny, folder, 60 * patience, small=small))
+    report.add("export", run(100 * patience, *export))
+    report.add("accelerate", two_processes(tiny, folder, 80 * patience, small=small))
 
 
 if __name__ == "__main__":
