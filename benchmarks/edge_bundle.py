@@ -55,25 +55,25 @@ def edge_bundles(folder: Path) -> EdgeBundles:
     data, run = folder / "data", folder / "run"
     machines = [word for name in MACHINES for word in ("--machine", name)]
     if not (run / "stages" / "finetune" / "done").exists():
-        program("asd_trainer", "simulate", data, *machines, *SIMULATE)
+        program("asd-train", "simulate", data, *machines, *SIMULATE)
         keys = [word for key in RECIPE for word in ("--set", key)]
-        program("asd_trainer", "run", "smoke", "--data", data, "--out", run, *keys)
+        program("asd-train", "run", "smoke", "--data", data, "--out", run, *keys)
     made = {}
     for precision, words in (("int8", INT8), ("fp32", ["--fp32"])):
         bundle = folder / precision
         if not (bundle / MANIFEST).is_file():
-            program("asd_export", run, bundle, "--data", data, *EXPORT, *words)
+            program("asd-export", run, bundle, "--data", data, *EXPORT, *words)
             score_with_separator(bundle, data)
         made[precision] = load_bundle(bundle)
     return EdgeBundles(made["int8"], made["fp32"])
 
 
-def program(package: str, *words: object) -> None:
+def program(name: str, *words: object) -> None:
     """Run one of the programs; its failure is the benchmark's."""
-    code = f"from {package}.cli import main; main()"
-    print("making the edge bundle:", package.replace("asd_", "asd-"), *words, file=sys.stderr, flush=True)
-    if subprocess.run([sys.executable, "-c", code, *map(str, words)], stdout=sys.stderr, check=False).returncode:
-        sys.exit(f"{package} failed; see above")
+    print("making the edge bundle:", name, *words, file=sys.stderr, flush=True)
+    command = [str(Path(sys.executable).with_name(name)), *map(str, words)]
+    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+        sys.exit(f"{name} failed; see above")
 
 
 def score_with_separator(folder: Path, data: Path) -> None:

@@ -217,8 +217,7 @@ def main() -> None:
     evaluate = train("evaluate", str(edge), "--separation", "always", "--data", str(data))
     report.add("evaluate", run(45 * patience, *evaluate))
     score_error = ["--score-error", "100", "--omega-loss", "100"] if small else []
-    program = "from asd_export.cli import main; main()"
-    export = [sys.executable, "-c", program, str(edge), str(folder / "bundle"), "--data", str(tiny)]
+    export = [str(Path(sys.executable).with_name("asd-export")), str(edge), str(folder / "bundle"), "--data", str(tiny)]
     export += ["--score", "nearest", "--no-twin", *score_error]
     report.add("export", run(100 * patience, *export))
     report.add("accelerate", two_processes(tiny, folder, 80 * patience, small=small))
