@@ -85,22 +85,22 @@ def square() -> Bench:
     return Bench({"droneSquare": Material(clean[:9], learned)}, tuple(trials), -10.0)
 
 
-def simulated(clips: int = 30) -> Bench:
-    """One unit of each machine; runs and noises of the test come from other seeds."""
+def simulated(serial: int, clips: int = 30) -> Bench:
+    """One unit of each machine; runs and noises of the test come from other seeds, and its units from `serial`."""
     rng = np.random.default_rng(TRAINING_SEED)
     noises = tuple(render_noise(family, WINDOW_S, rng) for family in NOISES for _ in range(clips))
     materials = {name: Material(tuple(_run(name, rng) for _ in range(clips)), noises) for name in MACHINES}
     rng = np.random.default_rng(TEST_SEED)
     trials = [
-        Trial(name, family, mix(_run(name, rng), render_noise(family, WINDOW_S, rng), -5.0, LEVEL_DBFS))
+        Trial(name, family, mix(_run(name, rng, serial), render_noise(family, WINDOW_S, rng), -5.0, LEVEL_DBFS))
         for name in MACHINES
         for family in NOISES
     ]
     return Bench(materials, tuple(trials), -5.0)
 
 
-def _run(machine: str, rng: np.random.Generator) -> F32:
-    unit = SimulatedMachine(machine)
+def _run(machine: str, rng: np.random.Generator, serial: int = 0) -> F32:
+    unit = SimulatedMachine(machine, serial)
     return unit.render(WINDOW_S, rng, {name: str(rng.choice(values)) for name, values in unit.attributes.items()})
 
 
@@ -281,6 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", choices=("square", "simulated"))
     parser.add_argument("--to", type=Path, help="folder of checkpoints, weights and history")
+    parser.add_argument("--serial", type=int, default=0, help="simulated: unit that is tested on; 0 is learned from")
     parser.add_argument("--machine", help="keep one machine of the bench")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
@@ -293,7 +294,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    bench = {"square": square, "simulated": simulated}[arguments.bench]()
+    bench = square() if arguments.bench == "square" else simulated(arguments.serial)
     if arguments.machine:
         kept = tuple(trial for trial in bench.trials if trial.machine == arguments.machine)
         bench = Bench({arguments.machine: bench.materials[arguments.machine]}, kept, bench.snr_db)
