@@ -60,7 +60,7 @@ audit: $(VENV)/.all            ## what is known against the libraries that an ed
 
 soak: $(VENV)/.all                  ## the long proofs: microphone, a day and a week of sound, small boards, arm64, alerts, brokers, clusters of them, configurations, rollouts, the page, systemd, packages, the image; about three hours
 	@deploy/system-packages.sh broker nats rabbitmq network microphone box arm64 image fleet series
-	for proof in microphone day week small_board arm64 alerts brokers cluster configuration rollout home_assistant page units package image retention ray_cluster; do \
+	for proof in microphone day week small_board arm64 alerts brokers cluster configuration rollout home_assistant page units package image retention ray_cluster object_store; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
 bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (two hours; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
