@@ -81,6 +81,10 @@ class BundleError(CannotStartError):
     """A bundle that is missing, broken, too new for this program, or tampered with."""
 
 
+class UntriedBundleError(BundleError):
+    """A bundle that could not be tried now, since the box is too busy or has no memory left: nothing is known of it; another try may do."""
+
+
 class UnknownMachineError(CannotStartError):
     """A machine that the bundle does not know."""
 

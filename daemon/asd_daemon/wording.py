@@ -38,3 +38,8 @@ def counted(count: int, noun: str, nouns: str | None = None) -> str:
         nouns: of several, where that is not the noun with an s.
     """
     return f"{count} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
+def times_words(count: int) -> str:
+    """How often: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

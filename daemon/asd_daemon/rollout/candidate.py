@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import BundleError, UntriedBundleError
 from asd_daemon.judge.scoring.installed_bundles import install_bundle
 from asd_daemon.rollout.box import Box, RolloutRules
 from asd_daemon.rollout.current import version_folder
 from asd_daemon.rollout.fetching import CANDIDATE, FOLDER, candidate_bundle, drop_candidate
 from asd_daemon.rollout.ledger import Ledger
+from asd_daemon.rollout.pauses import Pauses
 from asd_daemon.rollout.returning import LEAST_WINDOWS, trial_verdict
 from asd_daemon.rollout.rollout_state import Named, Phase, Switch, TrialRecord
 from asd_daemon.rollout.trial import Trial
+from asd_daemon.wording import times_words
 
 _LOG = logging.getLogger(__name__)
 _MOST_FAILURES = 3
@@ -31,6 +34,7 @@ class Candidate:
         box: the daemon.
         trial: has it judge beside the present one.
         now: UTC time.
+        clock_s: seconds that never go back.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class Candidate:
         box: Box,
         trial: Trial,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._again = Pauses(clock_s)
         self._root, self._ledger, self._box, self._trial, self._now = root, ledger, box, trial, now
 
     def close(self) -> None:
@@ -54,6 +60,7 @@ class Candidate:
             keeps_files: whether another has taken its place on the disk already.
         """
         self._trial.stop()
+        self._again.reset()
         state = self._ledger.state
         state.candidate = state.trial = None
         state.is_tried = False
@@ -74,13 +81,18 @@ class Candidate:
             passed_s: seconds since the last time.
         """
         candidate = self._ledger.state.candidate
-        if candidate is None:
+        if candidate is None or not self._again.is_over:
             return False
         try:
             if self._ledger.state.is_tried or rules.trial_s == 0:
                 self._trial.stop()
                 return self._install(rules, candidate)
             self._try(rules, candidate, min(passed_s, _MOST_STEP_S))
+        except UntriedBundleError as e:
+            self._again.later()
+            self._ledger.tell(
+                Phase.WAITING, f"for a box that is less busy: {e}; tried {times_words(self._again.times)}"
+            )
         except BundleError as e:
             if (self._root / FOLDER / CANDIDATE / candidate.id).is_dir():
                 self.refuse(candidate, str(e))
@@ -99,7 +111,14 @@ class Candidate:
             return
         self._ledger.tell(Phase.TRIAL, f"beside the present one for {rules.trial_words}")
         record.seconds += passed_s
+        opened, kills = record.opened, record.kills
         self._trial.collect(record)
+        if record.opened > opened:  # what decides is on the disk at once; of the rest a kill costs half a minute
+            self._ledger.save()
+        if record.kills > kills:
+            self._again.later()
+            self._ledger.tell(Phase.TRIAL, f"{self._trial.trouble}; it goes on when the box is less busy")
+            return
         if record.failures >= _MOST_FAILURES:
             self.refuse(candidate, f"judging beside the present one failed: {self._trial.trouble}")
         elif record.seconds >= rules.trial_s and record.windows >= LEAST_WINDOWS:
@@ -150,13 +169,16 @@ class Candidate:
             self.refuse(candidate, objection)
             return False
         state = self._ledger.state
+        earlier = state.switch
         state.switch = Switch(named=candidate, before=version_folder(self._root), at=self._now())
         self._ledger.save()
         try:
             done = install_bundle(bundle.path, self._root, rules.job.key)
         except BundleError:
-            state.switch = None
+            state.switch = earlier
+            self._ledger.save()
             raise
+        self._again.reset()
         state.switch = state.switch.model_copy(update={"folder": done.bundle.path.name})
         state.candidate, state.is_tried = None, False
         self._ledger.tell(Phase.INSTALLED)

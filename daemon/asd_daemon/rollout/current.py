@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from asd_daemon.errors import AsdError, BundleError
+from asd_daemon.errors import AsdError, BundleError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import default_bundle
 from asd_daemon.judge.scoring.installed_bundles import CURRENT, roll_back
 from asd_daemon.rollout.box import Box, RolloutRules
 from asd_daemon.rollout.ledger import Ledger
+from asd_daemon.rollout.pauses import Pauses
 from asd_daemon.rollout.returning import WATCHED_S, jump
 from asd_daemon.rollout.rollout_state import Phase, Switch
+from asd_daemon.wording import times_words
 
 _LOG = logging.getLogger(__name__)
 _MOST_STEP_S = 60.0
@@ -35,10 +39,13 @@ class Current:
         root: where the box keeps its bundles.
         ledger: what is known.
         box: the daemon.
+        clock_s: seconds that never go back.
     """
 
-    def __init__(self, root: Path, ledger: Ledger, box: Box) -> None:
+    def __init__(self, root: Path, ledger: Ledger, box: Box, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._take_on_again, self._return_again = Pauses(clock_s), Pauses(clock_s)
         self._root, self._ledger, self._box = root, ledger, box
+        self._awaited: Path | None = None
         self._said: str | None = None
 
     def settle(self) -> None:
@@ -49,6 +56,9 @@ class Current:
         folder = current_folder(self._root)
         if switch.folder is None:  # the daemon was killed while it installed
             self._settle_unfinished(switch, folder)
+        elif folder.name != switch.folder and switch.returns is not None:  # killed while it went back
+            self._ledger.state.switch = None
+            self._ledger.refuse(switch.named, Phase.RETURNED, switch.returns)
         elif folder.name != switch.folder:
             self._ledger.state.switch = None
             how = "it was made current by hand, or after a start at which the new one could not be used"
@@ -70,16 +80,31 @@ class Current:
             rules: what the configuration says; None: another daemon looks after the bundles.
         """
         loaded = self._box.loaded()
-        if loaded is None or loaded.resolve() == current_folder(self._root):
+        folder = current_folder(self._root)
+        if folder != self._awaited:
+            self._awaited = folder
+            self._take_on_again.reset()
+        if loaded is None or loaded.resolve() == folder or not self._take_on_again.is_over:
             return
+        is_new = rules is not None and self._ledger.state.switch is not None
         try:
             self._box.take_on()
+        except UntriedBundleError as e:
+            self._take_on_again.later()
+            words = f"the one before it judges still: {e}; tried {times_words(self._take_on_again.times)}"
+            if is_new:
+                self._ledger.tell(Phase.INSTALLED, words, level=logging.WARNING)
+            else:
+                _LOG.warning("the current bundle is not taken on yet, %s", words)
         except AsdError as e:
             if rules is not None and self._ledger.state.switch is not None:
                 self._return(rules, f"it can't be used: {e}")
             elif self._said != str(e):
                 self._said = str(e)
                 _LOG.error("the current bundle can't be taken on, the one before it judges: %s", e)
+        else:
+            if is_new and self._ledger.state.phase is Phase.INSTALLED:
+                self._ledger.tell(Phase.INSTALLED)
 
     def watch(self, rules: RolloutRules, passed_s: float) -> None:
         """In the first hours after a switch: does it judge, and are there not too many alerts?
@@ -89,7 +114,11 @@ class Current:
             passed_s: seconds since the last time.
         """
         switch = self._ledger.state.switch
-        if switch is None or not switch.is_watched:
+        if switch is not None and switch.returns is not None:
+            self._go_back(rules, switch, switch.returns)
+            return
+        loaded = self._box.loaded()
+        if switch is None or not switch.is_watched or loaded is None or loaded.name != switch.folder:
             return
         switch.seconds += min(passed_s, _MOST_STEP_S)
         failing = self._box.failing()
@@ -115,12 +144,27 @@ class Current:
         switch = self._ledger.state.switch
         if switch is None:
             return
-        self._ledger.state.switch = None
+        switch.returns = why
         self._ledger.state.refuse(switch.named.id, why)
         self._ledger.save()
+        self._go_back(rules, switch, why)
+
+    def _go_back(self, rules: RolloutRules, switch: Switch, why: str) -> None:
+        """Make the bundle before current; again and again, where the box is too busy to test it."""
+        if not self._return_again.is_over:
+            return
         try:
             roll_back(self._root, rules.job.key, trusts_own=True)
+        except UntriedBundleError as e:
+            self._return_again.later()
+            tried = f"tried {times_words(self._return_again.times)}"
+            self._ledger.tell(
+                Phase.INSTALLED, f"it will be given up, {why}; the one before it, {e}; {tried}", level=logging.ERROR
+            )
+            return
         except BundleError as e:
             why = f"{why}; the bundle before it can't be used either: {e}"
+        self._return_again.reset()
+        self._ledger.state.switch = None
         self._ledger.refuse(switch.named, Phase.RETURNED, why)
         self.take_on(rules)

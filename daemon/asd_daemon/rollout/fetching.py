@@ -28,7 +28,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from asd_daemon.errors import BundleError, RolloutError
+from asd_daemon.errors import BundleError, RolloutError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, default_bundle, load_bundle, verify_file
 from asd_daemon.judge.bundle.manifest import FileEntry
 from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
@@ -92,7 +92,7 @@ class Fetching:
         self._said_s = float("-inf")
 
     def run(self) -> dict[str, Any]:
-        """Ask, and fetch what is new: `state` is nothing, waits, current, skipped, refused or ready, with what belongs to it.
+        """Ask, and fetch what is new: `state` is waits, current, skipped, untried, refused or ready, with what belongs to it.
 
         Raises:
             BundleError: it can't be done now.
@@ -117,6 +117,8 @@ class Fetching:
             if (bundle.name, bundle.version) != (offered.name, offered.version):
                 raise RolloutError(f"{folder}: is {bundle.name} {bundle.version}, offered as {offered.words}")
             bounded_self_test(bundle)
+        except UntriedBundleError as e:
+            return {"state": "untried", "reason": str(e), **facts}
         except BundleError as e:
             return {"state": "refused", "reason": str(e), **facts}
         fetched = {"folder": str(folder), "fetched_bytes": self._fetched, "reused_bytes": self._reused}

@@ -59,9 +59,9 @@ class Rollout:
     ) -> None:
         self._root, self._rules, self._box, self._clock_s = root, rules, box, clock_s
         self._ledger = Ledger(state_file(root), clock_s)
-        self._candidate = Candidate(root, self._ledger, box, trial, now)
+        self._candidate = Candidate(root, self._ledger, box, trial, now, clock_s)
         self._asking = Asking(self._ledger, self._candidate, clock_s, chance, now)
-        self._current = Current(root, self._ledger, box)
+        self._current = Current(root, self._ledger, box, clock_s)
         self._account = Account(box, clock_s)
         self._looked_s = clock_s()
         self._lock: TextIO | None = None

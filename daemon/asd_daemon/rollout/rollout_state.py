@@ -22,6 +22,8 @@ class Phase(StrEnum):
     IDLE = "idle"
     """Nothing new is offered to this box."""
     FETCHING = "fetching"
+    UNTRIED = "untried"
+    """It is here, and the box was too busy for its self-test; that is tried again."""
     TRIAL = "trial"
     """The new bundle judges beside the present one."""
     WAITING = "waiting"
@@ -72,12 +74,19 @@ class TrialRecord(BaseModel):
     """Windows that the new one was too slow for."""
     peak_mb: float = 0.0
     failures: int = 0
-    """Times that its process ended early."""
+    """Times that its process ended early by itself."""
+    kills: int = 0
+    """Times that the box ended its process."""
 
     @property
     def windows(self) -> int:
         """Of all machines."""
         return sum(machine.windows for machine in self.machines.values())
+
+    @property
+    def opened(self) -> int:
+        """Alerts that the new one would have opened."""
+        return sum(len(machine.opened) for machine in self.machines.values())
 
 
 class Switch(BaseModel):
@@ -92,6 +101,18 @@ class Switch(BaseModel):
     seconds: float = 0.0
     """For which the daemon has run with it."""
     is_watched: bool = True
+    returns: str | None = None
+    """Why the one before shall judge again; None: it shall not."""
+
+
+class Untried(BaseModel):
+    """A bundle that is here, for whose self-test the box was too busy."""
+
+    id: str
+    times: int
+    """That it was tried."""
+    until: datetime
+    """UTC time; not before is it tried again."""
 
 
 class RolloutState(BaseModel):
@@ -107,6 +128,7 @@ class RolloutState(BaseModel):
     """The highest that was seen."""
     candidate: Named | None = None
     """What was fetched, verified and tested."""
+    untried: Untried | None = None
     is_tried: bool = False
     """Whether the candidate has passed its trial."""
     trial: TrialRecord | None = None

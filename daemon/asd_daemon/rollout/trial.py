@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from asd_daemon.judge.alarm.alarm import Alarm
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
+from asd_daemon.judge.scoring.bounded_self_test import FROM_OUTSIDE
 from asd_daemon.judge.scoring.verdict import Verdict
 from asd_daemon.rollout.fetcher import child_environment
 from asd_daemon.rollout.returning import ALERT_COUNTS_AGAIN, JudgedMachine
@@ -121,7 +123,10 @@ class Trial:
             said = self._said.get()
             if "error" in said:
                 self.trouble = said["error"]
-                record.failures += 1
+                if said.get("killed"):
+                    record.kills += 1
+                else:
+                    record.failures += 1
                 self.stop()
                 return
             machine = record.machines.setdefault(said["machine"], MachineTrial())
@@ -183,4 +188,8 @@ class Trial:
                 said.put(words)
         code = process.wait()
         if self._process is process and not failed:
-            said.put({"error": f"its process ended with code {code}"})
+            if -code in FROM_OUTSIDE:
+                how = f"its process was ended by signal {signal.Signals(-code).name}"
+                said.put({"error": f"{how}, for want of memory probably", "killed": True})
+            else:
+                said.put({"error": f"its process ended with code {code}"})

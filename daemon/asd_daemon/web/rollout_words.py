@@ -11,6 +11,7 @@ from asd_daemon.web.words import count_words
 BADGES = {
     "idle": ("Nothing new", "good"),
     "fetching": ("Being fetched", "wait"),
+    "untried": ("Not tried yet", "doubt"),
     "trial": ("In trial", "wait"),
     "waiting": ("Waits", "wait"),
     "installed": ("Installed", "good"),
@@ -73,12 +74,16 @@ def _now(phase: str, offered: str, facts: Mapping[str, Any]) -> str:
         percent = facts["percent"]
         return f"{offered} is being fetched{'' if percent is None else f': {percent} % is here'}."
     if phase == "trial" and facts["trial"] is not None:
-        return _trial(offered, facts["trial"])
+        pauses = f" It pauses: {reason}." if reason and not reason.startswith("beside") else ""
+        return _trial(offered, facts["trial"]) + pauses
+    if phase == "installed" and reason:
+        return f"{offered} was installed: {reason}."
     if phase == "installed":
         watched = " For its first six hours it is watched, and given up if it is worse." if facts["is_watched"] else ""
         return f"{offered} was installed and judges.{watched}"
     words = {
         "idle": f"Nothing new for this box: {reason}." if reason else "Nothing new is offered.",
+        "untried": f"{offered} is here. The box was too busy to test it, which says nothing of the bundle: {reason}.",
         "trial": f"{offered} is tried beside the present one.",
         "waiting": f"{offered} has passed its trial, and waits {reason}.",
         "refused": f"{offered} is not used: {reason or 'it was refused before'}.",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asd_daemon.errors import BundleError, RolloutError
+from asd_daemon.errors import BundleError, RolloutError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import Bundle, default_bundle
 from asd_daemon.judge.scoring.installed_bundles import install_bundle, roll_back
 from asd_daemon.rollout.box import RolloutRules
@@ -21,7 +21,7 @@ from asd_daemon.rollout.fetching import FOLDER, Fetching, FetchJob
 from asd_daemon.rollout.offer import Ring
 from asd_daemon.rollout.returning import JudgedMachine, PastAlert
 from asd_daemon.rollout.rollout import Rollout
-from asd_daemon.rollout.rollout_state import MachineTrial, TrialRecord, state_file
+from asd_daemon.rollout.rollout_state import MachineTrial, TrialRecord, read_state, state_file
 from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_time
 from rig.broker import free_port
 from rig.bundle_server import MISSING, BundleServer
@@ -36,6 +36,7 @@ class FakeTrial:
 
     seen: MachineTrial = field(default_factory=lambda: MachineTrial(windows=1000))
     failures: int = 0
+    kills: int = 0
     trouble: str = ""
     is_running: bool = False
     started: list[Path] = field(default_factory=list)
@@ -48,6 +49,8 @@ class FakeTrial:
         record.machines["fan"] = self.seen
         if self.failures:
             record.failures, self.is_running = record.failures + 1, False
+        if self.kills:
+            record.kills, self.is_running, self.kills = record.kills + 1, False, self.kills - 1
 
     def stop(self) -> None:
         self.is_running = False
@@ -88,6 +91,7 @@ class FakeBox:
     says: list[PastAlert] = field(default_factory=list)
     refuses: str | None = None
     objects: str | None = None
+    too_busy_for: str = "none"
     machines: list[JudgedMachine] = field(default_factory=lambda: [JudgedMachine("fan", 1.0, 10.0)])
 
     def loaded(self) -> Path:
@@ -99,6 +103,8 @@ class FakeBox:
     def take_on(self) -> None:
         if self.refuses is not None and self.refuses in str(current_folder(self.root)):
             raise BundleError("a model can't be opened")
+        if self.too_busy_for in current_folder(self.root).name:
+            raise UntriedBundleError("could not be tried now: the box is busy")
         self.loaded_folder = current_folder(self.root)
 
     def objection(self, new: Bundle) -> str | None:
@@ -115,6 +121,26 @@ class FakeBox:
 
     def alerts(self, since: datetime) -> list[PastAlert]:
         return self.says
+
+
+def self_test_that_takes_no_time(bundle: Bundle) -> int:
+    return len(bundle.manifest.reference)
+
+
+def box_that_is_too_busy_for(version: str, monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """From now on a self-test of that version is broken off by the box."""
+
+    def is_killed(bundle: Bundle) -> int:
+        if bundle.version == version:
+            raise UntriedBundleError(f"{bundle.path.name}: could not be tried now: its start: was killed")
+        return self_test_that_takes_no_time(bundle)
+
+    for module in modules or ("rollout.fetching", "judge.scoring.installed_bundles"):
+        monkeypatch.setattr(f"asd_daemon.{module}.bounded_self_test", is_killed)
+
+
+def box_that_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    box_that_is_too_busy_for("none", monkeypatch)
 
 
 @dataclass
@@ -173,7 +199,7 @@ class Site:
 @pytest.fixture
 def site(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for module in ("rollout.fetching", "judge.scoring.installed_bundles"):
-        monkeypatch.setattr(f"asd_daemon.{module}.bounded_self_test", lambda bundle: len(bundle.manifest.reference))
+        monkeypatch.setattr(f"asd_daemon.{module}.bounded_self_test", self_test_that_takes_no_time)
     monkeypatch.setattr("asd_daemon.rollout.asking.Fetcher", FetcherHere)
     root = tmp_path / "state" / "bundles"
     install_bundle(plant.first, root, plant.public)
@@ -501,6 +527,126 @@ def test_question_that_is_answered_is_remembered_over_a_restart(site: Site) -> N
     site.kill()
     site.begin()
     assert account(site)["checked_at"] == checked
+
+
+def test_bundle_that_the_box_is_too_busy_to_test_is_tried_again_less_and_less_often(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortened(site)
+    box_that_is_too_busy_for("2", monkeypatch)
+    site.plant.offer(site.plant.version("2"))
+    times: list[float] = []
+    for _ in range(900):
+        before = len(site.server.asked)
+        said = site.look(10)
+        if len(site.server.asked) > before:
+            times.append(site.clock_s)
+        if len(times) == 5:
+            break
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [300, 600, 1200, 2400]
+    assert said.startswith("untried: ")
+    again = f"{site.at + timedelta(seconds=4800):%Y-%m-%dT%H:%M:%SZ}"
+    assert said.endswith(f"could not be tried now: its start: was killed; tried 5 times, again after {again}")
+    assert site.rollout._ledger.state.refused == {}
+    files = len(list((site.root / FOLDER / "candidate").rglob("*.onnx")))
+    assert files == 1  # what has come is not fetched again
+    site.kill()
+    site.begin()  # the pause goes on
+    assert site.look(4700).startswith("untried: ")
+    box_that_has_time(monkeypatch)
+    assert site.look(200) == "installed"
+    assert site.current() == "tiny-2"
+    assert site.rollout._ledger.state.untried is None
+
+
+def test_bundle_that_is_bad_is_refused_though_it_could_not_be_tried_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box_that_is_too_busy_for("2", monkeypatch)
+    site.plant.offer(site.plant.version("2"))
+    assert site.look(400).startswith("untried")
+
+    def fails(bundle: Bundle) -> int:
+        raise BundleError("scores 3 for fan here, but 2 where it was made")
+
+    monkeypatch.setattr("asd_daemon.rollout.fetching.bounded_self_test", fails)
+    assert site.look(400).startswith("refused: scores 3")
+
+
+def test_bundle_that_can_not_be_tried_at_its_installation_waits_and_is_installed_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortened(site)
+    box_that_is_too_busy_for("2", monkeypatch, "judge.scoring.installed_bundles")
+    site.plant.offer(site.plant.version("2"))
+    assert site.look(400).startswith("waiting: for a box that is less busy: tiny-2")
+    assert site.look(61).endswith("tried twice")
+    assert site.look(61).endswith("tried twice")  # the second pause is two minutes
+    assert site.current() == "tiny-1"
+    box_that_has_time(monkeypatch)
+    assert site.look(60) == "installed"
+
+
+def test_trial_that_the_box_has_killed_goes_on_and_is_not_refused(site: Site) -> None:
+    tried(site)
+    site.trial.trouble = "its process was ended by signal SIGKILL"
+    for number in range(5):
+        site.trial.kills = 1
+        assert site.look(1).startswith("trial: its process was ended by signal SIGKILL")
+        assert len(site.trial.started) == number + 1
+        assert site.look(60 * 2**number) == "trial: beside the present one for 3d"
+    assert site.rollout._ledger.state.refused == {}
+
+
+def test_bundle_that_can_not_be_tried_when_it_shall_judge_is_not_given_up(site: Site) -> None:
+    site.box.too_busy_for = "tiny-2"
+    shortened(site)
+    site.plant.offer(site.plant.version("2"))
+    assert site.look(400).startswith("installed: the one before it judges still: could not be tried now")
+    assert (site.current(), site.box.loaded_folder.name[:6]) == ("tiny-2", "tiny-1")
+    site.box.too_busy_for = "none"
+    assert site.look(61) == "installed"
+    assert site.box.loaded_folder.name.startswith("tiny-2")
+
+
+def test_return_that_the_box_is_too_busy_for_is_done_later_even_after_a_kill(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(site)
+    box_that_is_too_busy_for("1", monkeypatch)
+    site.box.fails = "fan: broken"
+    assert site.look().startswith("installed: it will be given up, judging fails: fan: broken; the one before it, ")
+    assert site.current() == "tiny-2"
+    site.kill()
+    site.box.fails = None
+    box_that_has_time(monkeypatch)
+    site.begin()
+    assert site.look() == "returned: judging fails: fan: broken"
+    assert (site.current(), site.box.loaded_folder.name[:6]) == ("tiny-1", "tiny-1")
+
+
+def test_kill_while_it_goes_back_is_settled_with_the_reason(site: Site) -> None:
+    installed(site)
+    switch = site.rollout._ledger.state.switch
+    assert switch is not None
+    switch.returns = "judging fails: fan: broken"
+    site.rollout._ledger.save()
+    roll_back(site.root, site.plant.public, trusts_own=True)
+    site.kill()
+    site.begin()
+    assert site.look() == "returned: judging fails: fan: broken"
+
+
+def test_alert_that_the_new_one_would_have_told_is_kept_at_once(site: Site) -> None:
+    tried(site)
+    site.look(40)
+    site.trial.seen = MachineTrial(windows=1001, opened=[site.at])
+    site.look(1)
+    site.kill()
+    site.trial.seen = MachineTrial(windows=1)
+    kept = read_state(state_file(site.root)).trial
+    assert kept is not None
+    assert kept.opened == 1
 
 
 def account(site: Site) -> dict[str, Any]:

@@ -115,3 +115,19 @@ def test_judge_that_fails_is_noted_and_what_is_no_fault_of_the_bundle_is_not() -
     with pytest.raises(UnknownMachineError):
         tap.beside("mill", lambda: Fails(UnknownMachineError("is learned")))().score(window)
     assert tap.failures == {"fan": "fan: ZeroDivisionError: no"}
+
+
+def test_process_that_the_box_has_killed_is_no_failure_of_the_bundle(plant: Plant) -> None:
+    trial, record = Trial(MODULE, job, lambda _: AlarmRule(2, 3)), TrialRecord(id="x", began_at=datetime.now(UTC))
+    trial.start(plant.version("2"), plant.public, [FAN])
+    process = trial._process
+    assert process is not None
+    process.kill()
+
+    def counted() -> int:
+        trial.collect(record)
+        return record.kills + record.failures
+
+    wait_until(lambda: counted() > 0, "its end is told")
+    assert (record.kills, record.failures, trial.is_running) == (1, 0, False)
+    assert "signal SIGKILL" in trial.trouble

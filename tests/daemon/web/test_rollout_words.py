@@ -32,7 +32,17 @@ def test_every_phase_has_a_badge() -> None:
             "Waits",
             "plant 2 has passed its trial, and waits for the window 02:00-04:00.",
         ),
+        (
+            {"phase": "untried", "reason": "its start: was killed; tried twice"},
+            "Not tried yet",
+            "plant 2 is here. The box was too busy to test it, which says nothing of the bundle: its start: was killed; tried twice.",
+        ),
         ({"phase": "installed"}, "Installed", "plant 2 was installed and judges."),
+        (
+            {"phase": "installed", "reason": "the one before it judges still: could not be tried now"},
+            "Installed",
+            "plant 2 was installed: the one before it judges still: could not be tried now.",
+        ),
         (
             {"phase": "refused", "reason": "it does not know fan"},
             "Stays out",

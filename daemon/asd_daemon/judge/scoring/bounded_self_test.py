@@ -3,7 +3,8 @@
     python -m asd_daemon.judge.scoring.bounded_self_test FOLDER EXTENT [LISTENED]     the child; one JSON object a line on standard output
 
 The child limits its own address space to what it has when everything is loaded plus what the models may take, and its CPU time step by
-step; the parent limits the clock on the wall and says which model it was. Owns these bounds and the child.
+step; the parent limits the clock on the wall and says which model it was. What the bundle does within these bounds is its own fault; that
+the box gave the child no time or no memory, or ended it, is not. Owns these bounds, the child and that difference.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from asd_daemon.errors import BundleError, CannotStartError
+from asd_daemon.errors import BundleError, CannotStartError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle
 from asd_daemon.judge.bundle.manifest import Manifest, ModelEntry, SeparatorEntry
 
@@ -35,6 +36,9 @@ USUAL_MB, USUAL_FILES = 512, 5
 USUAL_WINDOW_S, USUAL_LOAD_S = 10.0, 60.0
 START_S = 120.0  # seconds on the wall until the child has loaded its libraries, on a small board that is busy
 _LOOK_S = 0.2
+_START = "its start"  # nothing of the bundle has run yet
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end a process for no fault of what it runs."""
 _SLACK, _SLACK_S = 6.0, 30.0  # a box that is busy gives a process a sixth of its time
 
 
@@ -90,7 +94,8 @@ def bounded_self_test(
         how many reference scores were compared.
 
     Raises:
-        BundleError: what `self_test` finds; or a model takes more memory or time than it may, and which.
+        BundleError: what `self_test` finds; or a model takes more memory or CPU time than it may, and which.
+        UntriedBundleError: the box had too little time or memory for it, or ended it: nothing is known of the bundle.
         CannotStartError: nobody waits any more; nothing is known of the bundle.
     """
     words = [sys.executable, "-m", __name__, str(bundle.path.absolute()), extent]
@@ -103,7 +108,7 @@ def bounded_self_test(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     except OSError as e:
-        raise BundleError(f"{bundle.path}: its self-test can't be started: {e.strerror}") from e
+        raise _untried(bundle, _START, f"can't be started: {e.strerror}") from e
     with child:
         try:
             return _watch(bundle, child, is_over)
@@ -123,13 +128,15 @@ def _watch(bundle: Bundle, child: subprocess.Popen[str], is_over: Callable[[], b
     for thread in threads:
         thread.start()
     try:
-        step, left_s = "its start", START_S
+        step, left_s = _START, START_S
         while True:
             words = _next(said, left_s, is_over)
             if words == {}:
-                raise BundleError(f"{bundle.path}: {step}: takes more than {left_s:.0f} s; do not use this bundle")
+                raise _untried(bundle, step, f"is not done after {left_s:.0f} s, for want of CPU time")
             if words is None:
-                raise BundleError(_last_words(bundle, step, child.wait(), errors))
+                raise _early_end(bundle, step, child.wait(), errors)
+            if "untried" in words:
+                raise _untried(bundle, step, str(words["untried"]))
             if "error" in words:
                 raise BundleError(str(words["error"]))
             if "compared" in words:
@@ -156,14 +163,21 @@ def _next(
     return {}
 
 
-def _last_words(bundle: Bundle, step: str, code: int, errors: list[str]) -> str:
+def _untried(bundle: Bundle, step: str, what: str) -> UntriedBundleError:
+    """Nothing is known of the bundle."""
+    return UntriedBundleError(f"{bundle.path}: could not be tried now: {step}: {what}")
+
+
+def _early_end(bundle: Bundle, step: str, code: int, errors: list[str]) -> BundleError:
     """Why the child is over without a result."""
-    if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        what = "takes more CPU time than it may" if code == -signal.SIGXCPU else "was killed, for its memory probably"
-    else:
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        what = f"ends the self-test with {how}" + (f": {errors[-1]}" if errors else "")
-    return f"{bundle.path}: {step}: {what}; do not use this bundle"
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    said = f": {errors[-1]}" if errors else ""
+    if code == -signal.SIGKILL:
+        return _untried(bundle, step, "was killed, for want of memory probably")
+    if -code in FROM_OUTSIDE or step == _START:
+        return _untried(bundle, step, f"ended with {how}{said}")
+    what = "takes more CPU time than it may" if code == -signal.SIGXCPU else f"ends the self-test with {how}{said}"
+    return BundleError(f"{bundle.path}: {step}: {what}; do not use this bundle")
 
 
 def _read(pipe: IO[str] | None, said: queue.SimpleQueue[dict[str, Any] | None]) -> None:
@@ -199,18 +213,37 @@ def main(words: list[str]) -> None:
             Bundle(folder, manifest), lambda e, what: _begin(manifest, e, what), extent=extent, listened=listened
         )
     except BundleError as e:
-        _say({"error": _with_bound(str(e), bounds)})
+        _say(_failure(str(e), bounds))
     except MemoryError as e:
-        _say({"error": _with_bound(f"{folder}: no memory is left: {e}", bounds)})
+        _say(_failure(f"{folder}: no memory is left: {e}", bounds))
     else:
         _say({"compared": compared})
 
 
-def _with_bound(text: str, bounds: ResourceBounds) -> str:
-    """What went wrong; where it was memory, how much there was."""
+def _failure(text: str, bounds: ResourceBounds) -> dict[str, object]:
+    """What went wrong; where it was memory, whether it was the bundle's own bound, and how much that is."""
     if not any(word in text.lower() for word in ("alloc", "memory")):
-        return text
-    return f"{text} (more than the {bounds.memory_bytes / 2**20:.0f} MB that it may take; do not use this bundle)"
+        return {"error": text}
+    left = promised_memory_left()
+    if left is not None and left < bounds.memory_bytes:
+        return {"untried": f"the system promises {left / 2**20:.0f} MB more at most (vm.overcommit_memory = 2): {text}"}
+    bound = f"(more than the {bounds.memory_bytes / 2**20:.0f} MB that it may take; do not use this bundle)"
+    return {"error": f"{text} {bound}"}
+
+
+def promised_memory_left(proc: Path = Path("/proc")) -> int | None:
+    """Bytes that the kernel would promise still; None where it promises more than there is, so that only the bound refuses memory.
+
+    Linux, Documentation/mm/overcommit-accounting.
+    """
+    try:
+        if (proc / "sys/vm/overcommit_memory").read_text(encoding="ascii").strip() != "2":
+            return None
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+        return max(0, found["CommitLimit"] - found["Committed_AS"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
 
 
 def _begin(manifest: Manifest, entry: ModelEntry | SeparatorEntry | None, what: str) -> None:

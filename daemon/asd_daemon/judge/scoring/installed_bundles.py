@@ -1,9 +1,9 @@
 """Bundles on a box: each version in a folder of its own, one of them current, the one before kept.
 
     ROOT/versions/<name>-<version>-<12 letters of the manifest's SHA-256>/
-    ROOT/current, ROOT/previous          links to versions; a switch is one rename, so `current` is always one whole bundle
+    ROOT/current, ROOT/previous          links to versions (`bundle_links`); a switch is one rename, so `current` is always one whole bundle
 
-Owns copying, switching and going back. A bundle is verified where it lies, after it was copied, and through `current` before the old
+Owns copying and going back. A bundle is verified where it lies, after it was copied, and through `current` before the old
 one is let go.
 """
 
@@ -19,15 +19,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asd_daemon.errors import BundleError
+from asd_daemon.errors import BundleError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, default_bundle, load_bundle
 from asd_daemon.judge.bundle.signature import SIGNATURE
 from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
+from asd_daemon.judge.scoring.bundle_links import (
+    CURRENT,
+    VERSIONS,
+    current_version,
+    finish_switch,
+    previous_version,
+    switch_links,
+    sync,
+)
 from asd_daemon.judge.scoring.self_test import Extent
 
-CURRENT = "current"
-PREVIOUS = "previous"
-VERSIONS = "versions"
+__all__ = [
+    "CURRENT",
+    "VERSIONS",
+    "InstalledBundle",
+    "bundle_before",
+    "install_bundle",
+    "load_or_roll_back",
+    "roll_back",
+]
 
 
 @dataclass(frozen=True)
@@ -52,21 +67,23 @@ def install_bundle(source: Path, root: Path, key: Path | None = None) -> Install
 
     Raises:
         BundleError: the bundle is not whole, not signed, or fails its self-test before or after the switch; says that the old one stays.
+        UntriedBundleError: nothing is known of it, and the old one stays.
     """
     verified = load_bundle(source, key)
     with _locked(root):
         folder = _copy(verified, root, key)
         bounded_self_test(load_bundle(folder, key))
-        before = _target(root, CURRENT)
-        _switch(root, CURRENT, folder)
+        before, previous = current_version(root), previous_version(root)
+        began_with_own = not (root / CURRENT).is_symlink()
+        now_previous = None if began_with_own else previous if before in (None, folder) else before
+        switch_links(root, folder, now_previous)
         try:
             compared = bounded_self_test(load_bundle(root / CURRENT, key))
         except BundleError as e:
-            _back_to(root, before)
+            switch_links(root, before, previous)
+            _tidy(root)
             stays = f"{before.name} is current again" if before else "no bundle is current"
-            raise BundleError(f"{e}; {stays}") from e
-        if before is not None and before != folder:
-            _switch(root, PREVIOUS, before)
+            raise type(e)(f"{e}; {stays}") from e
         _tidy(root)
     return InstalledBundle(load_bundle(folder, key), compared, before.name if before else None)
 
@@ -87,22 +104,14 @@ def roll_back(root: Path, key: Path | None = None, *, trusts_own: bool = False) 
     if not root.is_dir():
         raise BundleError(f"{root}: no bundle was installed here")
     with _locked(root):
-        before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
+        before, previous = current_version(root), previous_version(root)
         if previous == before:
             previous = None
         if previous is None and not (root / CURRENT).is_symlink():
             raise BundleError(f"{root}: no bundle was installed here: the program's own is in use")
         bundle = _load_own(key, trusts_own=trusts_own) if previous is None else load_bundle(previous, key)
         compared = bounded_self_test(bundle)
-        if previous is None:
-            (root / CURRENT).unlink()
-            _sync(root)
-        else:
-            _switch(root, CURRENT, previous)
-        if before is not None:
-            _switch(root, PREVIOUS, before)
-        else:
-            (root / PREVIOUS).unlink(missing_ok=True)
+        switch_links(root, previous, before)
     return InstalledBundle(bundle, compared, before.name if before else None)
 
 
@@ -112,7 +121,7 @@ def bundle_before(root: Path, key: Path | None = None, *, trusts_own: bool = Fal
     Raises:
         BundleError: it can't be used.
     """
-    before, previous = _target(root, CURRENT), _target(root, PREVIOUS)
+    before, previous = current_version(root), previous_version(root)
     if previous is not None and previous != before:
         return load_bundle(previous, key)
     return _load_own(key, trusts_own=trusts_own) if (root / CURRENT).is_symlink() else None
@@ -142,7 +151,7 @@ def load_or_roll_back(
         trusts_own: as `roll_back`.
 
     Returns:
-        the bundle, and why an earlier one had to be taken, where it had.
+        the bundle, and why an earlier one had to be taken, where it had; `current` stays where it could not be tried now.
 
     Raises:
         BundleError: it can't be used, and there is no earlier one that can.
@@ -154,21 +163,21 @@ def load_or_roll_back(
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise
-        reason = str(e)
+        reason, keeps = str(e), isinstance(e, UntriedBundleError)
         try:
-            return _taken_back(path.parent, key, extent, trusts_own=trusts_own), reason
+            return _taken_back(path.parent, key, extent, trusts_own=trusts_own, keeps=keeps), reason
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
     return bundle, None
 
 
-def _taken_back(root: Path, key: Path | None, extent: Extent, *, trusts_own: bool) -> Bundle:
-    """The bundle before, made current; where another user has installed them it is used, and the link stays.
+def _taken_back(root: Path, key: Path | None, extent: Extent, *, trusts_own: bool, keeps: bool) -> Bundle:
+    """The bundle before, made current; where `current` shall be kept, or another user has installed them, it is used, and the link stays.
 
     Raises:
         BundleError, OSError: there is none that can be used.
     """
-    if os.access(root, os.W_OK):
+    if not keeps and os.access(root, os.W_OK):
         return roll_back(root, key, trusts_own=trusts_own).bundle
     before = bundle_before(root, key, trusts_own=trusts_own)
     if before is None:
@@ -194,7 +203,7 @@ def _copy(bundle: Bundle, root: Path, key: Path | None) -> Path:
         for name in names:
             (incoming / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, incoming / name)
-            _sync(incoming / name)
+            sync(incoming / name)
         load_bundle(incoming, key)
         if folder.exists():  # the same manifest, but damaged: a fresh copy takes its place
             worn = root / VERSIONS / f".worn-{folder.name}"
@@ -206,7 +215,7 @@ def _copy(bundle: Bundle, root: Path, key: Path | None) -> Path:
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
         shutil.rmtree(root / VERSIONS / f".worn-{folder.name}", ignore_errors=True)
-    _sync(folder.parent)
+    sync(folder.parent)
     return folder
 
 
@@ -218,51 +227,12 @@ def _is_whole(folder: Path, key: Path | None) -> bool:
     return True
 
 
-def _target(root: Path, link: str) -> Path | None:
-    """The version folder a link leads to; None where there is no link or nothing behind it."""
-    path = root / link
-    if not path.is_symlink():
-        return None
-    folder = root / VERSIONS / Path(os.readlink(path)).name
-    return folder if folder.is_dir() else None
-
-
-def _switch(root: Path, link: str, folder: Path) -> None:
-    """Let a link lead to another version, in one step."""
-    fresh = root / f".{link}-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(Path(VERSIONS) / folder.name)
-    try:
-        fresh.replace(root / link)
-    except OSError as e:
-        fresh.unlink()
-        raise BundleError(f"{root / link}: can't be switched: {e.strerror}; it must be a link or not there") from e
-    _sync(root)
-
-
-def _back_to(root: Path, before: Path | None) -> None:
-    if before is None:
-        (root / CURRENT).unlink()
-    else:
-        _switch(root, CURRENT, before)
-    _tidy(root)
-
-
 def _tidy(root: Path) -> None:
     """Delete versions that are neither current nor previous."""
-    kept = {_target(root, CURRENT), _target(root, PREVIOUS)}
+    kept = {current_version(root), previous_version(root)}
     for folder in (root / VERSIONS).iterdir():
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -275,4 +245,5 @@ def _locked(root: Path) -> Iterator[None]:
         raise BundleError(f"{root}: bundles can't be kept here: {e.strerror}") from e
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        finish_switch(root)
         yield

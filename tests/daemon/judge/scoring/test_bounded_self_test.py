@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from asd_daemon.errors import BundleError, CannotStartError
+from asd_daemon.errors import BundleError, CannotStartError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import file_entry, load_bundle
 from asd_daemon.judge.bundle.manifest import Manifest
 from asd_daemon.judge.features.log_mel import EAT_FRAMES, MEL_BINS
-from asd_daemon.judge.scoring.bounded_self_test import ResourceBounds, bounded_self_test, step_seconds
+from asd_daemon.judge.scoring import bounded_self_test as bounded
+from asd_daemon.judge.scoring.bounded_self_test import (
+    ResourceBounds,
+    bounded_self_test,
+    promised_memory_left,
+    step_seconds,
+)
 from asd_daemon.judge.scoring.installed_bundles import install_bundle, load_or_roll_back
 from rig.bundles import DIM, add_reference, read_manifest, write_manifest, write_tiny_bundle, write_tiny_separator
 
@@ -169,3 +176,71 @@ def test_self_test_that_nobody_waits_for_any_more_ends_at_once(tiny: Path, tmp_p
         load_or_roll_back(root / "current", is_over=lambda: True)
     assert not isinstance(told.value, BundleError)
     assert os.readlink(root / "current") == "versions/current", "nothing was found out, nothing is taken back"
+
+
+def killed_by(number: int) -> bool:
+    """End the process of the self-test from outside, as soon as it is there; asked as `is_over`."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        if b"bounded_self_test" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(int(pid), number)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_self_test_that_the_box_ends_says_nothing_of_the_bundle(tiny: Path, number: int) -> None:
+    with pytest.raises(UntriedBundleError, match=r"could not be tried now: its start: (was killed|ended with signal)"):
+        bounded_self_test(load_bundle(tiny), is_over=lambda: killed_by(number))
+
+
+def test_self_test_that_gets_no_time_says_nothing_of_the_bundle(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "START_S", 0.05)
+    with pytest.raises(UntriedBundleError, match="its start: is not done after 0 s, for want of CPU time"):
+        bounded_self_test(load_bundle(tiny))
+
+
+def test_bundle_that_can_not_be_tried_at_the_start_stays_current_and_the_one_before_judges(
+    tiny: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "bundles"
+    for name in ("current", "previous"):
+        shutil.copytree(tiny, root / "versions" / name)
+        (root / name).symlink_to(f"versions/{name}")
+    waited: list[bool] = []
+
+    def kills() -> bool:
+        waited.append(True)
+        return killed_by(signal.SIGKILL)
+
+    found, reason = load_or_roll_back(root / "current", is_over=kills)
+    assert waited
+    assert found.path.name == "previous"
+    assert "could not be tried now" in str(reason)
+    assert os.readlink(root / "current") == "versions/current"
+    again, reason = load_or_roll_back(root / "current")
+    assert (again.path, reason) == (root / "current", None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "left"),
+    [
+        ("0", "CommitLimit: 100 kB\nCommitted_AS: 90 kB\n", None),
+        ("2", "MemFree: 7 kB\nCommitLimit: 100 kB\nCommitted_AS: 90 kB\n", 10 * 1024),
+        ("2", "CommitLimit: 100 kB\nCommitted_AS: 190 kB\n", 0),
+        ("2", "MemFree: 7 kB\n", None),
+    ],
+)
+def test_memory_that_the_kernel_would_promise(tmp_path: Path, mode: str, words: str, left: int | None) -> None:
+    (tmp_path / "sys" / "vm").mkdir(parents=True)
+    (tmp_path / "sys" / "vm" / "overcommit_memory").write_text(mode + "\n")
+    (tmp_path / "meminfo").write_text(words)
+    assert promised_memory_left(tmp_path) == left
+
+
+def test_memory_that_the_box_refuses_says_nothing_of_the_bundle_and_its_own_bound_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bounds = ResourceBounds(512 * 2**20)
+    assert "do not use" in str(bounded._failure("a.onnx: std::bad_alloc", bounds)["error"])
+    monkeypatch.setattr(bounded, "promised_memory_left", lambda: 2**20)
+    assert "promises 1 MB more at most" in str(bounded._failure("a.onnx: std::bad_alloc", bounds)["untried"])
+    assert bounded._failure("scores 3 here, but 2", bounds) == {"error": "scores 3 here, but 2"}
