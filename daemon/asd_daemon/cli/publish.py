@@ -108,7 +108,7 @@ def publish(
         who = f" ({', '.join(ring.nodes)})" if ring.nodes else ""
         click.echo(f"  ring {ring.name}{who}: {ring.percent} %{begins}")
     click.echo(
-        f"serial {done.offer.serial}, believed until {done.offer.expires:%Y-%m-%d}; boxes ask for {folder}/rollout.json"
+        f"serial {done.offer.serial}, believed until {done.offer.expires:%Y-%m-%d}; written to {folder}/rollout.json"
     )
 
 
@@ -140,7 +140,9 @@ def _rings(words: Sequence[str], nodes: Sequence[str]) -> list[Ring] | None:
             known = tuple(patterns.pop(name, ()))
             found.append(Ring(name=name, percent=int(parts["percent"] or 100), nodes=known, not_before=at))
         except ValidationError as e:
-            raise UsageError(f"--ring {word}: {e.errors()[0]['msg']}") from e
+            first = e.errors()[0]
+            is_share = first["loc"][:1] == ("percent",)
+            raise UsageError(f"--ring {word}: {'PERCENT is 0 to 100' if is_share else first['msg']}") from e
         except ValueError as e:
             raise UsageError(f"--ring {word}: {e}") from e
     if patterns:

@@ -49,7 +49,7 @@ class Asking:
         """Questions in a row that were not answered."""
         self.progress: float | None = None
         """Share of a bundle that is here; None while nothing of one comes."""
-        self._offering = ""
+        self._offering: Named | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -82,15 +82,19 @@ class Asking:
         """What the process says while it is at it, from another thread."""
         if "progress" in words:
             self.progress = words["progress"]["here_bytes"] / max(1, words["progress"]["bytes"])
-        self._offering = words["offered"]["id"] if "offered" in words else self._offering
+        if "offered" in words:
+            self._offering = Named.model_validate(words["offered"])
 
     def hear(self, rules: RolloutRules) -> None:
         """Take up what was fetched, if a process has ended."""
         state = self._ledger.state
         result = self._fetcher.result()
         if result is None:
-            is_wanted = self._offering not in state.refused  # it may have been given up while the process runs
-            if self.progress is not None and is_wanted and self._fetcher.is_busy and state.candidate is None:
+            offering = self._offering
+            if offering is None or offering.id in state.refused:  # it may have been given up while the process runs
+                return
+            if self.progress is not None and self._fetcher.is_busy and state.candidate is None:
+                state.offered = offering
                 self._ledger.tell(Phase.FETCHING)
             return
         self.progress = None

@@ -62,7 +62,8 @@ class Current:
         elif folder.name != switch.folder:
             self._ledger.state.switch = None
             how = "it was made current by hand, or after a start at which the new one could not be used"
-            self._ledger.refuse(switch.named, Phase.RETURNED, f"{folder.name} is current: {how}")
+            what = "the program's own bundle" if folder == default_bundle().resolve() else folder.name
+            self._ledger.refuse(switch.named, Phase.RETURNED, f"{what} is current: {how}")
 
     def _settle_unfinished(self, switch: Switch, folder: Path) -> None:
         state = self._ledger.state

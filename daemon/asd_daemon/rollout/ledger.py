@@ -50,7 +50,8 @@ class Ledger:
         self.state.phase, self.state.reason = phase, reason
         self.save()
         offered = self.state.offered.words if self.state.offered else "no bundle"
-        _LOG.log(level, "rollout: %s: %s%s", offered, phase.value, f", {reason}" if reason else "")
+        # The phase is in the template: lines of different phases are no repeats of each other
+        _LOG.log(level, f"rollout: %s: {phase.value}%s", offered, f", {reason}" if reason else "")
 
     def refuse(self, named: Named, phase: Phase, why: str) -> None:
         """Want an offering no more."""

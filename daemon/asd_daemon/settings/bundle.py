@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from asd_daemon.settings.notify import QuietText, Zone
 from asd_daemon.settings.sections import Section
@@ -15,6 +16,7 @@ from asd_daemon.settings.text_formats import Name, Url
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _FORM = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _MOST_S = 90 * 86_400.0
+_WORDS = "must be a time up to 90 days, such as 90m, 12h or 3d"
 
 
 def duration_s(text: str) -> float:
@@ -26,8 +28,14 @@ def duration_s(text: str) -> float:
     found = _FORM.fullmatch(text)
     seconds = float(found[1]) * _UNITS_S[found[2]] if found else _MOST_S + 1
     if seconds > _MOST_S:
-        raise ValueError("must be a time up to 90 days, such as 90m, 12h or 3d")
+        raise ValueError(_WORDS)
     return seconds
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):  # in quotes it would be no time either
+        raise ValueError(_WORDS)  # noqa: TRY004  # pydantic hears no TypeError
+    return value
 
 
 def _checked(text: str) -> str:
@@ -41,7 +49,21 @@ def _at_least_a_second(text: str) -> str:
     return text
 
 
-Duration = Annotated[str, AfterValidator(_checked)]
+def _folder_of_the_offer(url: str) -> str:
+    try:
+        port = urlsplit(url).port
+    except ValueError as e:
+        raise ValueError(f"must be a URL: {str(e)[:1].lower()}{str(e)[1:]}") from e
+    if port == 0:
+        raise ValueError("must be a URL: port 0 is none")
+    if urlsplit(url).username is not None:
+        raise ValueError("must be a URL without user and password: the offer is signed and nothing in it is secret")
+    if url.rstrip("/").endswith("/rollout.json"):
+        raise ValueError("must be the folder of rollout.json, without that name")
+    return url
+
+
+Duration = Annotated[str, BeforeValidator(_text), AfterValidator(_checked)]
 
 
 class BundleSettings(Section):
@@ -50,7 +72,7 @@ class BundleSettings(Section):
     folder: Path | None = Field(
         None, description="folder with the models; unset: the bundle that was installed, else the program's own"
     )
-    url: Url | None = Field(
+    url: Annotated[Url, AfterValidator(_folder_of_the_offer)] | None = Field(
         None,
         description="where bundles are offered (`asd-fleet publish`), the folder of rollout.json; needs bundle_key; unset: bundles are"
         " installed by hand",
@@ -80,6 +102,8 @@ class BundleSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _folder_alone(cls, content: Any) -> Any:
+        if isinstance(content, str) and "://" in content:
+            raise ValueError(f"is a folder when it stands alone; write it as url: below bundle, got {content!r}")
         return {"folder": content} if isinstance(content, str | Path) else content
 
     @model_validator(mode="after")
@@ -87,7 +111,7 @@ class BundleSettings(Section):
         if self.folder is not None and self.url is not None:
             raise ValueError("give folder or url, not both: what is offered is installed in the state folder")
         if self.url is not None and self.url.startswith("http://") and not self.insecure:
-            raise ValueError("url: http:// is fetched with insecure: true only; give https://")
+            raise ValueError(f"url: {self.url} is fetched with insecure: true only; give https://")
         return self
 
     @property

@@ -31,6 +31,12 @@ from asd_daemon.settings.notify import MachineNotifySettings, NotifySettings
 from asd_daemon.settings.sections import SourceSettings
 
 _TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_PLAIN_WORDS = {
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "path_type": "must be the path of a file or folder",
+    "string_type": "must be one text",
+}
 SYSTEM_FILE = Path("/etc/asd-daemon/asd-daemon.yaml")
 
 
@@ -210,6 +216,8 @@ def explain(error: ValidationError, name: str, root: yaml.Node | None = None) ->
         what = f"must hold keys and values, holds {'nothing' if first['input'] is None else repr(first['input'])}"
     elif first["type"] == "string_type" and isinstance(value_node := _node_at(root, location), yaml.ScalarNode):
         what = _to_be_quoted(value_node.value)
+    elif first["type"] in _PLAIN_WORDS:
+        what = f"{_PLAIN_WORDS[first['type']]}, got {first['input']!r}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         value = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"

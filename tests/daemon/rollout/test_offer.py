@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from asd_daemon.errors import BundleError, RolloutError
+from asd_daemon.cli.publish import _rings
+from asd_daemon.errors import BundleError, RolloutError, UsageError
 from asd_daemon.judge.bundle.bundle import MANIFEST
 from asd_daemon.judge.bundle.signature import sign_manifest
 from asd_daemon.rollout.offer import (
@@ -204,6 +205,11 @@ def test_without_bundle_the_rings_alone_change(signed: tuple[Path, Path, Path], 
     assert third.offered.id != first.offered.id  # offered again: whoever refused it tries again
     with pytest.raises(RolloutError, match="'beta' offers nothing yet"):
         put(None, tmp_path / "www", private, channel="beta")
+
+
+def test_share_that_is_none_is_refused_in_words() -> None:
+    with pytest.raises(UsageError, match=r"--ring plant=101: PERCENT is 0 to 100"):
+        _rings(["plant=101"], [])
 
 
 def test_serial_grows_where_the_folder_was_lost(signed: tuple[Path, Path, Path], tmp_path: Path) -> None:

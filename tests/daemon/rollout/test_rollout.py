@@ -21,8 +21,9 @@ from asd_daemon.rollout.fetching import FOLDER, Fetching, FetchJob
 from asd_daemon.rollout.offer import Ring
 from asd_daemon.rollout.returning import JudgedMachine, PastAlert
 from asd_daemon.rollout.rollout import Rollout
-from asd_daemon.rollout.rollout_state import MachineTrial, TrialRecord, read_state, state_file
+from asd_daemon.rollout.rollout_state import MachineTrial, Named, TrialRecord, read_state, state_file
 from asd_daemon.tell.notifications.quiet_hours import QuietHours, parse_quiet_time
+from asd_daemon.watch.log import RepeatLimit
 from rig.broker import free_port
 from rig.bundle_server import MISSING, BundleServer
 from rig.plant import Plant
@@ -623,6 +624,36 @@ def test_return_that_the_box_is_too_busy_for_is_done_later_even_after_a_kill(
     site.begin()
     assert site.look() == "returned: judging fails: fan: broken"
     assert (site.current(), site.box.loaded_folder.name[:6]) == ("tiny-1", "tiny-1")
+
+
+def test_what_is_fetched_is_named_while_it_comes_and_no_line_is_taken_for_a_repeat(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "asd_daemon.rollout")
+    caplog.handler.addFilter(RepeatLimit(most=1))
+    installed(site)
+    asking = site.rollout._asking
+    asking._hear({"offered": {"id": "x", "name": "tiny", "version": "3", "serial": 9}})
+    asking._hear({"progress": {"here_bytes": 1, "bytes": 2}})
+    result, asking._fetcher.result = asking._fetcher.result, lambda: None  # type: ignore[method-assign]
+    asking._fetcher._result = {}  # type: ignore[attr-defined]  # it is still at it
+    assert site.look() == "fetching"
+    report = site.rollout.report()
+    assert report is not None
+    assert report["offered"] == "tiny 3"
+    asking._fetcher.result = result  # type: ignore[method-assign]
+    asking._fetcher._result = None  # type: ignore[attr-defined]
+    site.rollout._candidate.refuse(Named(id="x", name="tiny", version="3"), "it is bad")
+    said = [record.getMessage() for record in caplog.records]
+    for line in ("rollout: tiny 2: installed", "rollout: tiny 3: fetching", "rollout: tiny 3: refused, it is bad"):
+        assert line in said
+
+
+def test_programs_own_that_is_current_again_by_hand_is_called_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(site)
+    monkeypatch.setattr("asd_daemon.rollout.current.default_bundle", lambda: current_folder(site.root))
+    roll_back(site.root, site.plant.public)
+    assert site.look().startswith("returned: the program's own bundle is current: it was made current by hand")
 
 
 def test_kill_while_it_goes_back_is_settled_with_the_reason(site: Site) -> None:

@@ -385,6 +385,21 @@ def test_bundle_is_a_folder_or_what_a_server_offers(tmp_path: Path) -> None:
         ("bundle: {window: night}", "bundle.window"),
         ("bundle: {timezone: Europe/Nowhere}", "no time zone"),
         ("bundle: {urll: x}", "did you mean url"),
+        ("bundle: {check: 1}", "bundle.check: must be a time up to 90 days, such as 90m, 12h or 3d, got 1"),
+        ("bundle: {trial: true}", "bundle.trial: must be a time up to 90 days, such as 90m, 12h or 3d, got True"),
+        ("bundle: {insecure: maybe}", "bundle.insecure: must be true or false, got 'maybe'"),
+        ("bundle: {ca_file: 3}", "bundle.ca_file: must be the path of a file or folder, got 3"),
+        ("bundle: {ring: [plant]}", "bundle.ring: must be one text, got ['plant']"),
+        ("bundle: {window: [a]}", "bundle.window: must be one text, got ['a']"),
+        ("bundle: {url: 'https://b/x/rollout.json'}", "bundle.url: must be the folder of rollout.json, without that"),
+        (
+            "bundle: {url: 'https://b:99999/x'}",
+            "bundle.url: must be a URL: port out of range 0-65535, got 'https://b:9",
+        ),
+        ("bundle: {url: 'https://me:secret@b/x'}", "bundle.url: must be a URL without user and password"),
+        ("bundle: {url: 'https://b:x/x'}", "bundle.url: must be a URL: port could not be cast"),
+        ("bundle: https://b/x", "bundle: is a folder when it stands alone; write it as url: below bundle, got 'https"),
+        ("bundle_key: /k\nbundle: {url: 'http://b/x'}", "bundle: url: http://b/x is fetched with insecure: true only"),
     ],
 )
 def test_wrong_words_of_a_rollout_are_named(text: str, words: str) -> None:
