@@ -636,13 +636,13 @@ def test_what_is_fetched_is_named_while_it_comes_and_no_line_is_taken_for_a_repe
     asking._hear({"offered": {"id": "x", "name": "tiny", "version": "3", "serial": 9}})
     asking._hear({"progress": {"here_bytes": 1, "bytes": 2}})
     result, asking._fetcher.result = asking._fetcher.result, lambda: None  # type: ignore[method-assign]
-    asking._fetcher._result = {}  # type: ignore[attr-defined]  # it is still at it
+    asking._fetcher._result = {}  # it is still at it
     assert site.look() == "fetching"
     report = site.rollout.report()
     assert report is not None
     assert report["offered"] == "tiny 3"
     asking._fetcher.result = result  # type: ignore[method-assign]
-    asking._fetcher._result = None  # type: ignore[attr-defined]
+    asking._fetcher._result = None
     site.rollout._candidate.refuse(Named(id="x", name="tiny", version="3"), "it is bad")
     said = [record.getMessage() for record in caplog.records]
     for line in ("rollout: tiny 2: installed", "rollout: tiny 3: fetching", "rollout: tiny 3: refused, it is bad"):

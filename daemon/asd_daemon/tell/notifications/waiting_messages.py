@@ -1,7 +1,8 @@
 """Which recipient is told what next, and when: gathered for seconds, held in quiet hours, limited per hour, tried again after failures.
 
 Each recipient has a way of its own: what fails at one waits there and nowhere else. Asked with the time; it has no thread and no clock.
-What waits is on disk until the recipient has it; after a crash in between it is told twice rather than never.
+What waits is on disk until the recipient has it; after a crash in between it is told twice rather than never. When who was told in the last
+hour is on disk too, in the transaction that takes away what was told, so that a daemon that starts again and again tells nobody more often.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asd_daemon.tell.notifications.following import Addressed
@@ -21,7 +21,7 @@ from asd_daemon.tell.storage.waiting_notices import Place, WaitingNotices
 from asd_daemon.wording import counted
 
 _LOG = logging.getLogger(__name__)
-_NOTICE = "notice"
+_NOTICE, _SENT = "notice", "sent"
 _MOST_WAITING = 1000
 PAUSES_S = (15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """From one failure to the next try; the last holds for all later ones."""
@@ -45,8 +45,6 @@ class Batch:
 class _Way:
     """The way to one recipient."""
 
-    sent_s: deque[float] = field(default_factory=deque)
-    """Of the last hour."""
     next_try_s: float = 0.0
     failures: int = 0
     trouble: str | None = None
@@ -120,10 +118,10 @@ class WaitingMessages:
         batches = []
         for key, way in self._ways.items():
             mine = [one for one in allowed if key in one.to]
-            if not mine or way.is_busy or self._ready_s(way, mine, now_s) > now_s:
+            if not mine or way.is_busy or self._ready_s(key, way, mine, now_s) > now_s:
                 continue
             way.is_busy = True
-            is_last = len(self._sent_in_the_hour(way, now_s)) + 1 >= self._rules().most_per_hour
+            is_last = len(self._sent_in_the_hour(key, now_s)) + 1 >= self._rules().most_per_hour
             places, notices = tuple(one.place for one in mine), tuple(one.notice for one in mine)
             batches.append(Batch(self._recipients[key], places, notices, is_last, way.failures > 0))
         return batches
@@ -136,7 +134,7 @@ class WaitingMessages:
         for key, way in self._ways.items():
             mine = [one for one in waiting if key in one.to and held[one.place] is None]
             if mine and not way.is_busy:
-                times.append(self._ready_s(way, mine, now_s))
+                times.append(self._ready_s(key, way, mine, now_s))
         return min(times)
 
     def told(self, batch: Batch, now_s: float) -> None:
@@ -145,7 +143,7 @@ class WaitingMessages:
         if way is not None:
             if way.trouble is not None:
                 _LOG.info("%s: is told again", batch.recipient.name)
-            way.sent_s.append(now_s)
+            self._remember(batch, now_s)
             way.told, way.failures, way.trouble, way.is_busy, way.next_try_s = way.told + 1, 0, None, False, 0.0
         for place in batch.places:
             one = self._waiting(place)
@@ -179,23 +177,37 @@ class WaitingMessages:
         age_s = now_s - one.made_s
         return min(age_s, self._steady_s() - self._made_s[one.place]) if one.place in self._made_s else age_s
 
-    def _ready_s(self, way: _Way, mine: Sequence[_Waiting], now_s: float) -> float:
+    def _ready_s(self, key: str, way: _Way, mine: Sequence[_Waiting], now_s: float) -> float:
         """When a recipient may be told what is for it."""
         # What lies farther ahead than it can was made before the clock was set back
         gathered_s = mine[0].made_s + self._rules().storm_s if mine[0].made_s <= now_s else now_s
         ready_s = max(gathered_s, way.next_try_s if way.next_try_s <= now_s + PAUSES_S[-1] else now_s)
-        sent_s = self._sent_in_the_hour(way, now_s)
+        sent_s = self._sent_in_the_hour(key, now_s)
         most = self._rules().most_per_hour
         is_urgent = any(one.notice.kind is NoticeKind.ESCALATION for one in mine)
         if len(sent_s) >= most and not is_urgent:
             ready_s = max(ready_s, sent_s[-most] + _HOUR_S)
         return ready_s
 
-    @staticmethod
-    def _sent_in_the_hour(way: _Way, now_s: float) -> deque[float]:
-        while way.sent_s and not 0 <= now_s - way.sent_s[0] < _HOUR_S:  # a clock that was set back forgets
-            way.sent_s.popleft()
-        return way.sent_s
+    def _sent_in_the_hour(self, key: str, now_s: float) -> list[float]:
+        """When a recipient was told in the last hour, Unix time; a clock that was set back forgets."""
+        return sorted(sent_s for place, times in self._sent(now_s).items() if place[2] == key for sent_s in times)
+
+    def _sent(self, now_s: float) -> dict[Place, list[float]]:
+        """The same of all recipients; kept with the first machine of each message, since processes share a file by machines."""
+        kept = self._items.of_kind(_SENT).items()
+        return {place: [one for one in times if 0 <= now_s - one < _HOUR_S] for place, times in kept}
+
+    def _remember(self, batch: Batch, now_s: float) -> None:
+        """A recipient was told just now; what is older than an hour is forgotten."""
+        place = (batch.places[0][0], _SENT, batch.recipient.key)
+        sent = self._sent(now_s)
+        sent[place] = [*sent.get(place, []), now_s]
+        for each, times in sent.items():
+            if times:
+                self._items.put(each, times)
+            else:
+                self._items.delete(each)
 
     def _held_until(self, notice: Notice, at: datetime) -> datetime | None:
         rules = self._rules().of(notice.machine)

@@ -58,6 +58,8 @@ class ClipRecorder:
     """Where the next sample goes."""
     _held_samples: int = 0
     _unfinished: _UnfinishedClip | None = None
+    _listed: tuple[int, int] = (-1, 0)
+    """When the folder had changed last as its normal windows were counted, in Unix ns, and how many there were."""
 
     def __post_init__(self) -> None:
         """Make room for the last seconds."""
@@ -74,12 +76,21 @@ class ClipRecorder:
         if not self.most_normal or since_s < _NORMAL_EVERY_S:
             return
         folder = self.store.folder / self.machine
-        all_there = sum(1 for _ in folder.glob(f"*{NORMAL}{SUFFIX}")) >= self.most_normal
-        if all_there and since_s < _RENEWED_EVERY_S:
+        if since_s < _RENEWED_EVERY_S and self._normal_clips(folder) >= self.most_normal:
             return
         self._normal_s = self.clock_s()
         path = folder / f"{_stamp(at)}{NORMAL}{SUFFIX}"
         self.store.put(path, _int16(samples), self.most_normal)
+
+    def _normal_clips(self, folder: Path) -> int:
+        """How many normal windows are kept; the folder is listed only where something in it has changed."""
+        try:
+            changed_ns = folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+        if self._listed[0] != changed_ns:
+            self._listed = (changed_ns, sum(1 for _ in folder.glob(f"*{NORMAL}{SUFFIX}")))
+        return self._listed[1]
 
     def feed(self, samples: F32) -> None:
         """Take in what was heard since the last time, float32 (N,) in [-1, 1]."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -226,6 +229,54 @@ def test_more_than_so_many_an_hour_are_gathered_into_one(tmp_path: Path) -> None
     desk.after(3600 - 240)
     assert len(desk.post.sent) == 3
     assert [line[7:] for line in desk.post.sent[2][1].body.splitlines()[:3]] == ["fan: sounds wrong"] * 3
+
+
+def test_limit_of_an_hour_outlives_restarts(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, most_per_hour=2)
+    titles: list[str] = []
+    for number in range(6):  # a daemon that is killed every five minutes
+        desk.alert(machine=("fan", "pump", "mill")[number % 3], event_id=f"e{number}")
+        titles += desk.after(10)
+        desk.now += timedelta(minutes=5)
+        desk = desk.again()
+    assert titles == ["fan: sounds wrong", "pump: sounds wrong"]
+    desk.now = NOON + timedelta(hours=1, seconds=9)
+    assert desk.after(0) == []
+    assert desk.after(2) == ["3 machines need attention: mill, fan, pump"]
+    desk.alert(event_id="late")
+    desk.after(3 * 3600)
+    assert len(desk.post.sent) == 2
+    assert [len(times) for times in desk.items.of_kind("sent").values()] == [
+        1
+    ]  # what is older than an hour is forgotten
+
+
+def test_storm_and_limit_hold_over_a_kill_of_the_process(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_notifier import Desk
+desk = Desk(Path({str(tmp_path)!r}), most_per_hour=1)
+desk.alert(event_id="first")
+print(desk.after(10), flush=True)
+for machine in ("pump", "mill"):
+    desk.alert(machine=machine, event_id=machine)
+print("waits", flush=True)
+sys.stdin.read()
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])
+    call = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "['fan: sounds wrong']\n"
+        assert process.stdout.readline() == "waits\n"
+        process.kill()
+    desk = Desk(tmp_path, now=NOON + timedelta(seconds=60), most_per_hour=1)
+    assert desk.after(0) == []
+    assert desk.after(3600) == ["2 machines need attention: pump, mill"]
 
 
 def test_recipient_that_refuses_is_tried_with_growing_pauses_and_named_and_told_in_the_end(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,6 +310,32 @@ def test_normal_windows_are_kept_one_an_hour_and_renewed_four_a_day(folder: Path
     ]
     assert shelf.written == 4
     assert soundfile.info(folder / "fan" / "20260201T010000Z-normal.flac").frames == 10 * RATE
+
+
+def test_folder_is_listed_only_where_something_in_it_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    real = Path.glob
+
+    def glob(path: Path, *more: Any, **others: Any) -> Any:
+        if path == folder / "fan":
+            listed.append(path)
+        return real(path, *more, **others)
+
+    clock_s = [0.0]
+    with Shelf(folder) as shelf:
+        recorder = ClipRecorder(shelf, "fan", ClipSpan(30, 10), most_normal=2, clock_s=lambda: clock_s[0])
+        for hour in (0.0, 1.0):
+            clock_s[0] = hour * 3600
+            recorder.keep_normal(noise(10), AT + timedelta(hours=hour))
+            wait_until(lambda due=hour + 1: shelf.written == due, "the clip is written")  # type: ignore[misc]
+        monkeypatch.setattr(Path, "glob", glob)
+        for window in range(100):
+            clock_s[0] = 2.5 * 3600 + 10 * window
+            recorder.keep_normal(noise(10), AT + timedelta(hours=2.5, seconds=10 * window))
+        assert len(listed) == 1
+        (folder / "fan" / f"{AT:%Y%m%dT%H%M%SZ}-normal.flac").unlink()  # by whoever else deletes
+        recorder.keep_normal(noise(10), AT + timedelta(hours=4))
+        wait_until(lambda: shelf.written == 3, "another takes its place")
 
 
 def test_no_normal_window_is_kept_where_none_is_wanted(folder: Path) -> None:
