@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, FloatRect, Page, Route, expect
 from asd_daemon.judge.alarm.alarm import AlertKind
 from asd_daemon.judge.alarm.alarm_rule import AlarmRule
 from asd_daemon.run.score_replay import replay_scores
-from asd_daemon.tell.storage.score_log import LoggedScore
+from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
 from asd_daemon.web.sessions import OPERATOR, set_password
 from rig.browser import DESKTOP, NOWHERE, PHONE, browser, chromium, findings, is_wider_than_the_screen, window
 from rig.daemon import RunningDaemon, ask
@@ -141,6 +141,63 @@ def test_a_limit_that_was_tried_is_used_and_given_back(chrome: Browser, tmp_path
         tab.get_by_role("button", name="Return to what was learned").click()
         expect(tab.locator(".notice")).to_contain_text("is the learned one again")
         wait_until(lambda: limit_that_held(tab) < wanted / 1.02, "windows are judged by the learned one")
+
+
+def test_what_was_typed_and_refused_is_there_to_be_mended_by_keyboard(chrome: Browser, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": "fan"}}}}))
+    with (
+        RunningPage(tmp_path) as page,
+        RunningDaemon("run", "--config", tmp_path / "c.json", home=tmp_path),
+        window(chrome, PHONE) as tab,
+    ):
+        wait_until(lambda: "Use this budget" in tab.request.get(f"{page.origin}/machines").text(), "the page knows it")
+        tab.goto(f"{page.origin}/machines")
+        tab.get_by_text("Change, back up, remove").click()
+        field = tab.get_by_label("False alarms a week, at most")
+        field.fill("-1")
+        field.press("Enter")
+        expect(tab.locator(".notice")).to_contain_text(
+            "“False alarms a week, at most” is not changed: it must be greater"
+        )
+        expect(field).to_be_focused()
+        expect(field).to_have_value("-1")
+        expect(field).to_have_accessible_description("it must be greater than 0, got -1.0")
+        assert findings(tab) == []
+        assert not is_wider_than_the_screen(tab)
+        field.fill("0.5")
+        field.press("Enter")
+        expect(tab.locator(".notice")).to_have_text("fan: “False alarms a week, at most” is 0.5 from now on.")
+        assert tab.locator("[aria-invalid]").count() == 0
+
+
+@pytest.mark.parametrize("path", ["/history", "/alerts"])
+def test_of_forty_machines_one_is_chosen_from_a_list_by_keyboard(chrome: Browser, tmp_path: Path, path: str) -> None:
+    scores = leave_scores_of(tmp_path, [f"press-{number}" for number in range(1, 41)])
+    with RunningPage(tmp_path) as page, window(chrome, PHONE) as tab:
+        tab.goto(f"{page.origin}{path}")
+        chosen = tab.get_by_label("Machine", exact=True)
+        assert tab.get_by_role("navigation", name="Machine").count() == 0
+        assert chosen.locator("option").count() == scores + (path == "/alerts")
+        assert findings(tab) == []
+        assert not is_wider_than_the_screen(tab)
+        chosen.focus()
+        tab.keyboard.type("press-37")
+        expect(chosen).to_have_value("press-37")
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+        expect(tab).to_have_url(f"{page.origin}{path}?machine=press-37")
+        expect(chosen).to_have_value("press-37")
+
+
+def leave_scores_of(home: Path, machines: list[str]) -> int:
+    """A state folder with a score of each machine; how many there are."""
+    (home / "state" / "locks").mkdir(parents=True)
+    log = ScoreLog(home / "state" / "scores.sqlite", every_s=3600, days=90)
+    for machine in machines:
+        log.add(LoggedScore(machine, datetime.now(UTC), 0.5, 1.0, None))
+    log.close()
+    return len(machines)
 
 
 def limit_that_held(tab: Page) -> float:

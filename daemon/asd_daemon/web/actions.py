@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.machine_changes import refused_words
 from asd_daemon.web.pages import Pages
 
 _MOST_NAME_CHARACTERS = 60
@@ -91,4 +92,6 @@ class Actions:
             wish = {"command": "set", "key": "alarm.threshold", "value": value}
             words = f"The limit of {called} is {value:.4g} from its next window on."
         done, text = await self._hub.command(machine, wish)
-        return self._pages.back(request, f"/history?machine={quote(machine)}", (done, words if done else text))
+        if not done:
+            words = f"The limit of {called} is not changed: {refused_words('alarm.threshold', 'Limit', machine, text)}"
+        return self._pages.back(request, f"/history?machine={quote(machine)}", (done, words))

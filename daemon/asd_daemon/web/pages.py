@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -16,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from asd_daemon.web.access import Access, Visitor, safe_next
 from asd_daemon.web.alert_records import AlertRecord, alike, read_alert, read_alerts
 from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.machine_changes import FIELDS, Kept, shown
 from asd_daemon.web.machine_facts import limit_words, read_learned, rule_words
 from asd_daemon.web.places import SCORES, Places
 from asd_daemon.web.rollout_words import rollout_words
@@ -26,6 +28,8 @@ from asd_daemon.web.words import LOOKS, OUTCOMES, count_words, iso, of_limit, sp
 
 _WEEK_MS = 7 * 86_400_000
 _MOST_NOTICES = 1000
+MOST_BUTTONS = 6
+"""So many machines have a button each; of more one is chosen from a list."""
 _KEYS = ("since", "text", "reason", "score", "threshold", "event_id", "muted_until", "operating_state", "rule", "drift")
 NOT_RUNNING: dict[str, Any] = dict.fromkeys((*_KEYS, "calibration")) | {
     "state": "not_running",
@@ -44,19 +48,29 @@ MOST_LIVE = 8
 """So many machines are shown with live sound."""
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What came of a form."""
+
+    done: bool
+    text: str
+    kept: Kept | None = None
+    """What was typed and refused."""
+
+
 class Notices:
-    """What came of a form, for the page that is shown after it, once."""
+    """What came of forms, for the page that is shown after each, once."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[str, tuple[bool, str]] = OrderedDict()
+        self._left: OrderedDict[str, Notice] = OrderedDict()
 
-    def leave(self, cookie: str, done: bool, text: str) -> None:
+    def leave(self, cookie: str, done: bool, text: str, kept: Kept | None = None) -> None:
         """Keep it for who holds this cookie."""
-        self._left[cookie] = (done, text)
+        self._left[cookie] = Notice(done, text, kept)
         while len(self._left) > _MOST_NOTICES:
             self._left.popitem(last=False)
 
-    def take(self, cookie: str) -> tuple[bool, str] | None:
+    def take(self, cookie: str) -> Notice | None:
         """What is there for them."""
         return self._left.pop(cookie, None)
 
@@ -87,6 +101,7 @@ class Pages:
             count=count_words,
             iso=iso,
             utc=utc,
+            most_buttons=MOST_BUTTONS,
         )
 
     def render(self, request: Request, visitor: Visitor, template: str, code: int = 200, **values: Any) -> HTMLResponse:
@@ -106,9 +121,9 @@ class Pages:
             self._access.set_cookie(request, response, visitor.cookie)
         return response
 
-    def back(self, request: Request, where: str, told: tuple[bool, str]) -> Response:
-        """To the page that is shown after a form, with what came of it."""
-        self.notices.leave(self._access.visitor(request).cookie, *told)
+    def back(self, request: Request, where: str, told: tuple[bool, str], kept: Kept | None = None) -> Response:
+        """To the page that is shown after a form, with what came of it and what was typed in vain."""
+        self.notices.leave(self._access.visitor(request).cookie, *told, kept)
         return RedirectResponse(safe_next(where), 303)
 
     async def machines(self) -> dict[str, Mapping[str, Any]]:
@@ -177,7 +192,9 @@ class Pages:
             (name, machine, await anyio.to_thread.run_sync(read_learned, folders, name))
             for name, machine in machines.items()
         ]
-        return self.render(request, visitor, "machines.html", machines=known, adds=self._hub.adds)
+        return self.render(
+            request, visitor, "machines.html", machines=known, adds=self._hub.adds, fields=FIELDS, text_of=shown
+        )
 
     async def system(self, request: Request) -> Response:
         """How the box is."""

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,52 +21,19 @@ from starlette.responses import FileResponse, Response
 
 from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.machine_changes import (
+    FIELDS,
+    Field,
+    Kept,
+    NotUnderstoodError,
+    as_configured,
+    done_words,
+    refused_words,
+)
 from asd_daemon.web.pages import Pages
 from asd_daemon.web.places import ENROLLED, Places
 
-_MOST_TEXT_CHARACTERS = 300
 _BACKUP_WITHIN_S, _UPLOAD_WITHIN_S = 120.0, 600.0
-
-
-def _text(given: str) -> str:
-    if len(given) > _MOST_TEXT_CHARACTERS or not given.isprintable():
-        raise HTTPException(400, f"write up to {_MOST_TEXT_CHARACTERS} printable characters")
-    return given
-
-
-def _number(given: str) -> float:
-    try:
-        number = float(given.replace(",", "."))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise HTTPException(400, f"write a number, not {given[:20]!r}")
-    return number
-
-
-def _words(given: str) -> list[str]:
-    """A list with commas; `none` and `all`: the empty one."""
-    return _pieces(_text(given).split(","))
-
-
-def _times(given: str) -> list[str]:
-    """The same of times of the week, in which a comma between days stays: `22:00-06:00, mon,wed 12:00-13:00` are two."""
-    return _pieces(re.split(r";|(?<=\d),|,(?=[\s\d])", _text(given)))
-
-
-def _pieces(parts: list[str]) -> list[str]:
-    words = [word for part in parts if (word := part.strip())]
-    return [] if words in (["none"], ["all"]) else words
-
-
-_READ: dict[str, Callable[[str], object]] = {
-    "title": _text,
-    "alarm.false_alarms_per_week": _number,
-    "notify.tell": _words,
-    "notify.quiet_hours": _times,
-    "notify.escalate_after_min": _number,
-}
-"""What may be changed here, and how what was written is read."""
 
 
 class MachineUpkeep:
@@ -84,12 +49,29 @@ class MachineUpkeep:
         machine, key, text = form.get("machine", ""), form.get("key", ""), form.get("value", "").strip()
         if machine not in self._hub.machines():
             raise HTTPException(404, "nobody listens to such a machine now")
-        if key not in _READ:
+        if key not in FIELDS:
             raise HTTPException(400, f"{key[:60]!r} is not changed here")
+        field, now = FIELDS[key], self._hub.machines()[machine]
+        called = now.get("title") or machine
+        try:
+            value = field.read(text) if text else None
+        except NotUnderstoodError as e:
+            return self._refused(request, field, Kept(machine, key, text, str(e)), called)
+        if value is None and as_configured(now, key):
+            return self._pages.back(request, "/machines", (True, f"{called}: “{field.label}” is as configured."))
         wish: dict[str, object] = {"command": "unset", "key": key}
-        if text:
-            wish = {"command": "set", "key": key, "value": _READ[key](text)}
-        return self._pages.back(request, "/machines", await self._hub.command(machine, wish))
+        if value is not None:
+            wish = {"command": "set", "key": key, "value": value}
+        done, reason = await self._hub.command(machine, wish)
+        if not done:
+            why = refused_words(key, field.label, machine, reason)
+            return self._refused(request, field, Kept(machine, key, text, why), called)
+        return self._pages.back(request, "/machines", (True, done_words(field, called, value)))
+
+    def _refused(self, request: Request, field: Field, kept: Kept, called: str) -> Response:
+        """Back to the form, with what was typed beside the reason."""
+        told = (False, f"{called}: “{field.label}” is not changed: {kept.why}")
+        return self._pages.back(request, "/machines", told, kept)
 
     async def forget(self, request: Request) -> Response:
         """Delete all that is kept of a machine, whose name was typed to show that it is meant."""

@@ -141,7 +141,8 @@ def test_a_limit_is_used_and_given_back_and_a_refusal_is_shown(rig: Rig) -> None
     assert "is the learned one again" in rig.notice
     rig.daemon.answer = Answer(False, "machines.fan.alarm.threshold: may not be")
     assert rig.do("/history/limit", machine="fan", limit="-1") == 303
-    assert "alarm.threshold: may not be" in rig.notice
+    assert "The limit of fan is not changed: may not be" in rig.notice
+    assert "alarm.threshold" not in rig.notice
 
 
 @pytest.mark.parametrize(

@@ -76,35 +76,59 @@ def rig(running: Rig) -> Rig:
 
 
 def test_machine_gets_a_name_and_a_budget_and_gives_them_back(rig: Rig) -> None:
-    assert "title is &#34;Fan of line 3&#34; now" in rig.change("title", " Fan of line 3 ")
+    assert "fan: “What people call it” is Fan of line 3 from now on." in rig.change("title", " Fan of line 3 ")
     assert "<h2>Fan of line 3</h2>" in rig.page.ask("/machines").text
-    assert "unset again, as configured" in rig.change("title", "")
-    assert "is 0.5 now" in rig.change(BUDGET, "0,5")
+    assert "Fan of line 3: “What people call it” is as configured again." in rig.change("title", "")
+    assert "fan: “What people call it” is as configured." in rig.change("title", "")
+    assert "“False alarms a week, at most” is 0.5 from now on." in rig.change(BUDGET, "0,5")
     assert 'value="0.5"' in rig.page.ask("/machines").text
-    assert "should be greater than 0, got -1.0" in rig.change(BUDGET, "-1")
-    assert "again, as configured" in rig.change(BUDGET, "")
-    for key, wrong in (
-        (BUDGET, "many"),
-        (BUDGET, "nan"),
-        ("title", "x" * 301),
-        ("alarm.open_after", "1"),
-        ("source", "x"),
-    ):
+    refused = rig.change(BUDGET, "-1")
+    assert "“False alarms a week, at most” is not changed: it must be greater than 0, got -1.0" in refused
+    assert "as configured again" in rig.change(BUDGET, "")
+    for key, wrong in (("alarm.open_after", "1"), ("source", "x")):
         fields = {"token": rig.page.token("/machines"), "machine": "fan", "key": key, "value": wrong}
         assert rig.page.post("/machines/change", fields).status == 400
         assert rig.page.post("/machines/change", {**fields, "machine": "saw"}).status == 404
 
 
+@pytest.mark.parametrize(
+    ("key", "typed", "why"),
+    [
+        (BUDGET, "-1", "it must be greater than 0, got -1.0"),
+        (BUDGET, "many", "write a number"),
+        (BUDGET, "nan", "write a number"),
+        ("title", "x" * 301, "write up to 300 printable characters"),
+        ("title", "x" * 61, "must be 1 to 60 characters in one line"),
+        ("notify.quiet_hours", "27:00-06:00", "27:00-06:00"),
+        ("notify.tell", "nobody", "nobody has the tag"),
+    ],
+)
+def test_what_was_typed_and_refused_stays_in_its_field_beside_the_reason_once(
+    rig: Rig, key: str, typed: str, why: str
+) -> None:
+    fields = {"token": rig.page.token("/machines"), "machine": "fan", "key": key, "value": typed}
+    assert rig.page.post("/machines/change", fields).status == 303
+    page = html.unescape(rig.page.ask("/machines").text)
+    form = page.partition(f'name="key" value="{key}"')[2].partition("</form>")[0]
+    assert f'value="{typed}"' in form
+    assert 'aria-invalid="true"' in form
+    assert why in form
+    assert "machines.fan" not in page
+    assert key not in page.partition('role="status">')[2].partition("</p>")[0]
+    assert "<details open>" in page
+    assert "aria-invalid" not in rig.page.ask("/machines").text
+
+
 def test_who_is_told_and_when_not_is_changed_and_nonsense_is_refused_in_words(rig: Rig) -> None:
-    assert '["boss"] now' in html.unescape(rig.change("notify.tell", "boss"))
+    assert "“Who is told: tags, or all” is boss from now on" in rig.change("notify.tell", "boss")
     assert "nobody has the tag 'nobody'" in html.unescape(rig.change("notify.tell", "nobody"))
-    assert "again, as configured" in rig.change("notify.tell", "")
+    assert "as configured again" in rig.change("notify.tell", "")
     told = rig.change("notify.quiet_hours", "22:00-06:00, mon,wed 12:00-13:00,sat-sun")
-    assert '["22:00-06:00", "mon,wed 12:00-13:00", "sat-sun"] now' in html.unescape(told)
+    assert "is 22:00-06:00, mon,wed 12:00-13:00, sat-sun from now on" in told
     assert 'value="22:00-06:00, mon,wed 12:00-13:00, sat-sun"' in rig.page.ask("/machines").text
-    assert "is [] now" in rig.change("notify.quiet_hours", "none")
+    assert "“Quiet hours, or none” is none from now on" in rig.change("notify.quiet_hours", "none")
     assert "27:00" in rig.change("notify.quiet_hours", "27:00-06:00")
-    assert "is 30.0 now" in rig.change("notify.escalate_after_min", "30")
+    assert "is 30 from now on" in rig.change("notify.escalate_after_min", "30")
 
 
 def test_backup_is_a_machine_that_another_name_takes_over_and_that_is_removed(rig: Rig) -> None:
