@@ -63,13 +63,13 @@ soak: $(VENV)/.all                  ## the long proofs: microphone, a day and a 
 	for proof in microphone day week small_board arm64 alerts brokers cluster configuration rollout home_assistant page units package image retention ray_cluster object_store; do \
 		OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak.$$proof || exit 1; done
 
-bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (two hours; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
+bundle: $(VENV)/.all                ## the bundle that comes with the package, made anew (an hour and a half; RUN=runs/x DATA=recordings HNSW=always: of a run that there is)
 	[ -n "$(DATA)" ] || $(BIN)/asd-train simulate build/default/data --small
 	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/units --sections 24 --source-train 20 --target-train 5 --test 0 --supplemental 8 --supplement both --seed 1
 	[ -n "$(RUN)" ] || $(BIN)/asd-train simulate build/default/full
 	[ -n "$(RUN)" ] || $(BIN)/asd-train run default --data build/default/units --data build/default/full --out build/default/run
 	$(BIN)/asd-export $(or $(RUN),build/default/run) daemon/asd_daemon/bundles/default --data $(or $(DATA),build/default/data) --name asd-edge-default \
-		--score views --no-twin --hnsw $(HNSW) --bundle-version 0.4.0 --licence "Apache-2.0; trained on simulated sound only"
+		--score views --no-twin --hnsw $(HNSW) --bundle-version 0.5.0 --licence "Apache-2.0; trained on simulated sound only"
 	@du --bytes --summarize daemon/asd_daemon/bundles/default
 
 clean:                              ## the virtual environment and everything built
