@@ -1,6 +1,6 @@
 """Sound at any rate → sound at another, block by block, with one and the same filter for microphones and files.
 
-Owns soxr, which is imported where it is used: the recorder process imports this, and little else.
+Owns soxr, which is imported where it is used: sound that has its rate already needs none.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ class Resampler:
 
     def restart(self) -> None:
         """Forget what came before: what comes next does not join on."""
-        import soxr
+        self._stream = None
+        if self._rates[0] != self._rates[1]:
+            import soxr
 
-        same = self._rates[0] == self._rates[1]
-        self._stream = (
-            None if same else soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
-        )
+            self._stream = soxr.ResampleStream(*self._rates, self._channels, dtype="float32", quality="HQ")
 
     def __call__(self, samples: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         """The samples that are complete now; the filter holds some back until the `last` block."""

@@ -14,16 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asd_daemon.errors import RecordingError
 from asd_daemon.wording import counted
 
 if TYPE_CHECKING:
+    import numpy as np
     import soundfile
+    from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+    F32 = NDArray[np.float32]
 
 SOUND_SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
@@ -197,6 +196,7 @@ class SoundFile:
         Raises:
             RecordingError: the file is damaged from here on, or holds a sample that is not finite.
         """
+        import numpy as np
         import soundfile
 
         frames = max(1, _BLOCK_VALUES // self._file.channels)

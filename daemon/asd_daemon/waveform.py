@@ -1,7 +1,7 @@
 """What a sound is inside asd-edge: float32 mono in [-1, 1] at 16 kHz, judged in windows of 10 s.
 
 Owns the rate, the window and how recordings of any rate and length become both, for the daemon and the trainer alike. It knows no
-feature, no format and no device.
+feature, no format and no device. NumPy is imported where it is used: to begin to record takes the constants alone.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from asd_daemon.errors import RecordingError
 from asd_daemon.resampling import Resampler
 from asd_daemon.sound_file import SoundFile
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+
 _LOG = logging.getLogger(__name__)
-F32 = NDArray[np.float32]
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 10.0
@@ -40,6 +43,8 @@ def read_blocks(path: Path, channel: int = 0, content: bytes | None = None) -> I
         RecordingError: the file is missing, unreadable, empty, has no such channel, or holds samples that are not finite; what came before
             a damage has been given by then.
     """
+    import numpy as np
+
     with SoundFile(path, channel, content) as file:
         resample = Resampler(file.rate_hz, SAMPLE_RATE_HZ)
         given = 0
@@ -62,6 +67,8 @@ def read_both(path: Path, channel: int = 0, far: int = 1) -> Iterator[F32]:
     Raises:
         RecordingError: as `read_blocks`.
     """
+    import numpy as np
+
     for near, other in zip(read_blocks(path, channel), read_blocks(path, far), strict=True):
         yield np.stack([near, other], axis=1)
 
@@ -88,6 +95,8 @@ def read_waveform(path: Path, channel: int = 0, content: bytes | None = None) ->
     Raises:
         RecordingError: as `read_blocks`; a file that is damaged anywhere is refused.
     """
+    import numpy as np
+
     return np.concatenate(list(read_blocks(path, channel, content)))
 
 
@@ -97,6 +106,8 @@ def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:
     The paper pads (section 2.4). Zeros are no sound of any machine: the quiet moments, by which steady machines are judged, would be
     those of the padding.
     """
+    import numpy as np
+
     if waveform.shape[0] >= samples:
         return waveform[:samples]
     shape = (samples, *waveform.shape[1:])
@@ -105,5 +116,7 @@ def fit_length(waveform: F32, samples: int = WINDOW_SAMPLES) -> F32:
 
 def rms_level_dbfs(samples: F32) -> float:
     """Root mean square of float32 (N,) in dB below full scale; silence is -200."""
+    import numpy as np
+
     power = float(np.mean(np.square(samples, dtype=np.float64))) if samples.shape[0] else 0.0
     return 10 * float(np.log10(max(power, 1e-20)))

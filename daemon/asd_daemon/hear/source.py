@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from asd_daemon.waveform import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class ScriptedSource:
 
 def _check_block(block: Block) -> None:
     """A fake must be as strict as the real thing."""
-    if block.samples.dtype != np.float32 or block.samples.ndim != 1:
+    if block.samples.dtype != "float32" or block.samples.ndim != 1:
         raise ValueError(
             f"a block is float32 mono at {SAMPLE_RATE_HZ} Hz, got {block.samples.dtype} {block.samples.shape}"
         )

@@ -1,8 +1,8 @@
-"""Microphones and commands as sources: what to start, and what its bytes mean.
+"""Microphones and commands as sources: what to start, and which decoder knows what its bytes mean.
 
 A microphone is the recorder process, which may send several channels at once; a command is any program that writes raw s16le mono at
-16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here. Raw samples do not say what they are, so a
-command's are believed only when their rate has been measured, and never when a sound file's header comes first.
+16 kHz to its standard output. Both are supervised alike. PortAudio is never loaded here, and NumPy not before there is something to
+decode: a microphone is begun before all else.
 """
 
 from __future__ import annotations
@@ -13,80 +13,22 @@ import re
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
-from asd_daemon.hear.sources.child_words import ChildMessage, ChildSound
+from asd_daemon.hear.sources.child_words import Decoder
 from asd_daemon.hear.sources.devices import Device
 from asd_daemon.hear.sources.recorder_protocol import FrameKind, FrameReader
-from asd_daemon.sound_file import HEAD_BYTES, starts_as_sound
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
 _LIST_TIMEOUT_S = 20.0
-_S16_SCALE = np.float32(1 / 32768)
-
-
-class RecorderDecoder:
-    """Frames of the recorder → sound."""
-
-    def __init__(self, channels: int = 1) -> None:
-        self._frames, self._channels = FrameReader(), channels
-
-    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
-        """What the frames say; ValueError where they are none."""
-        for frame in self._frames.feed(data):
-            if frame.kind is FrameKind.SOUND:
-                samples = np.frombuffer(frame.payload, np.float32)
-                samples = samples if self._channels == 1 else samples.reshape(-1, self._channels)
-                yield ChildSound(samples, frame.lost_samples, frame.monotonic_ns / 1e9)
-            elif frame.kind is FrameKind.FAILED:
-                yield ChildMessage(str(json.loads(frame.payload)["reason"]), gives_up=True)
-            elif frame.kind is FrameKind.OPENED:
-                yield ChildMessage(
-                    f"open: {frame.payload.decode()}", identity=json.loads(frame.payload).get("identity")
-                )
-            else:
-                yield ChildMessage("ready")
-
-
-class RawDecoder:
-    """Raw s16le → sound; the clock is that of its arrival."""
-
-    def __init__(self) -> None:
-        self._odd = b""
-        self._begun = False
-
-    def feed(self, data: bytes) -> Iterator[ChildSound | ChildMessage]:
-        """All whole samples; half a sample waits for its other half, and the first ones until it is known that they are no header."""
-        data = self._odd + data
-        if not self._begun:
-            if len(data) < HEAD_BYTES:
-                self._odd = data
-                return
-            if starts_as_sound(data[:HEAD_BYTES]):
-                yield ChildMessage(_HEADER_WORDS, gives_up=True)
-                return
-            self._begun = True
-        whole = len(data) & ~1
-        self._odd = data[whole:]
-        samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) * _S16_SCALE
-        yield ChildSound(samples, 0, time.monotonic())
 
 
 _SHELL_WORD = re.compile(r"\|\|?|&&?|;|\d*[<>].*|&>.*|.*[^\\;];")
-_HEADER_WORDS = (
-    "sends a sound file with a header; raw samples are wanted, signed 16 bit, mono, 16 kHz: with ffmpeg write"
-    " -ac 1 -ar 16000 -f s16le - , with arecord -t raw -f S16_LE -r 16000 -c 1, with sox -t raw -e signed -b 16 -r 16000 -c 1 -"
-)
-
-
 def recorder_command(request: dict[str, Any]) -> list[str]:
     """The recorder process for one request."""
     return [sys.executable, "-m", "asd_daemon.hear.sources.recorder", json.dumps(request)]
@@ -143,7 +85,7 @@ def open_channels(
     return SupervisedChild(
         f"microphone {spec.target!r}",
         recorder_command(request),
-        lambda: RecorderDecoder(len(channels)),
+        lambda: _recorder_decoder(len(channels)),
         wait=wait,
         announces_itself=True,
         env=recorder_environment(),
@@ -178,12 +120,24 @@ def open_command(spec: SourceSpec, *, wait: bool, timeouts: ChildTimeouts | None
     return SupervisedChild(
         f"command {words[0]!r}",
         words,
-        RawDecoder,
+        _raw_decoder,
         wait=wait,
         announces_itself=False,
         promised_speed=spec.speed(1.0),
         timeouts=limits,
     )
+
+
+def _recorder_decoder(channels: int) -> Decoder:
+    from asd_daemon.hear.sources.child_decoders import RecorderDecoder
+
+    return RecorderDecoder(channels)
+
+
+def _raw_decoder() -> Decoder:
+    from asd_daemon.hear.sources.child_decoders import RawDecoder
+
+    return RawDecoder()
 
 
 def list_microphones() -> list[Device]:

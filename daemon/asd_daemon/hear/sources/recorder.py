@@ -1,10 +1,11 @@
 """The process that holds the microphone: `python -m asd_daemon.hear.sources.recorder REQUEST`, started and killed by its supervisor.
 
-It opens one device through PortAudio, reads blocks, keeps the channels asked for, resamples and writes frames to its standard output.
+It opens one device through PortAudio, reads blocks, keeps the channels asked for and writes frames to its standard output, at the
+device's rate: whoever reads them resamples.
 It is a process of its own because a dead PortAudio stream may never close (PortAudio issue 1037) and only a fresh process lists devices
 anew; it reads and never uses callbacks because those need writable and executable memory, which a hardened service has not
-(python-sounddevice issue 397). It imports little (no onnxruntime, pydantic or soundfile), judges nothing, and leaves when its
-standard input ends.
+(python-sounddevice issue 397). It imports the standard library and sounddevice alone, not even NumPy (decision 33), so that it records
+soon after it was started; it judges nothing, and leaves when its standard input ends.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from asd_daemon.hear.sources.devices import Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.sources.pulse_route import PulseRoute
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
-from asd_daemon.resampling import Resampler
 from asd_daemon.wording import counted
 
 FIRST_BLOCK_S = 0.1  # that there is sound again shall be known soon
@@ -133,11 +134,22 @@ def _open(request: dict[str, Any]) -> tuple[Any, Device, float]:
     rate_hz = capture_rate_hz(device, request["rate_hz"], request["target_hz"], accepts)
     # Some microphones offer their stereo pair only (birdnet-go issue 384): take all channels where fewer are refused
     channels = channel + 1 if accepts(rate_hz) else device.channels
-    stream = sounddevice.InputStream(
+    stream = sounddevice.RawInputStream(
         samplerate=rate_hz, device=device.index, channels=channels, dtype="float32", latency=DEVICE_BUFFER_S
     )
     stream.start()
     return stream, device, rate_hz
+
+
+def chosen_channels(interleaved: bytes, channels: int, wanted: Sequence[int]) -> bytes:
+    """Some channels of interleaved float32 samples, interleaved in the order wanted."""
+    if list(wanted) == list(range(channels)):
+        return interleaved
+    samples = array("f", interleaved)
+    chosen = array("f", bytes(samples.itemsize * (len(samples) // channels) * len(wanted)))
+    for column, channel in enumerate(wanted):
+        chosen[column :: len(wanted)] = samples[channel::channels]
+    return chosen.tobytes()
 
 
 def record(request: dict[str, Any], send: Send) -> None:
@@ -147,8 +159,6 @@ def record(request: dict[str, Any], send: Send) -> None:
         NoSuchDeviceError: no such device or channel.
         sounddevice.PortAudioError: the device can't be opened, or went away.
     """
-    import numpy as np
-
     stream, device, rate_hz = _open(request)
     route = None if device.is_hardware else PulseRoute(os.getpid())
     if route is not None:
@@ -161,20 +171,16 @@ def record(request: dict[str, Any], send: Send) -> None:
     announce(route.identity if route else device.identity)
     if route is not None:
         route.watch(announce)  # the server may move us to another microphone, which may say nothing at all
-    target_hz, channels = int(request["target_hz"]), [int(c) for c in request["channels"]]
-    columns = channels[0] if len(channels) == 1 else channels
-    resample, losses = Resampler(rate_hz, target_hz, len(channels)), LossMeter(rate_hz, time.monotonic())
+    channels, losses = [int(c) for c in request["channels"]], LossMeter(rate_hz, time.monotonic())
     block, sent = round(rate_hz * FIRST_BLOCK_S), 0
     while True:
         data, overflowed = stream.read(block)
         now_ns = time.monotonic_ns()
-        lost = round(losses.count(block, overflowed, now_ns / 1e9) * target_hz / rate_hz)
-        if lost:
-            resample.restart()
-        samples = resample(np.ascontiguousarray(data[:, columns]))
+        lost = losses.count(block, overflowed, now_ns / 1e9)
         sent += lost
-        send(Frame(FrameKind.SOUND, samples.tobytes(), sent, lost, now_ns))
-        sent += samples.shape[0]
+        payload = chosen_channels(bytes(data), stream.channels, channels)
+        send(Frame(FrameKind.SOUND, payload, sent, lost, now_ns))
+        sent += block
         block = round(rate_hz * BLOCK_S)
 
 
@@ -191,9 +197,6 @@ def main() -> int:
     def send(frame: Frame) -> None:
         with sending:
             _write_all(out, frame.pack())
-
-    import numpy as np  # noqa: F401  # slow on small boards: before READY
-    import soxr  # noqa: F401
 
     delay_s = float(os.environ.get("ASD_CHILD_DELAY_S", "0"))
     time.sleep(max(0.0, delay_s - (time.monotonic() - born_s)))

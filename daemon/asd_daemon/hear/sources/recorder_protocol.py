@@ -13,7 +13,7 @@ from enum import IntEnum
 
 _HEADER = struct.Struct("=4sBxxxIIQQ")
 _MAGIC = b"asd1"
-MAX_PAYLOAD_BYTES = 4 * 2**20  # 65 s of float32 at 16 kHz: nothing honest is longer
+MAX_PAYLOAD_BYTES = 64 * 2**20  # half a second of 64 channels at 384 kHz is 47 MiB: nothing honest is longer
 
 
 class FrameKind(IntEnum):
@@ -22,9 +22,9 @@ class FrameKind(IntEnum):
     READY = 1
     """The libraries are loaded and the wait asked for is over; from here on only the device can be slow."""
     OPENED = 2
-    """The device is open; the payload is JSON about it."""
+    """The device is open; the payload is JSON about it: name, rate_hz, usb_id, identity."""
     SOUND = 3
-    """The payload is float32 mono samples at the rate asked for."""
+    """The payload is float32 samples of the channels asked for, interleaved, at the rate that OPENED has told."""
     FAILED = 4
     """The recorder gives up; the payload is JSON {"reason"}."""
 
@@ -36,7 +36,7 @@ class Frame:
     kind: FrameKind
     payload: bytes = b""
     first_sample: int = 0
-    """Index of the payload's first sample since the recorder opened its device, lost ones counted."""
+    """Index of the payload's first sample since the recorder opened its device, lost ones counted, at the device's rate."""
     lost_samples: int = 0
     """How many samples the device dropped just before this payload."""
     monotonic_ns: int = 0

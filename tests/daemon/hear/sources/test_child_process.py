@@ -19,8 +19,9 @@ import pytest
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
+from asd_daemon.hear.sources.child_decoders import RecorderDecoder
 from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
-from asd_daemon.hear.sources.microphone import RecorderDecoder, open_command
+from asd_daemon.hear.sources.microphone import open_command
 from asd_daemon.hear.sources.process_family import MARK_VARIABLE
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind, FrameReader
 from rig.waiting import PATIENT_S, is_over, wait_until

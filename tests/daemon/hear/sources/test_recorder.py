@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 import soxr
 
+from asd_daemon.hear.sources.child_decoders import RecorderDecoder
+from asd_daemon.hear.sources.child_words import ChildSound
 from asd_daemon.hear.sources.devices import CardFacts, Device, NoSuchDeviceError, card_facts, find_device
 from asd_daemon.hear.sources.microphone import recorder_environment
-from asd_daemon.hear.sources.recorder import LossMeter, capture_rate_hz
+from asd_daemon.hear.sources.recorder import LossMeter, capture_rate_hz, chosen_channels
+from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.resampling import Resampler
 
 CARD = Device(3, "USB Mic: Audio (hw:1,0)", 2, 48_000.0, "0d8c:0014", is_default=False)
@@ -141,10 +145,51 @@ def test_resampler_at_the_same_rate_changes_nothing() -> None:
     assert Resampler(16_000, 16_000)(sound) is sound
 
 
+@pytest.mark.parametrize("wanted", [[0], [2], [2, 0], [0, 1, 2], [1, 2]])
+def test_chosen_channels_are_those_columns(wanted: list[int]) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, (800, 3)).astype(np.float32)
+    chosen = np.frombuffer(chosen_channels(sound.tobytes(), 3, wanted), np.float32).reshape(-1, len(wanted))
+    np.testing.assert_array_equal(chosen, sound[:, wanted])
+
+
+def decoded(frames: list[Frame], channels: int = 1) -> list[ChildSound]:
+    items = RecorderDecoder(channels).feed(b"".join(frame.pack() for frame in frames))
+    return [item for item in items if isinstance(item, ChildSound)]
+
+
+def opened(rate_hz: float) -> Frame:
+    return Frame(FrameKind.OPENED, json.dumps({"name": "mic", "rate_hz": rate_hz, "identity": None}).encode())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_decoder_brings_the_recorders_rate_to_ours(channels: int) -> None:
+    rate_hz = 48_000
+    sound = np.random.default_rng(1).normal(0, 0.1, (3 * rate_hz, channels)).astype(np.float32)
+    blocks = np.array_split(sound, 6)
+    frames = [Frame(FrameKind.SOUND, block.tobytes(), 0, 0, 7_000_000_000 + n) for n, block in enumerate(blocks)]
+    # the route is told anew while the stream goes on: that must not break the sound
+    sounds = decoded([opened(rate_hz), *frames[:3], opened(rate_hz), *frames[3:]], channels)
+    joined = np.concatenate([each.samples.reshape(-1, channels) for each in sounds])
+    whole = soxr.resample(sound, rate_hz, 16_000, quality="HQ")
+    assert joined.shape[0] > 46_000
+    np.testing.assert_allclose(joined, whole[: joined.shape[0]], atol=2e-6)
+    assert [each.ended_s for each in sounds] == pytest.approx([7 + n / 1e9 for n in range(6)], abs=1e-12)
+
+
+def test_decoder_after_a_loss_counts_it_at_our_rate_and_begins_anew() -> None:
+    block = np.random.default_rng(2).normal(0, 0.1, 24_000).astype(np.float32)
+    frames = [Frame(FrameKind.SOUND, block.tobytes(), 0, lost, 1) for lost in (0, 4_410, 1)]
+    first, second, third = decoded([opened(44_100), *frames])
+    assert [each.lost_samples for each in (first, second, third)] == [0, 1_600, 0]
+    np.testing.assert_array_equal(second.samples, first.samples)  # what came before is forgotten
+    assert not np.array_equal(third.samples[:100], first.samples[:100])
+
+
 def test_recorder_imports_little() -> None:
     code = (
-        "import sys, asd_daemon.hear.sources.recorder\n"
-        "heavy = {'onnxruntime', 'pydantic', 'soundfile', 'yaml', 'click', 'paho', 'asd_daemon.waveform'}\n"
+        "import contextlib, sys, asd_daemon.hear.sources.recorder\n"
+        "with contextlib.suppress(OSError): import sounddevice\n"
+        "heavy = {'numpy', 'soxr', 'onnxruntime', 'pydantic', 'soundfile', 'yaml', 'click', 'paho', 'ssl', 'email', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
