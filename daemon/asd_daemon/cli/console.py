@@ -88,6 +88,11 @@ def use_one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+def leave_pydantic_alone() -> None:
+    """Let pydantic look for no plug-ins, for which it goes through all that is installed; to be called before models are made."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 def _redacted_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print a defect of ours without the secrets that it may name."""
     click.echo(redact("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)

@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ _EPILOG = "Exit codes: 0 all are heard and well, 1 some are not, 2 wrong usage o
 
 
 @click.group(cls=CommandGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("asd-edge"), prog_name="asd-fleet")
+@click.version_option(package_name="asd-edge", prog_name="asd-fleet")
 def fleet() -> None:
     """See all boxes that publish to a broker; offer bundles to them."""
 

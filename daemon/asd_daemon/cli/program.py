@@ -6,14 +6,13 @@ Heavy libraries are imported by the command that needs them, so that --help is q
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 
 import click
 
 from asd_daemon.cli.alerts import alerts
 from asd_daemon.cli.bundle import bundle
 from asd_daemon.cli.check import check
-from asd_daemon.cli.console import CommandGroup, use_one_thread
+from asd_daemon.cli.console import CommandGroup, leave_pydantic_alone, use_one_thread
 from asd_daemon.cli.devices import devices
 from asd_daemon.cli.enroll import enroll
 from asd_daemon.cli.first_process import end_on_sigterm_as_first_process
@@ -33,7 +32,7 @@ _EPILOG = "Exit codes: 0 well, 1 found something wrong, 2 wrong usage or configu
 
 
 @click.group(cls=CommandGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("asd-edge"), prog_name="asd-daemon")
+@click.version_option(package_name="asd-edge", prog_name="asd-daemon")
 def cli() -> None:
     """Listen to machines and tell when one goes wrong."""
 
@@ -63,4 +62,5 @@ def main(words: Sequence[str] | None = None) -> None:
     """The program: a mistake is one line and its exit code. The words are those of the command line unless given."""
     end_on_sigterm_as_first_process()
     use_one_thread()
+    leave_pydantic_alone()
     cli.main(args=words, prog_name="asd-daemon")

@@ -72,20 +72,26 @@ def run(wait_for_device: bool, log: str | None, events: str | None, verbose: boo
         view = _view(events) if plan.settings.mqtt is None else None
         view_width = shutil.get_terminal_size().columns if view is not None and sys.stderr.isatty() else None
         log_to_stderr(as_json=(log or plan.settings.log) == "json", verbose=verbose, view_width=view_width)
-        from asd_daemon.run.assembly import make_service
-        from asd_daemon.run.memory_arenas import limit_memory_arenas
+        from asd_daemon.run.beginning import Beginning
 
-        limit_memory_arenas()
-        service = make_service(plan, wait_for_device=wait_for_device, options=options_from(options), view=view)
-        reload_signal.heed(service.reload, service.stop)
-        service.run()
+        with Beginning(plan, waits=wait_for_device) as begun:
+            # Sound is on its way: only now comes all else, which takes as long again
+            from asd_daemon.run.assembly import make_service
+            from asd_daemon.run.memory_arenas import limit_memory_arenas
+
+            limit_memory_arenas()
+            service = make_service(
+                plan, begun, wait_for_broker=wait_for_device, options=options_from(options), view=view
+            )
+            reload_signal.heed(service.reload, service.stop)
+            service.run()
 
 
 def _view(events: str | None) -> LiveView | None:
     """What shows events to people, where that is asked for or there is a terminal."""
-    from asd_daemon.watch.live_view import LiveView
-
     is_terminal = sys.stdout.isatty()
     if events == "json" or (events is None and not is_terminal):
         return None
+    from asd_daemon.watch.live_view import LiveView
+
     return LiveView(shutil.get_terminal_size().columns if is_terminal else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from asd_daemon.waveform import SAMPLE_RATE_HZ
 
@@ -103,6 +103,20 @@ class Source(Protocol):
 
     def close(self) -> None:
         """End `events` soon, from any thread, any number of times."""
+
+
+@runtime_checkable
+class EarlySource(Protocol):
+    """A source that can begin to record before anybody listens; what it has heard by then, `events` gives first."""
+
+    def begin(self) -> None:
+        """Begin, and return at once."""
+
+
+def begin_early(source: Source) -> None:
+    """Have a source begin to record, where it can do that by itself."""
+    if isinstance(source, EarlySource):
+        source.begin()
 
 
 class ScriptedSource:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asd_daemon.errors import AsdError, BundleError, UntriedBundleError
-from asd_daemon.judge.bundle.bundle import default_bundle
+from asd_daemon.judge.bundle.own_bundle import default_bundle
 from asd_daemon.judge.scoring.installed_bundles import CURRENT, roll_back
 from asd_daemon.rollout.box import Box, RolloutRules
 from asd_daemon.rollout.ledger import Ledger

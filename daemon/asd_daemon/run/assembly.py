@@ -11,11 +11,11 @@ from importlib import metadata
 
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.run.about_reporting import AboutReporting
+from asd_daemon.run.beginning import Beginning
 from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.command_giving import CommandGiving
 from asd_daemon.run.command_inbox import CommandInbox
 from asd_daemon.run.configuration_troubles import ConfigurationTroubles
-from asd_daemon.run.free_memory import free_ram_bytes, taken_bytes, too_little_memory
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.judge_tap import JudgeTap
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
@@ -44,22 +44,25 @@ _LOG = logging.getLogger(__name__)
 
 
 def make_service(
-    plan: Plan, *, wait_for_device: bool, options: CommandLineOptions | None = None, view: LiveView | None = None
+    plan: Plan,
+    begun: Beginning,
+    *,
+    wait_for_broker: bool,
+    options: CommandLineOptions | None = None,
+    view: LiveView | None = None,
 ) -> Service:
     """The daemon, ready to run.
 
     Args:
         plan: what shall run.
+        begun: its sources, and that nobody else hears them.
         options: what the plan was made from, to make it anew where the configuration shall be read again.
         view: shows what happens where there is no broker; None: JSON lines.
-        wait_for_device: keep trying where a microphone or command isn't there at the start, or the broker refuses us, rather than fail.
+        wait_for_broker: keep trying where the broker refuses us, rather than fail.
 
     Raises:
         AsdError: something of it can't be made.
     """
-    recorders = sum(spec.kind in ("device", "command") for spec in plan.sources.values())
-    if recorders and (words := too_little_memory(recorders, free_ram_bytes() + taken_bytes())) is not None:
-        _LOG.warning("%s", words)
     keeps_sound = plan.settings.keep.keeps_enrolment_sound
     shared_bundle = SharedBundle(
         plan.bundle,
@@ -69,9 +72,8 @@ def make_service(
         listened=listened_models(plan),
         trusts_own=plan.trusts_own,
     )
-    stores = Stores(state_folder(), plan.settings.keep, list(plan.machines))
-    stores.lock()
-    publisher = make_publisher(plan, stores, wait_for_broker=wait_for_device, view=view)
+    stores = Stores(state_folder(), plan.settings.keep, list(plan.machines), begun.locks)
+    publisher = make_publisher(plan, stores, wait_for_broker=wait_for_broker, view=view)
     notifier = make_notifier(plan, stores)
     telling = NotifyingPublisher(publisher, notifier)
     troubles = ConfigurationTroubles()
@@ -87,7 +89,7 @@ def make_service(
     assembly = MonitorAssembly(shared_bundle, telling, stores, trouble_words, live_sound, tap)
 
     def make_monitors(callbacks: MonitorCallbacks) -> list[MachineMonitor]:
-        return assembly.monitors(plan, assembly.open_sources(plan, plan.machines, waits=wait_for_device), callbacks)
+        return assembly.monitors(plan, begun.sources, callbacks)
 
     def delivery_report() -> DeliveryReport:
         return DeliveryReport(publisher.broker_status, stores.store_report, notifier.status)

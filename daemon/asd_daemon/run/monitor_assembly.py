@@ -5,23 +5,20 @@ Owns how the parts of a monitor are put together. Nothing is heard yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from asd_daemon.errors import SettingsError
-from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Source
-from asd_daemon.hear.sources.source_memory import SourceMemory
 from asd_daemon.hear.windows.fitness import WindowFitness
 from asd_daemon.judge.scoring.verdict import Judge
 from asd_daemon.run.alert_teaching import AlertTeaching
 from asd_daemon.run.judge_tap import JudgeTap
 from asd_daemon.run.judging_turns import JudgingTurns
 from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
+from asd_daemon.run.opened_sources import OpenedSource
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
 from asd_daemon.run.shared_bundle import SharedBundle, enrolled_folder
-from asd_daemon.run.source_memories import source_memory_of
 from asd_daemon.run.stores import Stores
 from asd_daemon.settings.chosen_keys import SOURCE
 from asd_daemon.settings.plan import Plan
@@ -133,22 +130,6 @@ class MonitorAssembly:
         self._turns = JudgingTurns()
         self._teaching: dict[str, AlertTeaching] = {}
 
-    def open_sources(self, plan: Plan, names: Collection[str], *, waits: bool) -> dict[str, OpenedSource]:
-        """The sources of some machines of a plan; nothing is heard yet.
-
-        Args:
-            plan: what shall run.
-            names: the machines.
-            waits: keep trying where a microphone or command isn't there at the start.
-
-        Raises:
-            AsdError: one of them can't be used.
-        """
-        memories = {name: source_memory_of(name, plan.sources[name]) for name in names}
-        checks = {name: memory.check_device for name, memory in memories.items() if memory is not None}
-        opened = open_sources({name: plan.sources[name] for name in names}, wait=waits, device_checks=checks)
-        return {name: OpenedSource(opened[name], memories[name]) for name in names}
-
     def monitors(
         self, plan: Plan, sources: Mapping[str, OpenedSource], callbacks: MonitorCallbacks
     ) -> list[MachineMonitor]:
@@ -186,14 +167,6 @@ class MonitorAssembly:
             turns=self._turns,
             live_sound=self._live_sound,
         )
-
-
-@dataclass(frozen=True)
-class OpenedSource:
-    """A machine's source, and what is remembered of it from run to run."""
-
-    source: Source
-    memory: SourceMemory | None
 
 
 def _waits(plan: Plan, name: str) -> bool:

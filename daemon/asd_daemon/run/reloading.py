@@ -21,7 +21,8 @@ from asd_daemon.run.configuration_troubles import ConfigurationTroubles
 from asd_daemon.run.health_reporting import HealthReporting
 from asd_daemon.run.machine_alerts import AlertRules
 from asd_daemon.run.machine_rules import MachineRules
-from asd_daemon.run.monitor_assembly import MonitorAssembly, OpenedSource
+from asd_daemon.run.monitor_assembly import MonitorAssembly
+from asd_daemon.run.opened_sources import OpenedSource, sources_of
 from asd_daemon.run.publishing import change_topics
 from asd_daemon.run.rules import alarm_rule, fitness_limits, threshold_rule
 from asd_daemon.run.service import Service
@@ -105,7 +106,7 @@ class Reloading:
         after = _with_what_needs_a_restart(wanted, self._plan)
         try:
             anew = [name for name in after.machines if name in (*changes.added, *changes.replaced)]
-            sources = self._assembly.open_sources(after, anew, waits=True)
+            sources = sources_of(after, anew, waits=True)
         except AsdError as e:
             self._stores.release(changes.added)
             whose = [name for name in anew if after.sources[name].target in str(e)]

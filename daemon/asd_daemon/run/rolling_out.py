@@ -107,7 +107,7 @@ class DaemonBox:
         Raises:
             AsdError: it can't be used; the present one judges on.
         """
-        from asd_daemon.judge.bundle.bundle import default_bundle
+        from asd_daemon.judge.bundle.own_bundle import default_bundle
 
         link, plan = self._root / CURRENT, self._plan()
         names = [name for name in plan.machines if self._depends(plan, name)]

@@ -80,12 +80,13 @@ class Stores:
         folder: the state folder.
         keep: what the configuration wants kept.
         machines: those of this process.
+        locks: what keeps other processes of this box from hearing them; None: nothing does.
     """
 
-    def __init__(self, folder: Path, keep: KeepSettings, machines: Sequence[str]) -> None:
-        self._keep = keep
-        self._folder, self._machines = folder, list(machines)
-        self._locks: MachineLocks | None = None
+    def __init__(
+        self, folder: Path, keep: KeepSettings, machines: Sequence[str], locks: MachineLocks | None = None
+    ) -> None:
+        self._keep, self._folder, self._locks = keep, folder, locks
         self.spool = CommandSpool(commands_folder(folder))
         alive_until_s = newest_change_s(folder, SIGNS_OF_LIFE)  # before anything is opened
         clock = PlausibleClock(alive_until_s=alive_until_s)
@@ -97,14 +98,6 @@ class Stores:
         self._history = AlertHistory(history_file(folder), days=keep.scores_days, clock=clock)
         budget = ClipBudget(most_bytes=keep.clips_mb * 1e6, most_days=keep.clips_days)
         self._clip_store = ClipStore(folder / "clips", budget, clock=clock) if keep.keeps_clips else None
-
-    def lock(self) -> None:
-        """Keep other processes of this box from hearing the same machines, until `close`.
-
-        Raises:
-            CannotStartError: one does already.
-        """
-        self._locks = MachineLocks(self._folder, self._machines)
 
     def add(self, machines: Sequence[str]) -> None:
         """Look after further machines too.

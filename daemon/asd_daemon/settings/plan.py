@@ -63,7 +63,7 @@ class Plan:
     @property
     def bundle_key(self) -> Path | None:
         """The public key that must have signed the bundle."""
-        from asd_daemon.judge.bundle.bundle import default_bundle
+        from asd_daemon.judge.bundle.own_bundle import default_bundle
 
         return None if self.trusts_own and self.bundle == default_bundle() else self.settings.bundle_key
 
@@ -123,7 +123,7 @@ def make_plan(options: CommandLineOptions, *, configured: Settings | None = None
 
 def installed_or_default_bundle() -> Path:
     """The bundle that was installed on this box, else the one that comes with the program."""
-    from asd_daemon.judge.bundle.bundle import default_bundle
+    from asd_daemon.judge.bundle.own_bundle import default_bundle
 
     installed = state_folder() / "bundles" / "current"
     return installed if installed.exists() else default_bundle()

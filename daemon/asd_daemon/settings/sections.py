@@ -14,7 +14,7 @@ from asd_daemon.hear.source_spec import KINDS, SourceSpec, parse_source
 class Section(BaseModel):
     """Unknown keys are refused; nothing changes once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

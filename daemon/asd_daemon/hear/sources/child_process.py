@@ -7,6 +7,7 @@ the last sound tells whether a child is well: a dead stream reports itself activ
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import math
 import os
@@ -15,11 +16,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from asd_daemon.errors import SourceError
 from asd_daemon.hear.source import Block, SourceEvent, SourceHealth, SourceLost
 from asd_daemon.hear.sources.child_exit import StderrTail, exit_reason, file_descriptor, has_living_orphans
+from asd_daemon.hear.sources.child_timeouts import ChildTimeouts
 from asd_daemon.hear.sources.child_words import ChildMessage, ChildSound, Decoder
 from asd_daemon.hear.sources.process_family import MARK_VARIABLE, end_family, new_mark, started_at
 from asd_daemon.hear.sources.sample_clock import SampleClock
@@ -28,28 +29,11 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 _LOG = logging.getLogger(__name__)
 DELAY_VARIABLE = "ASD_CHILD_DELAY_S"  # how long a child that speaks first shall wait before it touches its device
 _CHUNK_BYTES = 1 << 16
+_PIPE_BYTES = (
+    1 << 20
+)  # 16 s of one channel at 16 kHz, 5 s at 48 kHz: so long may a daemon that starts, or is swapped out, not read
 _REAP_S = 1.0
 _WORTH_SAYING_S = 0.05
-
-
-@dataclass(frozen=True)
-class ChildTimeouts:
-    """How long a supervisor waits for what."""
-
-    boot_s: float = 20.0
-    """From starting the process to its first message: interpreter and libraries, slow on small boards."""
-    start_s: float = 3.0
-    """From its first message to the first sound."""
-    stall_s: float = 2.0
-    """From sound to sound."""
-    backoff_least_s: float = 0.25
-    """Before the second start; doubles with each failure."""
-    backoff_most_s: float = 1.5
-    """The longest wait before a start."""
-    healthy_s: float = 5.0
-    """A life with this much sound sets the back-off to its least again."""
-    lost_every_s: float = 8.0
-    """How often `SourceLost` is said again."""
 
 
 class SupervisedChild:
@@ -67,7 +51,7 @@ class SupervisedChild:
         announces_itself: bool,
         promised_speed: float | None = None,
         env: Mapping[str, str] | None = None,
-        timeouts: ChildTimeouts = ChildTimeouts(),
+        timeouts: ChildTimeouts | None = None,
         device_check: Callable[[str], str | None] | None = None,
     ) -> None:
         """Say what to run; nothing starts before `events` is asked for.
@@ -90,7 +74,7 @@ class SupervisedChild:
         self._identity: str | None = None
         self._device_check, self._is_wrong = device_check, False
         self._clock, self._speed = SampleClock(), promised_speed
-        self.timeouts = timeouts
+        self.timeouts = timeouts or ChildTimeouts()
         self._command, self._decoder, self._env = list(command), decoder, env
         self._wait, self._announces_itself = wait, announces_itself
         self._stopping = threading.Event()
@@ -103,11 +87,19 @@ class SupervisedChild:
         self._limit_s = self.timeouts.boot_s
         self._unreaped: list[subprocess.Popen[bytes]] = []
         self._groups: list[int] = []  # process groups whose orphans may have become ours
+        self._handing_over = threading.Lock()
+        self._begun: subprocess.Popen[bytes] | None = None  # before anybody listens
 
     @property
     def source_health(self) -> SourceHealth:
         """How it has done so far."""
         return SourceHealth(self.restarts, self._overruns, self._clock.drift_ppm, self._identity)
+
+    def begin(self) -> None:
+        """Start the child before anybody listens, where it says itself when its sound was: till then that waits in the pipe."""
+        with self._handing_over:
+            if self._announces_itself and self._begun is None:
+                self._begun = self._start(delay_s=0.0)
 
     def events(self) -> Iterator[SourceEvent]:
         """Sound, and `SourceLost` while there is none; ends only when closed.
@@ -153,11 +145,31 @@ class SupervisedChild:
         self._stopping.set()
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_write, b"x")
+        if (begun := self._take_begun()) is not None:
+            self._kill(begun)
+
+    def _take_begun(self) -> subprocess.Popen[bytes] | None:
+        """The child that was started before anybody listened; once."""
+        with self._handing_over:
+            begun, self._begun = self._begun, None
+        return begun
 
     def _run_once(self, delay_s: float) -> Iterator[Block]:
         """Start the child once and pass on its sound until it stalls, ends or is no longer wanted."""
         self._sound_since_start_s, self._is_wrong = 0.0, False
         self._reap()
+        if (child := self._take_begun() or self._start(delay_s)) is None:
+            return
+        stderr_tail = StderrTail()
+        try:
+            yield from self._listen(child, stderr_tail)
+        finally:
+            self._kill(child)
+            if lines := stderr_tail.count:
+                _LOG.debug("%s: %d lines on standard error, last: %s", self.name, lines, stderr_tail.last())
+
+    def _start(self, delay_s: float) -> subprocess.Popen[bytes] | None:
+        """Start a child; None where that can't be done, and `_reason` says why."""
         try:
             child = subprocess.Popen(
                 self._command,
@@ -173,15 +185,12 @@ class SupervisedChild:
             )
         except OSError as e:
             self._reason = f"can't start {self._command[0]}: {e.strerror}"
-            return
+            return None
         self._since = self._since or started_at(child.pid)
-        stderr_tail = StderrTail()
-        try:
-            yield from self._listen(child, stderr_tail)
-        finally:
-            self._kill(child)
-            if stderr_tail.count:
-                _LOG.debug("%s: %d lines on standard error, last: %s", self.name, stderr_tail.count, stderr_tail.last())
+        if self._announces_itself:
+            with contextlib.suppress(OSError, AttributeError):  # more than this user may have; no Linux
+                fcntl.fcntl(file_descriptor(child.stdout), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        return child
 
     def _listen(self, child: subprocess.Popen[bytes], stderr_tail: StderrTail) -> Iterator[Block]:
         """Read the child until it ends, falls silent, talks nonsense or is no longer wanted; `_reason` says which."""

@@ -19,7 +19,8 @@ from typing import Any
 
 from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source_spec import SourceSpec
-from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
+from asd_daemon.hear.sources.child_process import SupervisedChild
+from asd_daemon.hear.sources.child_timeouts import ChildTimeouts
 from asd_daemon.hear.sources.child_words import Decoder
 from asd_daemon.hear.sources.devices import Device
 from asd_daemon.hear.sources.recorder_protocol import FrameKind, FrameReader
@@ -29,6 +30,8 @@ _LIST_TIMEOUT_S = 20.0
 
 
 _SHELL_WORD = re.compile(r"\|\|?|&&?|;|\d*[<>].*|&>.*|.*[^\\;];")
+
+
 def recorder_command(request: dict[str, Any]) -> list[str]:
     """The recorder process for one request."""
     return [sys.executable, "-m", "asd_daemon.hear.sources.recorder", json.dumps(request)]
@@ -89,7 +92,7 @@ def open_channels(
         wait=wait,
         announces_itself=True,
         env=recorder_environment(),
-        timeouts=timeouts or ChildTimeouts(),
+        timeouts=timeouts,
         device_check=device_check,
     )
 

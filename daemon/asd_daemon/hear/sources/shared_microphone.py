@@ -10,13 +10,10 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from asd_daemon.hear.source import Block, Source, SourceEvent, SourceHealth
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_process import SupervisedChild
 from asd_daemon.hear.sources.microphone import channel_of, open_channels
-from asd_daemon.hear.sources.two_devices import TwoDevices
 
 _LOG = logging.getLogger(__name__)
 _MOST_BLOCKS = 120  # a minute: whoever listens never waits for longer than that, or it is a gap
@@ -43,6 +40,10 @@ class SharedMicrophone:
         made = SharedChannel(self, self._channels.index(channel), None if far is None else self._channels.index(far))
         self._listeners.append(made)
         return made
+
+    def begin(self) -> None:
+        """Let the recorder record before anybody listens."""
+        self._child.begin()
 
     def start(self) -> None:
         """Let the recorder run, if it does not yet."""
@@ -92,6 +93,8 @@ class SharedChannel:
 
     def put(self, heard: SourceEvent) -> None:
         """Take in what the microphone said; what nobody fetches for a minute becomes a gap."""
+        import numpy as np
+
         if isinstance(heard, Block):
             samples = heard.samples if heard.samples.ndim == 1 else heard.samples[:, self._column]
             if self._items.qsize() >= _MOST_BLOCKS:
@@ -105,6 +108,10 @@ class SharedChannel:
     def end(self, error: Exception | None) -> None:
         """Nothing more comes."""
         self._items.put(error)
+
+    def begin(self) -> None:
+        """Have the recorder record before anybody listens; it serves all channels."""
+        self._shared.begin()
 
     def events(self) -> Iterator[SourceEvent]:
         """Sound of the channel, until it is closed.
@@ -141,6 +148,8 @@ def open_microphones(
     opened = _opened(
         {**specs, **{_far_name(name): device for name, device in far.items()}}, wait=wait, device_checks=device_checks
     )
+    if far:
+        from asd_daemon.hear.sources.two_devices import TwoDevices
     for name in far:
         opened[name] = TwoDevices(name, opened[name], opened.pop(_far_name(name)))
     return opened

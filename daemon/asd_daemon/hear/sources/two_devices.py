@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from asd_daemon.errors import AsdError
-from asd_daemon.hear.source import Block, Source, SourceEvent, SourceHealth, SourceLost
+from asd_daemon.hear.source import Block, Source, SourceEvent, SourceHealth, SourceLost, begin_early
 from asd_daemon.hear.sources.far_alignment import FarAlignment
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +44,11 @@ class TwoDevices:
     def source_health(self) -> SourceHealth:
         """How the near device has done: the machine is heard by it."""
         return self._near.source_health
+
+    def begin(self) -> None:
+        """Have both record before anybody listens."""
+        begin_early(self._near)
+        begin_early(self._far)
 
     def events(self) -> Iterator[SourceEvent]:
         """What the near device says, with the far one's sound in its blocks.

@@ -21,7 +21,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,7 @@ from asd_daemon.judge.bundle.manifest import (
     SeparatorEntry,
 )
 from asd_daemon.judge.bundle.nearest_files import NearestFiles, read_calibration
+from asd_daemon.judge.bundle.own_bundle import default_bundle
 from asd_daemon.judge.bundle.signature import check_signature
 from asd_daemon.judge.distances.fusion import Fusion
 from asd_daemon.judge.distances.fusion_file import read_fusion
@@ -174,11 +174,6 @@ class Bundle:
             BundleError: the file is not a calibration.
         """
         return read_calibration(self.folder(machine) / CALIBRATION)
-
-
-def default_bundle() -> Path:
-    """The bundle that comes with the package."""
-    return Path(str(resources.files("asd_daemon"))) / "bundles" / "default"
 
 
 def load_bundle(path: Path, key: Path | None = None) -> Bundle:

@@ -20,7 +20,8 @@ from asd_daemon.errors import SourceError, UsageError
 from asd_daemon.hear.source import Block, SourceEvent, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_decoders import RecorderDecoder
-from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
+from asd_daemon.hear.sources.child_process import SupervisedChild
+from asd_daemon.hear.sources.child_timeouts import ChildTimeouts
 from asd_daemon.hear.sources.microphone import open_command
 from asd_daemon.hear.sources.process_family import MARK_VARIABLE
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind, FrameReader
@@ -223,7 +224,7 @@ def test_orphans_of_a_child_are_reaped_where_they_become_ours_as_in_a_container(
         "if ctypes.CDLL(None).prctl(36, 1, 0, 0, 0): sys.exit(77)\n"  # PR_SET_CHILD_SUBREAPER
         "from asd_daemon.hear.source import SourceLost\n"
         "from asd_daemon.hear.source_spec import SourceSpec\n"
-        "from asd_daemon.hear.sources.child_process import ChildTimeouts\n"
+        "from asd_daemon.hear.sources.child_timeouts import ChildTimeouts\n"
         "from asd_daemon.hear.sources.microphone import open_command\n"
         "quick = ChildTimeouts(start_s=100, stall_s=0.2, backoff_least_s=0.2, backoff_most_s=0.2, lost_every_s=0.1)\n"
         "spec = SourceSpec('command', 'sh -c \"sleep 600 & head -c 3200 /dev/zero; exec sleep 600\"')\n"
@@ -316,3 +317,56 @@ def test_command_that_has_played_its_file_says_that_it_ended(caplog: pytest.LogC
     assert isinstance(lost, SourceLost)
     assert lost.reason == "ended after 2.0 s of sound"
     assert "ended after 2.0 s of sound; it is started again; a recording is played with file:PATH" in caplog.text
+
+
+SPEAKER = (
+    "import os, sys, time\n"
+    "from pathlib import Path\n"
+    "from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind\n"
+    "def say(*of): sys.stdout.buffer.write(Frame(*of).pack()); sys.stdout.buffer.flush()\n"
+    "Path(sys.argv[1], str(os.getpid())).touch()\n"
+    "say(FrameKind.READY)\n"
+    "for n in range(24): say(FrameKind.SOUND, bytes([n] * 32_000), n * 8000, 0, time.monotonic_ns())\n"
+    "Path(sys.argv[1], 'said').touch()\n"
+    "sys.stdin.read()\n"
+)
+
+
+def speaker(folder: Path) -> SupervisedChild:
+    path = {"PYTHONPATH": str(Path(__file__).resolve().parents[4] / "daemon")}
+    words = [sys.executable, "-c", SPEAKER, str(folder)]
+    return SupervisedChild(
+        "child", words, RecorderDecoder, wait=True, announces_itself=True, timeouts=QUICK, env={**os.environ, **path}
+    )
+
+
+def test_child_that_is_begun_before_anybody_listens_loses_nothing(tmp_path: Path) -> None:
+    source = speaker(tmp_path)
+    source.begin()
+    source.begin()  # as by the second machine that shares it
+    wait_until((tmp_path / "said").exists, "it has said all of 12 s, and nobody has read")
+    with hearing(source) as heard:
+        blocks = [block for _, block in zip(range(24), heard, strict=False)]
+    assert all(isinstance(block, Block) and block.gap_samples == 0 for block in blocks)
+    said = np.repeat(np.arange(24, dtype=np.uint8), 32_000)
+    assert b"".join(block.samples.tobytes() for block in blocks if isinstance(block, Block)) == said.tobytes()
+    assert source.restarts == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_child_that_is_begun_and_never_listened_to_ends_when_it_is_closed(tmp_path: Path) -> None:
+    source = speaker(tmp_path)
+    source.begin()
+    wait_until((tmp_path / "said").exists, "it has begun")
+    (pid,) = (int(file.name) for file in tmp_path.iterdir() if file.name.isdecimal())
+    source.close()
+    wait_until(lambda: is_over(pid), "it is dead")
+    assert list(source.events()) == []
+
+
+def test_command_is_not_begun_early_for_nobody_would_know_when_its_sound_was(tmp_path: Path) -> None:
+    source = command(f"touch {tmp_path}/begun; cat /dev/zero")
+    source.begin()
+    with hearing(source) as heard:
+        assert not (tmp_path / "begun").exists()
+        until(heard, Block)

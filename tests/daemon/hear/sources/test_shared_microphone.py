@@ -15,7 +15,8 @@ from asd_daemon.hear.opening import open_sources
 from asd_daemon.hear.source import Block, SourceLost
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.hear.sources.child_decoders import RecorderDecoder
-from asd_daemon.hear.sources.child_process import ChildTimeouts, SupervisedChild
+from asd_daemon.hear.sources.child_process import SupervisedChild
+from asd_daemon.hear.sources.child_timeouts import ChildTimeouts
 from asd_daemon.hear.sources.pulse_route import source_name, source_of
 from asd_daemon.hear.sources.recorder_protocol import Frame, FrameKind
 from asd_daemon.hear.sources.shared_microphone import SharedChannel, SharedMicrophone

@@ -1,0 +1,78 @@
+"""The start of the daemon: microphones record before all else is loaded, and what is not needed to listen is not loaded at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rig.daemon import ask, daemon_environment
+from rig.waiting import wait_until
+
+HEAVY = ("numpy", "soxr", "soundfile", "onnxruntime", "cryptography", "paho", "sqlite3", "http", "prometheus_client")
+FIRST = f"""
+import json, os, sys
+begun = []
+def look(event, of):
+    if event == 'subprocess.Popen' and 'asd_daemon.hear.sources.recorder' in of[1]:
+        begun.append(sorted({{*{HEAVY!r}, 'asd_daemon.judge.bundle.bundle', 'asd_daemon.run.assembly'}} & set(sys.modules)))
+    elif event == 'open' and str(of[0]).endswith('manifest.json'):
+        os.write(1, json.dumps(begun).encode())
+        os._exit(0)
+sys.addaudithook(look)
+from asd_daemon.cli.program import main
+main()
+"""
+
+
+def test_recording_begins_before_a_library_is_loaded_and_the_bundle_is_opened(tmp_path: Path) -> None:
+    words = ("run", "--machine", "fan", "--source", "device:none", "--wait-for-device", "--no-mqtt")
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, *words],
+        env=daemon_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [[]], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ("machines: {fan: {source: {device: none, channels: 1}}}", 2, "channels"),
+        ("machines: {fan: {source: {device: none, channel: 0.5}}}", 2, "channel"),
+        (
+            "machines: {fan: {source: {device: none}}}\nmqtt: {host: h, username: u, password_file: /none}",
+            2,
+            "mqtt.password_file",
+        ),
+        ("machines: {fan: {source: {device: none}}}\nbundle: /none", 3, "/none"),
+    ],
+)
+def test_what_is_wrong_is_refused_as_ever_and_leaves_no_recorder(
+    tmp_path: Path, content: str, code: int, words: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(content + "\n")
+    done = ask("run", "--config", tmp_path / "c.yaml", "--wait-for-device", home=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "listening" not in done.stderr
+    wait_until(lambda: not recorders(tmp_path / "state"), "no recorder is left")
+
+
+def recorders(state: Path) -> list[psutil.Process]:
+    """Those that a daemon with this state folder has started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("ASD_STATE_DIR") == str(state) and "asd_daemon.hear" in " ".join(
+                process.cmdline()
+            ):
+                found.append(process)
+    return found
