@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -94,7 +93,7 @@ def enroll(
     from asd_daemon.learn.enrolment import EnrolmentRequest, enrol
     from asd_daemon.run.shared_bundle import enrolled_folder
     from asd_daemon.run.source_memories import source_memory_of
-    from asd_daemon.tell.commands import STATE_NAME
+    from asd_daemon.tell.commands import checked_state
     from asd_daemon.waveform import WINDOW_S
 
     if add and relearn:
@@ -102,10 +101,11 @@ def enroll(
     if resume and anew:
         raise UsageError("--resume goes on with what was collected and --anew forgets it: give one of them")
     over_s, spread = _spread(over, windows, minutes)
-    if state is not None and re.match(STATE_NAME, state) is None:
-        raise UsageError(
-            f"--state {state!r}: must begin with a letter or digit and have at most 64 letters, digits, blanks, ,.+-"
-        )
+    if state is not None:
+        try:
+            checked_state(state)
+        except ValueError as e:
+            raise UsageError(f"--state {state!r}: {e}") from e
     plan = plan_from({"machines": (machine,), **options})
     (name,) = plan.machines
     model, spec = plan.model_of(name), plan.sources[name]

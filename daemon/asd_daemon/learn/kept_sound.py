@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from asd_daemon.errors import EnrolmentError, RecordingError
@@ -36,6 +35,8 @@ def write_window(folder: Path, number: int, samples: F32) -> Path:
     Raises:
         OSError: the disk refuses.
     """
+    import soundfile
+
     peak = float(np.abs(samples).max(initial=0))
     shift = 0 if peak <= 0 else min(max(math.floor(-math.log2(peak)), 0), 15)
     file = folder / f"window-{number:06d}-{shift}.flac"
@@ -72,6 +73,8 @@ def read_both_microphones(file: Path) -> F32 | None:
     Raises:
         EnrolmentError: it can't be read as that.
     """
+    import soundfile
+
     try:
         with soundfile.SoundFile(str(file)) as opened:
             channels = opened.channels

@@ -17,7 +17,6 @@ from typing import Any
 
 from asd_daemon.errors import AsdError
 from asd_daemon.judge.scoring.scoring_choice import Scoring
-from asd_daemon.learn.enrolment_record import RECORD, read_enrolment
 from asd_daemon.run.shared_bundle import enrolled_folder
 from asd_daemon.tell.payloads import about_payload, time_text, to_json
 from asd_daemon.watch.report import Reports
@@ -98,6 +97,8 @@ class AboutReporting:
 
     def _learned(self, machine: str) -> dict[str, Any]:
         """When and from how much it was learned on this box; read again when the record is another one."""
+        from asd_daemon.learn.enrolment_record import RECORD, read_enrolment
+
         file = enrolled_folder() / machine / RECORD
         try:
             changed_ns = file.stat().st_mtime_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from asd_daemon.hear.source_spec import SourceSpec
 from asd_daemon.run.about_reporting import AboutReporting
@@ -22,7 +23,7 @@ from asd_daemon.run.machine_monitor import MachineMonitor, MonitorCallbacks
 from asd_daemon.run.monitor_assembly import MonitorAssembly
 from asd_daemon.run.publishing import make_publisher, publish_answer
 from asd_daemon.run.reloading import Reloading
-from asd_daemon.run.rolling_out import make_rollout
+from asd_daemon.run.rollout_when_asked import RolloutWhenAsked
 from asd_daemon.run.service import Service
 from asd_daemon.run.shared_bundle import SharedBundle, listened_models, needs_models
 from asd_daemon.run.stores import Stores
@@ -39,6 +40,9 @@ from asd_daemon.watch.live_view import LiveView
 from asd_daemon.watch.report import DeliveryReport
 from asd_daemon.watch.status import status_folder
 from asd_daemon.watch.systemd import SystemdNotifier
+
+if TYPE_CHECKING:
+    from asd_daemon.rollout.rollout import Rollout
 
 _LOG = logging.getLogger(__name__)
 
@@ -129,7 +133,15 @@ def make_service(
     service.on_tick = lambda: inbox.look([monitor.machine for monitor in service.monitors])
     known = options or CommandLineOptions(machines=tuple(plan.machines))
     reloading = Reloading(plan, known, service, assembly, publisher, notifier, stores, health, troubles)
-    rollout = make_rollout(lambda: reloading.plan, known, service, assembly, shared_bundle, tap)
+
+    def make_rollout() -> Rollout:
+        from asd_daemon.run import rolling_out
+
+        return rolling_out.make_rollout(lambda: reloading.plan, known, service, assembly, shared_bundle, tap)
+
+    rollout = RolloutWhenAsked(
+        lambda: known.bundle is None and reloading.plan.settings.bundle.url is not None, make_rollout
+    )
     reporters.append(rollout)
     choosing = Choosing(reloading, known, state_folder(), trials.release)
     upkeep = Upkeep(state_folder(), service, reloading, choosing, assembly, stores)

@@ -12,8 +12,6 @@ from typing import BinaryIO
 
 from asd_daemon.errors import AsdError, UsageError
 from asd_daemon.judge.scoring.installed_bundles import CURRENT, roll_back
-from asd_daemon.learn.machine_archive import import_machine
-from asd_daemon.learn.machine_names import remove_machine
 from asd_daemon.run.choosing import Choosing
 from asd_daemon.run.machine_rules import MachineRules
 from asd_daemon.run.monitor_assembly import MonitorAssembly
@@ -95,6 +93,8 @@ class Upkeep:
         elif is_heard(self._folder, machine):
             raise UsageError(f"{machine}: another daemon hears it at this moment; stop it first")
         self._stores.scores.flush()  # else what waits to be written would be there again
+        from asd_daemon.learn.machine_names import remove_machine
+
         remove_machine(self._folder, machine)
         change_choices(self._folder, machine, lambda chosen: chosen.without_machine(machine))
         return f"{machine} is forgotten: what was learned, its scores, alerts and sound are deleted"
@@ -106,6 +106,8 @@ class Upkeep:
         plan = self._plan
         if machine not in plan.machines and is_heard(self._folder, machine):
             raise UsageError(f"{machine}: another daemon hears it at this moment; give it the file")
+        from asd_daemon.learn.machine_archive import import_machine
+
         record = import_machine(enrolled_folder(), Path("the file"), machine, replaces=True, opened=file)
         for monitor in self._service.monitors:
             if monitor.machine == machine:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from asd_daemon.errors import BundleError, UntriedBundleError
 from asd_daemon.judge.bundle.bundle import MANIFEST, Bundle, default_bundle, load_bundle
+from asd_daemon.judge.bundle.manifest import MachineEntry
 from asd_daemon.judge.bundle.signature import SIGNATURE
 from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
 from asd_daemon.judge.scoring.bundle_links import (
@@ -32,7 +33,7 @@ from asd_daemon.judge.scoring.bundle_links import (
     switch_links,
     sync,
 )
-from asd_daemon.judge.scoring.self_test import Extent
+from asd_daemon.judge.scoring.self_test import Extent, is_judged_by_models, self_test
 
 __all__ = [
     "CURRENT",
@@ -159,7 +160,10 @@ def load_or_roll_back(
     """
     try:
         bundle = load_bundle(path, None if trusts_own and path == default_bundle() else key)
-        bounded_self_test(bundle, extent=extent, listened=listened, is_over=is_over)
+        if extent != "judged" or listened is None or any(map(is_judged_by_models, _own(bundle, listened))):
+            bounded_self_test(bundle, extent=extent, listened=listened, is_over=is_over)
+        else:  # no foreign model, and nothing that is not opened for judging anyway: no process is needed for that
+            self_test(bundle, extent="listened", listened=listened)
     except BundleError as e:
         if path.name != CURRENT or not path.is_symlink():
             raise
@@ -169,6 +173,11 @@ def load_or_roll_back(
         except (BundleError, OSError) as further:
             raise BundleError(f"{reason}; the bundle before it can't be used either: {further}") from e
     return bundle, None
+
+
+def _own(bundle: Bundle, listened: Collection[str]) -> list[MachineEntry]:
+    """The bundle's own machines that are listened to."""
+    return [machine for name, machine in bundle.manifest.machines.items() if name in listened]
 
 
 def _taken_back(root: Path, key: Path | None, extent: Extent, *, trusts_own: bool, keeps: bool) -> Bundle:

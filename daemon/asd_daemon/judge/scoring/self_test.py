@@ -27,8 +27,10 @@ from asd_daemon.judge.scoring.scoring_choice import Scoring
 from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
 
 F32 = NDArray[np.float32]
-Extent = Literal["judged", "models", "all"]
-"""What is tried: what machines are judged by where the configuration says nothing; all models that may judge; the unquantised twin too."""
+Extent = Literal["listened", "judged", "models", "all"]
+"""What is tried: what judges the machines that are listened to; what machines are judged by where the configuration says nothing; all
+models that may judge; the unquantised twin too."""
+_JUDGED = ("listened", "judged")
 Step = Callable[[ModelEntry | SeparatorEntry | None, str], None]
 """Told what is tried next: of which model (None: of several), and what it does, `load` or `window`."""
 
@@ -47,7 +49,8 @@ def self_test(
         step: told what is tried next.
         extent: what is tried.
         listened: machines that are listened to; where the extent is what machines are judged by, the models that only others need stay
-            closed, and these others are left out. None: all machines.
+            closed, and these others are left out. None: all machines. Where it is what judges these alone, all others are left out, but for
+            one where none of them is the bundle's own.
 
     Returns:
         how many scores were compared.
@@ -67,24 +70,27 @@ def self_test(
     session = separator = None
     tried = machines_tried(bundle, extent, listened)
     views = set().union(*(views_judged_by(manifest.machines[machine]) for machine in tried))
-    if manifest.embedder is not None and (extent != "judged" or views & {HEARD, SEPARATED}):
+    if manifest.embedder is not None and (extent not in _JUDGED or views & {HEARD, SEPARATED}):
         step(manifest.embedder, "load")
         session = open_embedder(bundle)
         step(manifest.embedder, "window")
         _embedding(bundle, manifest.embedder, session, _noise())
-    if manifest.separator is not None and (extent != "judged" or SEPARATED in views):
+    if manifest.separator is not None and (extent not in _JUDGED or SEPARATED in views):
         step(manifest.separator, "load")
         separator = open_separator(bundle)
         step(manifest.separator, "window")
         _separated(bundle, manifest.separator, separator)
-    return _compare(bundle, session, separator, step, tried=tried, by_paper=extent != "judged")
+    return _compare(bundle, session, separator, step, tried=tried, by_paper=extent not in _JUDGED)
 
 
 def machines_tried(bundle: Bundle, extent: Extent, listened: Collection[str] | None) -> list[str]:
     """The bundle's own machines whose scores are compared."""
     machines = bundle.manifest.machines
-    if extent != "judged" or listened is None:
+    if extent not in _JUDGED or listened is None:
         return list(machines)
+    if extent == "listened":
+        own = [name for name in machines if name in listened]
+        return own or [name for name, machine in machines.items() if not is_judged_by_models(machine)][:1]
     return [name for name, machine in machines.items() if name in listened or not is_judged_by_models(machine)]
 
 

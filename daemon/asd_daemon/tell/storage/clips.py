@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from asd_daemon.private_files import make_private_file, make_private_folder
@@ -130,7 +129,7 @@ class ClipStore:
                     self._write_error = None
                 else:
                     self._tidy()
-            except (OSError, soundfile.LibsndfileError) as e:
+            except OSError as e:
                 self._fail(getattr(e, "strerror", None) or str(e))
             try:
                 clip = self._work.get(timeout=_TIDY_EVERY_S)
@@ -149,7 +148,7 @@ class ClipStore:
         unfinished = clip.path.with_name(clip.path.name + _UNFINISHED)
         try:
             make_private_file(unfinished)
-            soundfile.write(str(unfinished), clip.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+            _write_flac(unfinished, clip.samples)
             descriptor = os.open(unfinished, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -227,3 +226,17 @@ class ClipStore:
     def _is_short_of_space(self, needed_bytes: int) -> bool:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize - needed_bytes < LEAST_FREE * disk.f_blocks * disk.f_frsize
+
+
+def _write_flac(file: Path, samples: I16) -> None:
+    """Write int16 (N,).
+
+    Raises:
+        OSError: libsndfile can't.
+    """
+    import soundfile
+
+    try:
+        soundfile.write(str(file), samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    except soundfile.LibsndfileError as e:
+        raise OSError(str(e)) from e
