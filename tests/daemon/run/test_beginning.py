@@ -42,6 +42,55 @@ def test_recording_begins_before_a_library_is_loaded_and_the_bundle_is_opened(tm
     assert json.loads(done.stdout.splitlines()[-1]) == [[]], done.stderr
 
 
+LISTENS = """
+import json, sys
+from asd_daemon.cli.program import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)))
+"""
+NOT_NEEDED = (
+    *(
+        "onnxruntime",
+        "soxr",
+        "hnswlib",
+        "cryptography",
+        "paho",
+        "ssl",
+        "http",
+        "asyncio",
+        "prometheus_client",
+        "structlog",
+    ),
+    *(
+        "apprise",
+        "starlette",
+        "asd_daemon.web",
+        "asd_daemon.rollout",
+        "asd_daemon.tell.mqtt",
+        "asd_daemon.watch.metrics",
+    ),
+    *("asd_daemon.watch.dead_man_ping", "asd_daemon.learn.machine_archive", "asd_daemon.run.inspection"),
+)
+
+
+def test_daemon_that_judges_by_views_and_publishes_nothing_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    source = "simulate:fan?seconds=10&speed=max"
+    words = ("run", "--machine", "fan", "--source", source, "--no-mqtt", "--events", "json")
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENS, *words],
+        env=daemon_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *events, loaded = map(json.loads, done.stdout.splitlines())
+    assert [event["topic"] for event in events].count("score") == 1
+    below = tuple(f"{name}." for name in NOT_NEEDED)
+    assert [name for name in loaded if name in NOT_NEEDED or name.startswith(below)] == []
+
+
 @pytest.mark.parametrize(
     ("content", "code", "words"),
     [

@@ -12,8 +12,10 @@ import pytest
 
 from asd_daemon.errors import BundleError
 from asd_daemon.judge.bundle.bundle import Bundle, default_bundle, file_entry, load_bundle
+from asd_daemon.judge.scoring import installed_bundles
 from asd_daemon.judge.scoring.bounded_self_test import bounded_self_test
-from asd_daemon.judge.scoring.self_test import is_judged_by_models, self_test
+from asd_daemon.judge.scoring.installed_bundles import load_or_roll_back
+from asd_daemon.judge.scoring.self_test import is_judged_by_models, machines_tried, self_test
 from asd_daemon.run.shared_bundle import SharedBundle
 from asd_daemon.settings.keys import AlarmSettings
 from rig.bundles import read_manifest, write_manifest
@@ -62,6 +64,33 @@ def test_machine_that_is_listened_to_later_has_its_models_tried_then(
     later = by_models(spoiled).pop()
     with pytest.raises(BundleError, match=r"embedder\.onnx: onnxruntime can't load this model"):
         shared.scorer(later, AlarmSettings())
+
+
+def test_start_compares_what_is_listened_to_without_a_process(spoiled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(installed_bundles, "bounded_self_test", lambda *_, **more: tried.append(more["listened"]))
+    views = [name for name in spoiled.manifest.machines if name not in by_models(spoiled)]
+    assert machines_tried(spoiled, "listened", {"fan"}) == ["fan"]
+    assert machines_tried(spoiled, "listened", {"press-3"}) == views[:1], "one that was learned here has no reference"
+    assert self_test(spoiled, extent="listened", listened={"press-3"}) == compared(
+        spoiled, {*spoiled.machines} - {views[0]}
+    )
+    assert load_or_roll_back(spoiled.path, listened={"fan"}) == (spoiled, None)
+    assert tried == []
+    for listened in ({"fan", *by_models(spoiled)}, None):
+        load_or_roll_back(spoiled.path, listened=listened)
+    load_or_roll_back(spoiled.path, listened={"fan"}, extent="models")
+    assert tried == [{"fan", *by_models(spoiled)}, None, {"fan"}]
+
+
+def test_start_refuses_a_bundle_that_scores_otherwise_here(tmp_path: Path) -> None:
+    folder = shutil.copytree(default_bundle(), tmp_path / "bundle")
+    manifest: dict[str, Any] = read_manifest(folder)
+    for reference in manifest["reference"]:
+        reference["scores"]["fan"] = reference["scores"].get("fan", 0) + 1
+    write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match=r"for fan here, but"):
+        load_or_roll_back(folder, listened={"fan"})
 
 
 def test_self_test_takes_no_more_memory_than_a_small_board_has() -> None:
