@@ -171,6 +171,33 @@ def test_what_was_typed_and_refused_is_there_to_be_mended_by_keyboard(chrome: Br
         assert tab.locator("[aria-invalid]").count() == 0
 
 
+def test_scores_that_are_ahead_of_the_clock_are_shown(chrome: Browser, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "c.json").write_text(json.dumps({"machines": {"fan": {"source": {"simulate": "fan?speed=60"}}}}))
+    with (
+        RunningPage(tmp_path) as page,
+        RunningDaemon("run", "--config", tmp_path / "c.json", home=tmp_path),
+        window(chrome, DESKTOP) as tab,
+    ):
+        wait_until(lambda: latest_s(tab, page) > time.time() + 100, "what is simulated is ahead of the clock")
+        ahead_s = latest_s(tab, page)
+        with tab.expect_request(lambda request: "/api/scores" in request.url) as asked:
+            tab.goto(page.origin)
+        assert float(re.findall(r"to=([\d.]+)", asked.value.url)[0]) >= ahead_s
+        expect(tab.locator(".chart.small canvas")).to_be_visible()
+        tab.goto(f"{page.origin}/history?machine=fan")
+        expect(tab.locator("#summary")).to_contain_text("windows in this day")
+        shown = int(tab.locator("#summary").inner_text().split()[0])
+        assert shown >= 10  # by the clock there was not one yet
+
+
+def latest_s(tab: Page, page: RunningPage) -> float:
+    """When the last window of the fan ended, as the page knows."""
+    html = tab.request.get(f"{page.origin}/").text()
+    found = re.search(r'data-machine="fan"[^>]* data-latest="([\d.]+)"', html)
+    return float(found[1]) if found else 0.0
+
+
 @pytest.mark.parametrize("path", ["/history", "/alerts"])
 def test_of_forty_machines_one_is_chosen_from_a_list_by_keyboard(chrome: Browser, tmp_path: Path, path: str) -> None:
     scores = leave_scores_of(tmp_path, [f"press-{number}" for number in range(1, 41)])

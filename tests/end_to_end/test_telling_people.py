@@ -83,8 +83,8 @@ def test_alert_that_nobody_could_be_told_of_is_told_by_the_run_after_a_kill(fan:
     # Alone, or with its end in one message where that came before the next attempt
     assert "fan: sounds wrong" in first["title"] + first["message"]
     assert "http://box:8470/alerts" in first["message"]
-    (picture,) = (tmp_path / "state" / "pictures" / "fan").glob("*.png")
-    assert picture.read_bytes() == base64.b64decode(first["attachments"][0]["base64"])
+    pictures = [file.read_bytes() for file in (tmp_path / "state" / "pictures" / "fan").glob("*.png")]
+    assert base64.b64decode(first["attachments"][0]["base64"]) in pictures
     mails = [str(mail["subject"]) for mail in mailbox.mails]
     assert mails[0] == "fan: sounds wrong"
     assert mails.count("fan: sounds wrong") == 1, "who had been told is not told again"

@@ -76,6 +76,11 @@ class LiveHub:
         """Windows of a machine since its daemon runs, as far as they are remembered."""
         return list(self._recent.get(machine, ()))
 
+    def latest_s(self, machine: str) -> float:
+        """When the last of them ended, Unix time; 0 where there is none. What is simulated faster than real time is ahead of the clock."""
+        recent = self._recent.get(machine)
+        return recent[-1][0] / 1000 if recent else 0.0
+
     @contextlib.asynccontextmanager
     async def watching(
         self, sound: Iterable[str], listen: Iterable[str] = (), advice: Iterable[str] = ()

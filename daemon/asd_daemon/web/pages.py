@@ -141,7 +141,14 @@ class Pages:
         machines = {name: machines[name] for name in sorted(machines, key=lambda name: looks[name])}
         latest = await self._alerts(since_ms=_now_ms() - _WEEK_MS, most=5)
         return self.render(
-            request, visitor, "now.html", machines=machines, latest=latest, most_live=MOST_LIVE, adds=self._hub.adds
+            request,
+            visitor,
+            "now.html",
+            machines=machines,
+            latest=latest,
+            most_live=MOST_LIVE,
+            adds=self._hub.adds,
+            latest_s=self._hub.latest_s,
         )
 
     async def history(self, request: Request) -> Response:
@@ -152,7 +159,15 @@ class Pages:
         if asked is not None and asked not in machines:
             raise HTTPException(404, "there is no such machine")
         now = machines.get(asked or "", NOT_RUNNING)
-        return self.render(request, visitor, "history.html", machines=machines, machine=asked, machine_now=now)
+        return self.render(
+            request,
+            visitor,
+            "history.html",
+            machines=machines,
+            machine=asked,
+            machine_now=now,
+            latest_s=self._hub.latest_s(asked or ""),
+        )
 
     async def alerts(self, request: Request) -> Response:
         """Those that opened, the latest first."""

@@ -5,7 +5,9 @@
   const root = document.getElementById("history"), machine = root.dataset.machine;
   const chart = document.getElementById("chart"), slider = document.getElementById("limit");
   const steps = Number(slider.max), query = new URLSearchParams(location.search);
-  let span = 86400, end = Date.now() / 1000, table = null, plot = null, alerts = [], rule = null, limit = null, range = [0, 1], asked = 0;
+  const latest = Number(root.dataset.latest);
+  const now = () => Math.max(Date.now() / 1000, latest); // what is simulated faster than real time is ahead of the clock
+  let span = 86400, end = now(), table = null, plot = null, alerts = [], rule = null, limit = null, range = [0, 1], asked = 0;
 
   if (query.get("at")) end = Math.min(end, Number(query.get("at")) + span / 2);
 
@@ -94,7 +96,7 @@
       if (to > from) u.ctx.fillRect(from, top, Math.max(1, to - from), height);
     }
     for (const alert of alerts) {
-      const from = place(alert.opened_s), to = place(alert.closed_s ?? Date.now() / 1000);
+      const from = place(alert.opened_s), to = place(alert.closed_s ?? now());
       u.ctx.fillStyle = asd.colour("alert-shade");
       u.ctx.fillRect(from, top, Math.max(2, to - from), height);
     }
@@ -207,7 +209,7 @@
     button.addEventListener("click", () => { span = Number(button.dataset.span); whole(); load(); });
   }
   for (const button of document.querySelectorAll("[data-move]")) {
-    button.addEventListener("click", () => { end = Math.min(Date.now() / 1000, end + Number(button.dataset.move) * span * 0.5); whole(); load(); });
+    button.addEventListener("click", () => { end = Math.min(now(), end + Number(button.dataset.move) * span * 0.5); whole(); load(); });
   }
   document.getElementById("whole").addEventListener("click", whole);
   new ResizeObserver(() => plot && plot.setSize({ width: chart.clientWidth, height: chart.clientWidth < 600 ? 240 : 320 })).observe(chart);

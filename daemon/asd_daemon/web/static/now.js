@@ -13,7 +13,13 @@
       this.parts = Object.fromEntries([...element.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
       if (this.parts.spectrogram) this.scroller = new asd.Scroller(this.parts.spectrogram, 64);
       this.soundAt = 0;
+      this.latest = Number(element.dataset.latest);
       this.parts.listen.addEventListener("click", () => this.listen());
+    }
+
+    // What is simulated faster than real time is ahead of the clock
+    now() {
+      return Math.max(Date.now() / 1000, this.latest);
     }
 
     show(machine) {
@@ -25,7 +31,7 @@
       set(badge, text);
       badge.className = `badge ${look}`;
       if (machine) {
-        set(since, `${machine.operating_state ? `${machine.operating_state}, ` : ""}for ${asd.span((Date.now() - new Date(machine.since)) / 1000)}`);
+        set(since, `${machine.operating_state ? `${machine.operating_state}, ` : ""}for ${asd.span(Math.max(0, this.now() - new Date(machine.since) / 1000))}`);
         since.title = new Date(machine.since).toLocaleString();
       } else {
         set(since, "nobody listens to it");
@@ -80,7 +86,7 @@
     }
 
     async draw() {
-      const now = Date.now() / 1000;
+      const now = this.now();
       try {
         this.table = asd.series(await asd.scores(this.name, now - hours * 3600, now + 60)).slice(0, 3);
       } catch (error) {
@@ -108,16 +114,17 @@
 
     // Three hours, or since the first window where that is less
     range() {
-      const now = Math.max(Date.now() / 1000, this.table[0].at(-1)); // what is simulated faster is ahead of the clock
+      const now = Math.max(this.now(), this.table[0].at(-1));
       return [Math.max(now - hours * 3600, Math.min(this.table[0][0] - 30, now - 600)), now];
     }
 
     add(at, score, threshold) {
+      const time = new Date(at) / 1000;
+      this.latest = Math.max(this.latest, time);
       if (!this.plot) {
         if (this.table) this.draw();
         return;
       }
-      const time = new Date(at) / 1000;
       if (time <= this.table[0].at(-1)) return;
       [time, score, threshold].forEach((value, i) => this.table[i].push(value));
       this.plot.setData(this.table);
