@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from email.message import EmailMessage
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +89,20 @@ def test_alert_that_nobody_could_be_told_of_is_told_by_the_run_after_a_kill(fan:
     assert base64.b64decode(first["attachments"][0]["base64"]) in pictures
     mails = [str(mail["subject"]) for mail in mailbox.mails]
     assert mails[0] == "fan: sounds wrong"
-    assert mails.count("fan: sounds wrong") == 1, "who had been told is not told again"
+    told_of = [event for mail in mailbox.mails if mail["subject"] == "fan: sounds wrong" for event in events_of(mail)]
+    assert told_of
+    assert len(set(told_of)) == len(told_of), "who had been told of an alert is not told again"
     kept = b"".join(f.read_bytes() for f in (tmp_path / "state").rglob("*") if f.is_file())
     words = "".join([*daemon.log, *daemon.lines, *after.log, *after.lines, told.stdout])
     for secret in ("hunter2", "s3cretpath"):
         assert secret not in words
         assert secret.encode() not in kept
+
+
+def events_of(mail: EmailMessage) -> list[str]:
+    """Ids of the alerts that a mail leads to: the sound is said over and over, so on a slow box there may be several."""
+    body = mail.get_body(("plain", "html"))
+    return [] if body is None else sorted(set(re.findall(r"/alerts/([0-9a-f-]+)", body.get_content())))
 
 
 def test_check_and_test_say_per_recipient_what_is_wrong_and_show_no_secret(fan: Ear, tmp_path: Path) -> None:
