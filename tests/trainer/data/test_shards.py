@@ -169,6 +169,46 @@ def test_broken_off_it_goes_on_after_the_last_whole_shard(
         write_shards(table, [data], tmp_path / "shards", clips_a_shard=4, progress=lambda *_: None)
 
 
+def test_what_a_killed_call_has_left_is_removed_by_the_next_one_and_what_is_in_use_or_no_shard_is_not(
+    data: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "shards"
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from asd_trainer.data import shard_writing
+from asd_trainer.data.dataset import read_dataset
+what = sys.argv[1]
+
+def stop(clip):
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("at it", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+
+shard_writing.encoded = stop
+data, to = Path({str(data)!r}), Path({str(to)!r})
+shard_writing.write_shards(read_dataset([data]), [data], to, clips_a_shard=5, progress=lambda *_: None)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, "kill"], check=False)
+    assert killed.returncode == -9
+    (left,) = to.glob(".shard-*")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "at it\n"
+        assert not left.exists()
+        (used,) = to.glob(".shard-*")
+        (to / ".shard-mine").mkdir()
+        (to / ".shard-mine" / "notes.txt").write_text("not a shard")
+        written(data, to)
+        assert sorted(to.glob(".shard-*")) == sorted([used, to / ".shard-mine"])
+    written(data, to)  # all is there: what is left goes all the same
+    assert list(to.glob(".shard-*")) == [to / ".shard-mine"]
+
+
 def test_a_clip_that_changed_meanwhile_is_written_anew(data: Path, tmp_path: Path) -> None:
     table = written(data, tmp_path / "shards")
     (tmp_path / "shards" / "shards.json").unlink()

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import soundfile
@@ -40,6 +39,7 @@ from asd_trainer.data.shard_index import (
     read_index,
     row_of,
 )
+from asd_trainer.data.shard_scratch import remove_left_behind, scratch_folder
 from asd_trainer.data.shard_sound import clip_content
 from asd_trainer.data.simulation_plan import SIMULATION_NOTE
 from asd_trainer.data.storage import DataRoot, Storage
@@ -91,14 +91,16 @@ def write_shards(
     if there is not None:
         if (there.rows_sha256, there.clips_a_shard) != (rows_sha256, clips_a_shard):
             raise DataSetError(f"{storage.name}: holds shards of other clips, or of another size; give another --to")
+        if local is not None:
+            remove_left_behind(local)
         return Sharding(there, 0, len(there.shards))
     pieces = [slice(first, first + clips_a_shard) for first in range(0, len(rows), clips_a_shard)]
     entries: list[ShardEntry] = []
     written = 0
-    with TemporaryDirectory(prefix=".shard-", dir=local) as scratch:
+    with scratch_folder(local) as scratch:
         for number, piece in enumerate(pieces):
             progress(piece.start, len(rows))
-            one = _Shard(arrow, storage, Path(scratch), number, table.clips[piece], rows[piece])
+            one = _Shard(arrow, storage, scratch, number, table.clips[piece], rows[piece])
             entry = one.noted()
             written += entry is None
             entries.append(entry or one.write())
