@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from asd_daemon.web.access import Access
 from asd_daemon.web.live_hub import LiveHub
+from asd_daemon.web.machine_changes import Kept
 from asd_daemon.web.machine_facts import read_learned
 from asd_daemon.web.pages import NOT_RUNNING, Pages
 from asd_daemon.web.places import Places
@@ -70,21 +71,21 @@ class LearnPages:
         if name and name not in self._hub.machines() and not await self._may_choose(name):
             raise HTTPException(404, "no such machine was added here")
         if not name and not (0 < len(title) <= _MOST_TITLE and (name := await self._name_for(title))):
-            return self._pages.back(
-                request, "/learn", (False, f"Give the machine a name of up to {_MOST_TITLE} letters or digits.")
-            )
+            return self._refused(request, title, f"Give the machine a name of up to {_MOST_TITLE} letters or digits.")
         if not form.get("machine") and name in await self._pages.machines():
-            return self._pages.back(
-                request, "/learn", (False, f"There is a machine {name} already; take another name.")
-            )
+            return self._refused(request, title, f"There is a machine {name} already; take another name.")
         done, text = await self._hub.add(name, source)
         if not done:
-            return self._pages.back(request, "/learn", (False, text))
+            return self._refused(request, title, text)
         if not form.get("machine") and title != name:
             await self._hub.command(name, {"command": "set", "key": "title", "value": title})
         return self._pages.back(
             request, f"/learn/{quote(name)}", (True, f"{title or name} is heard now; it is called {name} in messages.")
         )
+
+    def _refused(self, request: Request, title: str, why: str) -> Response:
+        """Back to the form, with the name that was typed beside the reason."""
+        return self._pages.back(request, "/learn", (False, why), Kept("", "title", title, why))
 
     async def begin(self, request: Request) -> Response:
         """Learn it from what is heard now."""

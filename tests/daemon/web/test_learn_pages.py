@@ -163,7 +163,12 @@ def test_an_added_machine_is_heard_by_another_microphone_and_a_configured_one_is
 )
 def test_a_name_that_can_t_be_one_is_said(rig: Rig, fields: dict[str, str], said: str) -> None:
     assert rig.do("/learn/add", **fields) == 303
-    assert said in rig.notice()
+    text = rig.page.ask("/learn").text
+    assert said in text.partition('class="notice ')[2].partition("</p>")[0]
+    kept = text.partition('name="title"')[2].partition("</label>")[0]
+    assert f'value="{fields["title"]}" aria-invalid="true" aria-describedby="why"' in kept
+    assert said in kept
+    assert "aria-invalid" not in rig.page.ask("/learn").text
     assert rig.daemon.asked == []
 
 
