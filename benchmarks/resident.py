@@ -72,7 +72,7 @@ def daemon_rows(bundle: Path, windows: int) -> list[Row]:
         Row(
             "resident memory: recorder",
             f"{sum(children):.0f} MB" if children else "–",
-            held(total, 220, f"{total:.0f} MB together (≤ 220)"),
+            held(total, 150, f"{total:.0f} MB together (≤ 150)"),
         ),
     ]
 

@@ -27,8 +27,8 @@ BOARDS = (
     Board("256 MB", 256, 0.08),
     Board("160 MB", 160, 0.08),
     Board("128 MB", 128, 0.08),
-    Board("128 MB, and another program takes 48", 128, 0.08, eats_mb=48, keeps=False),
-    Board("96 MB", 96, 0.25, keeps=False),
+    Board("96 MB, and another program takes 48", 96, 0.25, eats_mb=48, keeps=False),
+    Board("96 MB", 96, 0.25),
     Board("64 MB", 64, 0.25, keeps=False),
 )
 

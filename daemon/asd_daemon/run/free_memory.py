@@ -9,8 +9,8 @@ import resource
 from pathlib import Path
 
 MB = 2**20
-# By soak.small_board: the daemon and a process that tries the bundle for a moment; each microphone has a recorder
-LISTENING_MB, MICROPHONE_MB = 110, 25
+# By soak.small_board, with some to spare: the daemon, and a recorder for each microphone
+LISTENING_MB, MICROPHONE_MB = 75, 25
 
 
 def free_ram_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:

@@ -52,12 +52,12 @@ def test_what_is_taken_is_what_is_held_and_no_file_that_is_shared(tmp_path: Path
 
 
 def test_too_little_memory_is_said_with_what_it_takes() -> None:
-    assert too_little_memory(1, 135 * MB) is None
-    assert too_little_memory(2, 160 * MB) is None
-    words = too_little_memory(2, 140 * MB)
+    assert too_little_memory(1, 100 * MB) is None
+    assert too_little_memory(2, 125 * MB) is None
+    words = too_little_memory(2, 110 * MB)
     assert words is not None
-    assert "140 MB" in words
-    assert "2 microphones takes about 160 MB" in words
+    assert "110 MB" in words
+    assert "2 microphones takes about 125 MB" in words
 
 
 def test_daemon_with_much_memory_says_nothing_of_it(tmp_path: Path) -> None:
