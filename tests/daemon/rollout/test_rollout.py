@@ -627,10 +627,10 @@ def test_return_that_the_box_is_too_busy_for_is_done_later_even_after_a_kill(
 
 
 def test_what_is_fetched_is_named_while_it_comes_and_no_line_is_taken_for_a_repeat(
-    site: Site, caplog: pytest.LogCaptureFixture
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "asd_daemon.rollout")
-    caplog.handler.addFilter(RepeatLimit(most=1))
+    monkeypatch.setattr(caplog.handler, "filters", [RepeatLimit(most=1)])  # one handler serves all tests
     installed(site)
     asking = site.rollout._asking
     asking._hear({"offered": {"id": "x", "name": "tiny", "version": "3", "serial": 9}})

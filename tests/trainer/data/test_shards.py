@@ -183,7 +183,7 @@ what = sys.argv[1]
 def stop(clip):
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    print("at it", flush=True)
+    os.write(1, b"at it\\n")
     sys.stdin.read()
     os._exit(0)
 
