@@ -36,7 +36,7 @@ from asd_daemon.judge.scoring.self_test import self_test
 from asd_daemon.learn.machine_files import LEAST_GRAPH_VECTORS
 from asd_daemon.waveform import WINDOW_SAMPLES, read_waveform
 from asd_export.held_out import TestSplit
-from asd_export.indexes import KnownMachine, Progress, Scoring, write_machines
+from asd_export.indexes import KnownMachine, Progress, Scoring, refuse_too_few, write_machines
 from asd_export.model_card import Learning, write_card
 from asd_export.models import MeasuredModel, ModelExporter
 from asd_export.quantize import Budget
@@ -108,7 +108,8 @@ def export_run(
     Raises:
         BundleError: the key can't be used.
         ValueError: no embedder, and machines that are scored by one.
-        ExportError: ONNX differs from torch, int8 misses its budget, a machine has no two normal clips, or `target` is something else.
+        ExportError: ONNX differs from torch, int8 misses its budget, a machine has no two normal clips (of views: 16), or
+            `target` is something else.
     """
     if embedder is None and (scoring != "views" or separator is not None):
         raise ValueError("without an embedder machines are judged by views alone")
@@ -118,6 +119,8 @@ def export_run(
     for machine, clips in banks.items():
         if len(clips) < 2:
             raise ExportError(f"machine {machine}: has {len(clips)} normal training clip(s); a bank needs at least 2")
+        if scoring == "views":
+            refuse_too_few(machine, len(clips))
     if key is not None:
         read_private_key(key)  # before the work, not after it
     building = target.with_name(f".{target.name}.building")

@@ -90,11 +90,7 @@ def write_machines(
         learned: LearnedMachine | None = None
         evidence: EmbeddingEvidence | None = None
         if scoring == "views":
-            if sound.windows < LEAST_WINDOWS:
-                raise ExportError(
-                    f"machine {machine}: {sound.windows} clips are too few to learn views from, at least {LEAST_WINDOWS}"
-                    " are needed; export with --score nearest"
-                )
+            refuse_too_few(machine, sound.windows)
             evidence = _evidence(machine, sounds, strangers) if embeds else None
             learned = learn(sound, embedding_share=evidence.share if evidence else 0.0)
         bank = None
@@ -107,6 +103,15 @@ def write_machines(
         threshold = round(calibration.threshold(DEFAULT_EXCEEDANCE), 6)
         known[machine] = KnownMachine(entry, threshold, learned.weights if learned else (), evidence)
     return known
+
+
+def refuse_too_few(machine: str, clips: int) -> None:
+    """Raises ExportError where views can't be learned from so few."""
+    if clips < LEAST_WINDOWS:
+        raise ExportError(
+            f"machine {machine}: {clips} clips are too few to learn views from, at least {LEAST_WINDOWS}"
+            " are needed; export with --score nearest"
+        )
 
 
 def _views(scoring: Scoring, embeds: bool, separates: bool) -> tuple[str, ...]:

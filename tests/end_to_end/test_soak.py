@@ -34,7 +34,7 @@ def test_ten_minutes_of_sound_are_accounted_for_window_by_window(tmp_path: Path)
 def test_box_that_is_killed_while_bundles_are_rolled_out_is_never_without_one_and_has_the_last_in_the_end(
     tmp_path: Path,
 ) -> None:
-    count = torment(10, tmp_path, seed=5, pause_s=0.5, tried=0.0)
+    count = torment(10, tmp_path, seed=5, pause_s=0.5, tried=0.0, longest_s=8.0)
     assert sum(count.kills.values()) == 10
     assert (count.dropped_bundles, count.judged) == (0, count.waited_for)
     assert count.updates > 0

@@ -39,7 +39,6 @@ from rig.waiting import wait_until
 _WAIT = threading.Event()  # never set: a pause that is no sleep of the machine
 BLOB_BYTES = 400_000
 FAULTY = 0.33
-_LONGEST_S = 60.0  # that a moment is waited for, which may not come
 
 
 @dataclass
@@ -72,10 +71,13 @@ class Torment:
         seed: of chance.
         pause_s: from kill to kill, on the average.
         tried: share of starts at which bundles are tried before they are installed.
+        longest_s: that a moment is waited for, which may not come.
     """
 
-    def __init__(self, home: Path, seed: int, pause_s: float = 1.2, tried: float = 0.25) -> None:
-        self._pause_s, self._tried = pause_s, tried
+    def __init__(
+        self, home: Path, seed: int, pause_s: float = 1.2, tried: float = 0.25, longest_s: float = 60.0
+    ) -> None:
+        self._pause_s, self._tried, self._longest_s = pause_s, tried, longest_s
         self.home, self.dice, self.count = home, random.Random(seed), Count()
         self.plant = Plant.made(home / "plant")
         self.root = home / "state" / "bundles"
@@ -161,7 +163,7 @@ class Torment:
             "installed": lambda: self.is_complete,
         }
         moment = self.dice.choice(list(moments))
-        deadline_s = time.monotonic() + _LONGEST_S
+        deadline_s = time.monotonic() + self._longest_s
         while not moments[moment]() and time.monotonic() < deadline_s and running.process.poll() is None:
             _WAIT.wait(0.02)
         _WAIT.wait(self.dice.expovariate(1 / (self._pause_s if moment == "any time" else 0.2)))
@@ -215,13 +217,15 @@ def _is_fetcher(process: psutil.Process) -> bool:
         return False
 
 
-def torment(kills: int, home: Path, seed: int = 0, pause_s: float = 1.2, tried: float = 0.25) -> Count:
+def torment(
+    kills: int, home: Path, seed: int = 0, pause_s: float = 1.2, tried: float = 0.25, longest_s: float = 60.0
+) -> Count:
     """Roll out versions to a box that is killed so often.
 
     Raises:
         AssertionError: it was deaf, what was current was no bundle, or the last version did not come.
     """
-    box = Torment(home, seed, pause_s, tried)
+    box = Torment(home, seed, pause_s, tried, longest_s)
     box.offer_next()
     with BundleServer(box.plant.www) as server:
         box.suffer(kills, server)

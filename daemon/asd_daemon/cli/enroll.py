@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from asd_daemon.cli.options import PATH, config_option, json_option, plan_from, 
 from asd_daemon.errors import UsageError
 
 if TYPE_CHECKING:
+    from asd_daemon.judge.scoring.scoring_choice import Scoring
     from asd_daemon.learn.enrolment import EnrolmentResult
 
 DEFAULT_MINUTES = 20.0
@@ -139,8 +141,16 @@ def enroll(
         facts = record.model_dump(mode="json", by_alias=True, exclude={"files", "entry", "window_states", "sound_rows"})
         click.echo(json.dumps({**facts, "threshold": done.threshold}, ensure_ascii=False))
         return
-    _print_learned(model, done)
-    click.echo(f"next: asd-daemon run --machine {name}")
+    _print_learned(model, done, request.scoring)
+    click.echo(f"next: asd-daemon run --machine {name}{_options_that_hold(options, request.scoring)}")
+
+
+def _options_that_hold(options: Mapping[str, Any], scoring: Scoring) -> str:
+    """What was given here and is not configured: without it the machine would be judged otherwise."""
+    words = {"--config": options.get("config"), "--bundle": options.get("bundle")}
+    if options.get("scoring"):
+        words["--scoring"] = scoring
+    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in words.items() if value)
 
 
 def _spread(over: str | None, windows: int | None, minutes: float | None) -> tuple[float | None, int | None]:
@@ -168,20 +178,26 @@ def _spread(over: str | None, windows: int | None, minutes: float | None) -> tup
     return over_s, count
 
 
-def _print_learned(model: str, done: EnrolmentResult) -> None:
+def _print_learned(model: str, done: EnrolmentResult, scoring: Scoring) -> None:
     """Say what was learned and how well."""
     from asd_daemon.learn.enrolment import DRIFT_TO_WARN_OF
 
     record = done.record
     views = ", ".join(f"{view} {weight:.0%}" for view, weight in record.weights)
     low, middle, high = record.level_dbfs
+    usual = "normal windows score about 1" if scoring == "auto" else "a distance of embeddings: paper's back end"
     click.echo(
-        f"{model}: learned from {record.windows} windows; provisional threshold {done.threshold:.3f} (normal windows score about 1),"
+        f"{model}: learned from {record.windows} windows; provisional threshold {done.threshold:.3f} ({usual}),"
         " until a week of listening knows it better"
     )
     if done.learned.words:
         click.echo(f"found {done.learned.words}")
-    click.echo(f"judged by {_families(record.weights)} ({views})")
+    by = f"{_families(record.weights)} ({views})"
+    if scoring == "paper":
+        separated = record.nearest is not None and record.nearest.separated
+        what = "what is heard and of the machine's part of it" if separated else "what is heard"
+        by = f"the embeddings of {what}, beside those of its normal sound; under scoring: auto by {by}"
+    click.echo(f"judged by {by}")
     click.echo(f"level {middle:.0f} dBFS ({low:.0f} to {high:.0f}); heard by {record.microphone or record.source}")
     if record.place:
         click.echo(f"warning: at the microphone's place: {', '.join(record.place).replace('_', ' ')}", err=True)

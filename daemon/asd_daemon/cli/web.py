@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +56,7 @@ def web(config: Path | None, host: str | None, port: int | None, set_login: str 
         import uvicorn  # noqa: F401
     except ImportError as e:
         raise CannotStartError("the page needs further packages: pip install 'asd-edge[web]'") from e
+    _refuse_taken_port(options.host, options.port)
     shown = f"[{options.host}]" if ":" in options.host else options.host
     click.echo(f"http://{shown}:{options.port}/", err=True)
     os.execv(sys.executable, [sys.executable, "-m", "asd_daemon.web.server", options.to_json()])  # noqa: S606
@@ -80,6 +83,15 @@ def _refuse_open_network(settings: WebSettings) -> None:
             f"web.host: {settings.host} is open to the network: configure web.password_file and run"
             " `asd-daemon web --set-login operator`, or web.proxy_header behind a reverse proxy"
         )
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server((str(address[0]), port), family=family).close()
+    except OSError as e:
+        why = os.strerror(e.errno) if e.errno is not None and e.errno in errno.errorcode else e.strerror
+        raise CannotStartError(f"web.port: {host}:{port} can't be used: {why}; choose another port") from e
 
 
 def _options(settings: WebSettings, file: Path | None) -> WebOptions:

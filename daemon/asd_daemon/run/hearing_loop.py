@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from asd_daemon.errors import SourceError
 from asd_daemon.hear.source import (
     Block,
     DeadMicrophone,
@@ -58,7 +59,7 @@ class HearingLoop:
         """The thread.
 
         Raises:
-            SourceError: the source can't start.
+            SourceError: the source can't start; names the machine.
         """
         try:
             events = self._source.events()
@@ -78,6 +79,8 @@ class HearingLoop:
                 for item in self._cutter.feed(event):
                     self._pass_on(item)
                     del item  # a window of 0.6 MB, which would be held until the next one
+        except SourceError as e:
+            raise SourceError(f"{self._machine}: {e}") from e
         finally:
             self._first_event.set()
             self._queue.end()

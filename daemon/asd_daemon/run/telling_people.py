@@ -48,7 +48,8 @@ def telling_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> Telli
     """Who is told of a plan's machines, and by which rules; None where nobody is.
 
     Raises:
-        SettingsError: the file of addresses can't be used, a tag is nobody's, or the extra is not installed; names file, line and key.
+        SettingsError: the file of addresses can't be used, a tag is nobody's, nobody is named for whom an alert shall be escalated, or the
+            extra is not installed; names file, line and key.
     """
     notify = plan.settings.notify
     if notify is None:
@@ -57,6 +58,7 @@ def telling_of(plan: Plan, environment: Mapping[str, str] = os.environ) -> Telli
         raise SettingsError("notify: messages to people need further packages: pip install 'asd-edge[notify]'")
     recipients = configured_recipients(notify, environment)
     _check_tags(plan, notify, recipients)
+    _check_escalation(plan, notify)
     rules = NotificationRules(
         {name: _machine_rules(notify, machine) for name, machine in plan.machines.items()},
         storm_s=notify.storm_s,
@@ -93,6 +95,19 @@ def _check_tags(plan: Plan, notify: NotifySettings, recipients: tuple[Recipient,
             known = ", ".join(sorted({tag for recipient in recipients for tag in recipient.tags})) or "none"
             where = f"{plan.file}: {key}" if plan.file else key
             raise SettingsError(f"{where}: nobody has the tag {unknown[0]!r}; tags of the file of addresses: {known}")
+
+
+def _check_escalation(plan: Plan, notify: NotifySettings) -> None:
+    """A time without anybody to tell then would be a promise that nobody keeps; it may be chosen after the configuration was checked."""
+    unkept = ["notify.escalate_after_min"] if notify.escalate_after_min is not None and not notify.escalate_to else []
+    for machine, settings in plan.machines.items():
+        own = settings.notify
+        to = notify.escalate_to if own.escalate_to is None else own.escalate_to
+        if own.escalate_after_min is not None and not to:
+            unkept.append(f"machines.{machine}.notify.escalate_after_min")
+    if unkept:
+        where = f"{plan.file}: {unkept[0]}" if plan.file else unkept[0]
+        raise SettingsError(f"{where}: needs escalate_to beside it: the tags of those who are told then")
 
 
 def _machine_rules(notify: NotifySettings, machine: MachineSettings) -> MachineRules:

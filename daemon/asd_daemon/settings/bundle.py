@@ -58,6 +58,8 @@ def _folder_of_the_offer(url: str) -> str:
         raise ValueError("must be a URL: port 0 is none")
     if urlsplit(url).username is not None:
         raise ValueError("must be a URL without user and password: the offer is signed and nothing in it is secret")
+    if "?" in url or "#" in url:
+        raise ValueError("must be a URL without ? and #: names of files are put behind it")
     if url.rstrip("/").endswith("/rollout.json"):
         raise ValueError("must be the folder of rollout.json, without that name")
     return url

@@ -65,11 +65,15 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
             2,
             "error: source simulate:fan?fial=rubbing: 'fial'",
         ),
-        (["run", "--machine", "fan", "--source", "command:none-such"], 3, "error: command 'none-such': can't start"),
+        (
+            ["run", "--machine", "fan", "--source", "command:none-such"],
+            3,
+            "error: fan: command 'none-such': can't start",
+        ),
         (
             ["run", "--machine", "fan", "--source", "device:none-such"],
             3,
-            "error: no microphone 'none-such': ",
+            "error: fan: no microphone 'none-such': ",
         ),
         (["run", "--machine", "lathe", "--source", "simulate:fan"], 3, "error: "),
         (["score", "--machine", "fan"], 2, "error: Missing argument 'PATH…'"),

@@ -79,7 +79,8 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         taken.listen()
         done = ask("web", "--port", taken.getsockname()[1], home=tmp_path)
     assert done.returncode == 3
-    assert "address already in use" in done.stderr
+    assert "can't be used: Address already in use; choose another port" in done.stderr
+    assert "http://" not in done.stderr
     assert "Traceback" not in done.stderr
 
 

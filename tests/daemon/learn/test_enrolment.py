@@ -213,6 +213,8 @@ def test_commands_enroll_a_folder_and_score_with_it(
     done = command("enroll", "--machine", "pump", "--bundle", bundle.path, "--source", source)
     assert done.exit_code == 0, done.output
     assert "pump: learned from 16 windows" in done.stdout
+    assert "(normal windows score about 1)" in done.stdout
+    assert f"next: asd-daemon run --machine pump --bundle {bundle.path}\n" in done.stdout
     scored = command("score", tmp_path / "broken.wav", "--machine", "pump", "--bundle", bundle.path, "--json")
     assert json.loads(scored.stdout)["anomalous"] is True
     again = command("enroll", "--machine", "pump", "--bundle", bundle.path, "--source", source)
@@ -222,6 +224,12 @@ def test_commands_enroll_a_folder_and_score_with_it(
     assert both.exit_code == 2
     anew = command("enroll", "--machine", "pump", "--bundle", bundle.path, "--source", source, "--relearn", "--json")
     assert json.loads(anew.stdout)["windows"] == 16
+    words = ("--bundle", bundle.path, "--source", source, "--relearn", "--scoring", "paper")
+    by_paper = command("enroll", "--machine", "pump", *words)
+    assert by_paper.exit_code == 0, by_paper.output
+    assert "normal windows score about 1" not in by_paper.stdout, "they lie some hundredths apart"
+    assert "judged by the embeddings of what is heard, beside those of its normal sound" in by_paper.stdout
+    assert f"next: asd-daemon run --machine pump --bundle {bundle.path} --scoring paper\n" in by_paper.stdout
 
 
 def test_commands_enroll_a_simulated_machine(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

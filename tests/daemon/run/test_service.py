@@ -263,7 +263,7 @@ def test_bundle_that_is_broken_ends_the_run_with_its_error() -> None:
 
 def test_source_that_cannot_start_ends_the_run_with_its_error() -> None:
     rig = Rig(ScriptedSource([SourceError("no microphone")]))  # type: ignore[list-item]
-    with pytest.raises(SourceError, match="no microphone"):
+    with pytest.raises(SourceError, match=r"^fan: no microphone"):
         rig.service.run()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def test_tag_that_nobody_has_is_refused(more: dict[str, Any], words: str, tmp_pa
         telling_of(plan_of(tmp_path, {"urls_file": str(addresses(tmp_path)), **more}))
     assert words in str(refused.value)
     assert str(tmp_path / "asd.yaml") in str(refused.value)
+
+
+def test_time_of_one_machine_after_which_nobody_would_be_told_is_refused(tmp_path: Path) -> None:
+    """It was taken and nothing came of it; so was one that was chosen at the page for all machines."""
+    own, urls = {"notify": {"escalate_after_min": 5}}, str(addresses(tmp_path))
+    with pytest.raises(SettingsError, match=r"machines\.fan\.notify\.escalate_after_min: needs escalate_to beside it"):
+        telling_of(plan_of(tmp_path, {"urls_file": urls}, fan=own))
+    assert telling_of(plan_of(tmp_path, {"urls_file": urls, "escalate_to": ["boss"]}, fan=own)) is not None
+    plan = plan_of(tmp_path, {"urls_file": urls})
+    assert plan.settings.notify is not None
+    chosen = plan.settings.notify.model_copy(update={"escalate_after_min": 5.0})
+    with pytest.raises(SettingsError, match=r"notify\.escalate_after_min: needs escalate_to"):
+        telling_of(replace(plan, settings=plan.settings.model_copy(update={"notify": chosen})))
 
 
 def test_tag_of_one_machine_that_nobody_has_is_refused(tmp_path: Path) -> None:

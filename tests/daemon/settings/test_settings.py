@@ -391,6 +391,7 @@ def test_bundle_is_a_folder_or_what_a_server_offers(tmp_path: Path) -> None:
         ("bundle: {ca_file: 3}", "bundle.ca_file: must be the path of a file or folder, got 3"),
         ("bundle: {ring: [plant]}", "bundle.ring: must be one text, got ['plant']"),
         ("bundle: {window: [a]}", "bundle.window: must be one text, got ['a']"),
+        ("bundle: {url: 'https://b/x?y=1'}", "bundle.url: must be a URL without ? and #"),
         ("bundle: {url: 'https://b/x/rollout.json'}", "bundle.url: must be the folder of rollout.json, without that"),
         (
             "bundle: {url: 'https://b:99999/x'}",
