@@ -28,6 +28,15 @@ def mosquitto() -> str | None:
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((HOST, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
     with socket.socket() as s:
@@ -104,7 +113,7 @@ class Broker:
         assert program is not None, "mosquitto is not installed"
         command = [program, "-c", str(self.folder / "mosquitto.conf")]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, f"mosquitto is up (see {self.folder}/mosquitto.log)")
+        wait_until(lambda: answers(self.port), f"mosquitto is up (see {self.folder}/mosquitto.log)")
 
     def allow(self, rights: Sequence[str]) -> None:
         """Change the access list of a running broker."""
@@ -128,13 +137,6 @@ class Broker:
         """Let it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection((HOST, self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

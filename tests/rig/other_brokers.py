@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from rig.broker import HOST, PASSWORD, free_port
+from rig.broker import HOST, PASSWORD, answers, free_port
 from rig.waiting import PATIENT_S, wait_until
 
 USER = "asd"
@@ -69,14 +68,7 @@ class OtherBroker:
         self._processes.append(process)
 
     def _wait_for(self, port: int) -> None:
-        def answers() -> bool:
-            try:
-                socket.create_connection((HOST, port), 1).close()
-            except OSError:
-                return False
-            return True
-
-        wait_until(answers, f"{type(self).__name__} is up (see {self.folder / 'out'})")
+        wait_until(lambda: answers(port), f"{type(self).__name__} is up (see {self.folder / 'out'})")
 
 
 class Nats(OtherBroker):

@@ -24,10 +24,10 @@ from asd_daemon.tell.payloads import AlertDetails
 from asd_daemon.tell.storage.alert_history import AlertHistory
 from asd_daemon.tell.storage.score_log import LoggedScore, ScoreLog
 from asd_daemon.web.options import WebOptions
+from rig.broker import HOST, answers, free_port
 from rig.daemon import daemon_environment
 from rig.waiting import PATIENT_S, wait_until
 
-HOST = "127.0.0.1"
 EVENT_ID = "0f0e7a52-0000-4000-8000-000000000001"
 ROLLOUT_FACTS: dict[str, Any] = {
     "version": "plant 1",
@@ -47,13 +47,6 @@ ROLLOUT_FACTS: dict[str, Any] = {
 }
 """What a daemon tells the page of a rollout."""
 _RATE_HZ = 16_000
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass
@@ -97,8 +90,7 @@ class RunningPage:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self._home / "page.log").read_text()
-        with socket.socket() as s:
-            return s.connect_ex((HOST, self.port)) == 0
+        return answers(self.port)
 
     @property
     def log(self) -> str:

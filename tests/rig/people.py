@@ -10,7 +10,7 @@ from email.parser import BytesParser
 from email.policy import default
 from typing import Any, Self
 
-from rig.page import free_port
+from rig.broker import free_port
 from rig.waiting import PATIENT_S
 
 HOST = "127.0.0.1"

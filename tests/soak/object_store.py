@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from rig.broker import HOST, free_port
+from rig.broker import HOST, answers, free_port
 from rig.tones import write_tones
 from rig.waiting import PATIENT_S, wait_until
 
@@ -70,15 +69,6 @@ def served(command: list[str], port: int) -> Iterator[None]:
             yield
         finally:
             server.terminate()
-
-
-def answers(port: int) -> bool:
-    """Whether somebody listens there."""
-    try:
-        socket.create_connection((HOST, port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def ask(environment: Mapping[str, str], *words: object) -> tuple[int, str]:

@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rig.broker import HOST
 from rig.browser import DESKTOP, PHONE, browser, chromium, window
 from rig.daemon import RunningDaemon
 from rig.nonsense import nonsense
-from rig.page import HOST, RunningPage, raw
+from rig.page import RunningPage, raw
 from rig.waiting import wait_until
 
 MACHINES = ("fan", "gearbox", "valve")

@@ -142,15 +142,13 @@ def enroll(
         click.echo(json.dumps({**facts, "threshold": done.threshold}, ensure_ascii=False))
         return
     _print_learned(model, done, request.scoring)
-    click.echo(f"next: asd-daemon run --machine {name}{_options_that_hold(options, request.scoring)}")
+    click.echo(f"next: asd-daemon run --machine {name}{_options_that_hold(options)}")
 
 
-def _options_that_hold(options: Mapping[str, Any], scoring: Scoring) -> str:
+def _options_that_hold(options: Mapping[str, Any]) -> str:
     """What was given here and is not configured: without it the machine would be judged otherwise."""
-    words = {"--config": options.get("config"), "--bundle": options.get("bundle")}
-    if options.get("scoring"):
-        words["--scoring"] = scoring
-    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in words.items() if value)
+    given = {name: options.get(name) for name in ("config", "bundle", "scoring")}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value)
 
 
 def _spread(over: str | None, windows: int | None, minutes: float | None) -> tuple[float | None, int | None]:

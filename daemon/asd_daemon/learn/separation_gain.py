@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from asd_daemon.judge.distances.nearest_neighbours import in_bands, leave_one_out
+from asd_daemon.judge.distances.nearest_neighbours import leave_one_out, mean_over_bands
 
 F32 = NDArray[np.float32]
 
@@ -30,9 +30,12 @@ def separation_improves(heard: F32, separated: F32, changed_heard: F32, changed_
         """How many normal windows each window's changed copies score above, on average over the changes; (N,) in [0, 1]."""
         normal = np.sum([leave_one_out(bank, bands) for bank, _ in pairs], axis=0)
         above = [
-            (np.sum([_others(bank, changed[kind], bands) for bank, changed in pairs], axis=0)[:, None] > normal).mean(
-                axis=1
-            )
+            (
+                np.sum([mean_over_bands(_others, bands, bank, changed[kind]) for bank, changed in pairs], axis=0)[
+                    :, None
+                ]
+                > normal
+            ).mean(axis=1)
             for kind in range(pairs[0][1].shape[0])
         ]
         return np.asarray(np.mean(above, axis=0), np.float64)
@@ -43,11 +46,8 @@ def separation_improves(heard: F32, separated: F32, changed_heard: F32, changed_
     return bool(gain.mean() > GAIN_STANDARD_ERRORS * gain.std(ddof=1) / np.sqrt(gain.shape[0]))
 
 
-def _others(bank: F32, changed: F32, bands: int) -> F32:
+def _others(bank: F32, changed: F32) -> F32:
     """Distance (N,) of each changed window to the nearest of the other normal ones."""
-    if bands > 1:
-        parts = zip(in_bands(bank, bands), in_bands(changed, bands), strict=True)
-        return np.asarray(np.mean([_others(own, copies, 1) for own, copies in parts], axis=0), np.float32)
     distances = 1 - changed @ bank.T
     np.fill_diagonal(distances, np.inf)
     return np.asarray(np.maximum(distances.min(axis=1), 0), np.float32)

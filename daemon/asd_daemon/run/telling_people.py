@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from asd_daemon.errors import SettingsError
@@ -93,26 +94,36 @@ def _check_tags(plan: Plan, notify: NotifySettings, recipients: tuple[Recipient,
     for key, tags in named.items():
         if unknown := unknown_tags(recipients, tags):
             known = ", ".join(sorted({tag for recipient in recipients for tag in recipient.tags})) or "none"
-            where = f"{plan.file}: {key}" if plan.file else key
-            raise SettingsError(f"{where}: nobody has the tag {unknown[0]!r}; tags of the file of addresses: {known}")
+            raise SettingsError(
+                f"{_place(plan, key)}: nobody has the tag {unknown[0]!r}; tags of the file of addresses: {known}"
+            )
 
 
 def _check_escalation(plan: Plan, notify: NotifySettings) -> None:
     """A time without anybody to tell then would be a promise that nobody keeps; it may be chosen after the configuration was checked."""
     unkept = ["notify.escalate_after_min"] if notify.escalate_after_min is not None and not notify.escalate_to else []
-    for machine, settings in plan.machines.items():
-        own = settings.notify
-        to = notify.escalate_to if own.escalate_to is None else own.escalate_to
-        if own.escalate_after_min is not None and not to:
-            unkept.append(f"machines.{machine}.notify.escalate_after_min")
+    unkept += [
+        f"machines.{name}.notify.escalate_after_min"
+        for name, machine in plan.machines.items()
+        if machine.notify.escalate_after_min is not None and not _told(notify, machine)["escalate_to"]
+    ]
     if unkept:
-        where = f"{plan.file}: {unkept[0]}" if plan.file else unkept[0]
+        where = _place(plan, unkept[0])
         raise SettingsError(f"{where}: needs escalate_to beside it: the tags of those who are told then")
 
 
-def _machine_rules(notify: NotifySettings, machine: MachineSettings) -> MachineRules:
+def _place(plan: Plan, key: str) -> str:
+    return f"{plan.file}: {key}" if plan.file else key
+
+
+def _told(notify: NotifySettings, machine: MachineSettings) -> dict[str, Any]:
+    """What holds for a machine: its own, and of what it does not set that of all."""
     own = {key: getattr(machine.notify, key) for key in _PER_MACHINE}
-    told = {key: getattr(notify, key) if value is None else value for key, value in own.items()}
+    return {key: getattr(notify, key) if value is None else value for key, value in own.items()}
+
+
+def _machine_rules(notify: NotifySettings, machine: MachineSettings) -> MachineRules:
+    told = _told(notify, machine)
     after_min = told["escalate_after_min"]
     escalates = after_min is not None and told["escalate_to"]
     return MachineRules(

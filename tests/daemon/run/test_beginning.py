@@ -30,15 +30,15 @@ main()
 """
 
 
+def asked(code: str, *words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """A process of that code, with words of the program."""
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, env=daemon_environment(home), capture_output=True, text=True, check=True)
+
+
 def test_recording_begins_before_a_library_is_loaded_and_the_bundle_is_opened(tmp_path: Path) -> None:
     words = ("run", "--machine", "fan", "--source", "device:none", "--wait-for-device", "--no-mqtt")
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST, *words],
-        env=daemon_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = asked(FIRST, *words, home=tmp_path)
     assert json.loads(done.stdout.splitlines()[-1]) == [[]], done.stderr
 
 
@@ -78,13 +78,7 @@ NOT_NEEDED = (
 def test_daemon_that_judges_by_views_and_publishes_nothing_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     source = "simulate:fan?seconds=10&speed=max"
     words = ("run", "--machine", "fan", "--source", source, "--no-mqtt", "--events", "json")
-    done = subprocess.run(
-        [sys.executable, "-c", LISTENS, *words],
-        env=daemon_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = asked(LISTENS, *words, home=tmp_path)
     *events, loaded = map(json.loads, done.stdout.splitlines())
     assert [event["topic"] for event in events].count("score") == 1
     below = tuple(f"{name}." for name in NOT_NEEDED)

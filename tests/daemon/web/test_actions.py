@@ -24,7 +24,8 @@ from asd_daemon.watch.live_socket import LiveSocket
 from asd_daemon.watch.live_sound import LiveSound
 from asd_daemon.watch.report import MachineReport
 from asd_daemon.web.sessions import OPERATOR, VIEWER, set_password
-from rig.page import EVENT_ID, HOST, RunningPage, leave_state
+from rig.broker import HOST
+from rig.page import EVENT_ID, RunningPage, leave_state
 from rig.waiting import PATIENT_S, wait_until
 
 PASSWORD, VIEWERS = "correct horse battery", "only looking around"

@@ -13,8 +13,9 @@ import pytest
 from asd_daemon.errors import SettingsError
 from asd_daemon.web.access import safe_next
 from asd_daemon.web.sessions import HASHER, OPERATOR, VIEWER, Sessions, Tries, read_passwords, set_password
+from rig.broker import HOST
 from rig.nonsense import nonsense
-from rig.page import EVENT_ID, HOST, RunningPage, leave_state, raw
+from rig.page import EVENT_ID, RunningPage, leave_state, raw
 from rig.waiting import PATIENT_S
 
 PASSWORD, VIEWERS = "correct horse battery", "only looking around"

@@ -29,9 +29,8 @@ from asd_daemon.waveform import SAMPLE_RATE_HZ
 _LOG = logging.getLogger(__name__)
 DELAY_VARIABLE = "ASD_CHILD_DELAY_S"  # how long a child that speaks first shall wait before it touches its device
 _CHUNK_BYTES = 1 << 16
-_PIPE_BYTES = (
-    1 << 20
-)  # 16 s of one channel at 16 kHz, 5 s at 48 kHz: so long may a daemon that starts, or is swapped out, not read
+_PIPE_BYTES = 1 << 20
+"""16 s of one channel at 16 kHz, 5 s at 48 kHz: so long may a daemon that starts, or is swapped out, not read."""
 _REAP_S = 1.0
 _WORTH_SAYING_S = 0.05
 

@@ -7,6 +7,7 @@ large banks. Distances are 1 - cosine; vectors have unit length. It knows no sou
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -26,10 +27,6 @@ TINY = 1e-12
 class DistanceToNormal(Protocol):
     """What a scorer needs of a bank of normal embeddings."""
 
-    @property
-    def size(self) -> int:
-        """How many vectors the bank holds."""
-
     def distance(self, queries: F32) -> F32:
         """Distance to normal sound: float32 (Q,) ≥ 0, of unit-length rows (Q, D).
 
@@ -40,6 +37,10 @@ class DistanceToNormal(Protocol):
 
 class NeighbourIndex(DistanceToNormal, Protocol):
     """A bank in which single neighbours are looked for."""
+
+    @property
+    def size(self) -> int:
+        """How many vectors the bank holds."""
 
     def nearest(self, queries: F32, k: int = 1) -> tuple[F32, I64]:
         """The k nearest vectors of the bank, nearest first.
@@ -102,11 +103,6 @@ class BandIndex:
         """
         self._shape = bank.shape
         self._indexes = [ExactIndex(part) for part in in_bands(bank, bands)]
-
-    @property
-    def size(self) -> int:
-        """How many vectors the bank holds."""
-        return int(self._shape[0])
 
     def distance(self, queries: F32) -> F32:
         """See `DistanceToNormal.distance`."""
@@ -195,6 +191,23 @@ def in_bands(vectors: F32, bands: int) -> list[F32]:
     return [np.asarray(part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), TINY)) for part in parts]
 
 
+def mean_over_bands(measure: Callable[..., F32], bands: int, *vectors: F32) -> F32:
+    """What is measured in each band of vectors by itself, averaged; of a single band, as they are.
+
+    Args:
+        measure: of as many vectors (·, D / bands) as are given.
+        bands: of equal size.
+        vectors: (·, D) each.
+
+    Raises:
+        ValueError: as `in_bands` and the measure.
+    """
+    if bands == 1:
+        return measure(*vectors)
+    parts = zip(*(in_bands(each, bands) for each in vectors), strict=True)
+    return np.asarray(np.mean([measure(*own) for own in parts], axis=0), np.float32)
+
+
 def leave_one_out(bank: F32, bands: int = 1) -> F32:
     """Each vector's distance to its nearest other vector of the same bank; float32 (N,).
 
@@ -207,8 +220,10 @@ def leave_one_out(bank: F32, bands: int = 1) -> F32:
     Raises:
         ValueError: fewer than two vectors.
     """
-    if bands > 1:
-        return np.asarray(np.mean([leave_one_out(part) for part in in_bands(bank, bands)], axis=0), np.float32)
+    return mean_over_bands(_leave_one_out, bands, bank)
+
+
+def _leave_one_out(bank: F32) -> F32:
     if bank.shape[0] < 2:
         raise ValueError("leave-one-out needs at least two vectors")
     distances = np.empty(bank.shape[0], np.float32)

@@ -17,7 +17,7 @@ from asd_daemon.tell.notifications.recipients import Recipient, read_recipients
 from asd_daemon.tell.notifications.sender import Job, Sender, is_installed
 from asd_daemon.tell.notifications.sending import masked
 from asd_daemon.tell.notifications.trial import trial_message
-from rig.page import free_port
+from rig.broker import free_port
 from rig.people import HOST, Mailbox, Webhook
 from rig.waiting import PATIENT_S, wait_until
 
